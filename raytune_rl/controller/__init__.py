@@ -1,0 +1,7 @@
+"""A report in, a decision out: the one brain that real trials, packed populations and replays share (floor F3)."""
+
+from raytune_rl.controller.controller import Controller, FailurePolicy
+from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
+from raytune_rl.controller.policy import Choice, Policy, Schedule, Situation
+
+__all__ = ["PBT", "Choice", "Controller", "Cosine", "FailurePolicy", "Fixed", "Policy", "Random", "Schedule", "Situation"]

@@ -1,0 +1,423 @@
+"""Turns reports into decisions.
+
+The control flow is inverted: Tune pushes results, RLlib pulls episodes, and neither may own the other's loop. So this
+class owns none: whoever has reports calls ``step`` and carries the decisions out. It does no I/O, starts nothing and
+knows neither Ray nor torch, which is why the same code can drive real trials, packed populations and recorded traces.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from raytune_rl.controller.ledger import Ledger
+from raytune_rl.controller.policy import Choice, Policy, Schedule, Situation
+from raytune_rl.hyperparameters import SearchSpace
+from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.episode import EpisodeBuffer
+from raytune_rl.mdp.observation import ObservationSpec
+from raytune_rl.mdp.reward import Reward, RewardContext
+from raytune_rl.mdp.score import Score
+from raytune_rl.mdp.state import MemberState, advance
+from raytune_rl.records import KEEP, Decision, Incumbent, Mode, Report, Source, Step, Value
+
+logger = logging.getLogger(__name__)
+
+COSINE_FLOOR = 0.01
+"""A cosine schedule ends at this share of its base value, not at zero: the last segment still trains."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailurePolicy:
+    """What happens to a member that failed, diverged or hung.
+
+    Attributes:
+        max_restarts: how often it goes on from its own best weights (from its start where it has none) before it is
+            stopped. 0 stops it at once.
+    """
+
+    max_restarts: int = 2
+
+    def __post_init__(self) -> None:
+        if self.max_restarts < 0:
+            raise ValueError(f"FailurePolicy.max_restarts is {self.max_restarts}; it must be 0 or more.")
+
+
+def schedule_factor(schedule: Schedule, segment: int, segments: int | None) -> float:
+    """The factor on learning rates in ``segment``: 1, or a half cosine over the run, taken in the segment's middle.
+
+    >>> round(schedule_factor("cosine", 0, 20), 3), round(schedule_factor("cosine", 19, 20), 3)
+    (0.998, 0.01)
+    """
+    if schedule == "constant" or not segments:
+        return 1.0
+    return max(COSINE_FLOOR, 0.5 * (1.0 + math.cos(math.pi * min(1.0, (segment + 0.5) / segments))))
+
+
+class Controller:
+    """The decisions for one population.
+
+    Args:
+        space: the hyperparameters.
+        observation, actions, reward: the decision process.
+        policy: who chooses; bound here.
+        metric, mode: what members are judged by.
+        population: number of members, for the spread of starting values (more may join).
+        segments: length of a member's training; ``None`` = unknown (somebody else stops it).
+        target: stop everything once the metric has reached this value.
+        agent_starts: let the policy's first action choose the starting values instead of spreading them.
+        seed: all randomness derives from it, per member and segment.
+    """
+
+    def __init__(
+        self,
+        *,
+        space: SearchSpace,
+        observation: ObservationSpec,
+        actions: ActionSpec,
+        reward: Reward,
+        policy: Policy,
+        metric: str,
+        mode: Mode,
+        population: int,
+        segments: int | None,
+        seed: int,
+        schedule: Schedule = "constant",
+        target: float | None = None,
+        agent_starts: bool = False,
+        failures: FailurePolicy | None = None,
+    ) -> None:
+        self.space = space
+        self.observation = observation
+        self.actions = actions
+        self.reward = reward
+        self.policy = policy
+        self.metric, self.mode = metric, mode
+        self.segments = segments
+        self.seed = seed
+        self.schedule: Schedule = policy.schedule or schedule
+        self.target = target
+        self.agent_starts = agent_starts
+        self.failures = failures or FailurePolicy()
+        self.incumbent: Incumbent | None = None
+        self.stopping: str | None = None
+        self._score = Score(metric=metric, mode=mode)
+        self._ledgers: dict[int, Ledger] = {}
+        self._buffer = EpisodeBuffer()
+        self._spread = space.spread(population, np.random.default_rng([seed, 0x5EED]))
+        policy.bind(observation, actions, seed=seed)
+
+    # -- what a driver calls ---------------------------------------------------------------------------------------
+
+    @property
+    def members(self) -> dict[int, MemberState]:
+        """The newest state of every member, by index."""
+        return {index: ledger.state for index, ledger in sorted(self._ledgers.items())}
+
+    def begin(self, member: int, hyperparameters: Mapping[str, Value] | None = None) -> Decision:
+        """The decision that opens a member's training; asked again (after a crash) it answers the same.
+
+        Given values are taken as they are; without, the member's share of the spread is used, or the policy's choice.
+        """
+        if member in self._ledgers:
+            return self._ledgers[member].start
+        if hyperparameters is not None:
+            decision = self._decision(member, 0, self.space.encode(hyperparameters))
+            decision = replace(decision, hyperparameters={**decision.hyperparameters, **hyperparameters})
+        elif self.agent_starts:
+            decision = self._first_choice(member)
+        else:
+            spread = self._spread
+            decision = self._decision(member, 0, spread[member % len(spread)])
+        self._ledgers[member] = Ledger.begin(decision)
+        return decision
+
+    def step(self, reports: Sequence[Report]) -> Step:
+        """Take the reports of one moment and decide about the members that made them.
+
+        All reports enter before the first decision is made, so members that report together see each other's newest
+        state. A report of a segment that was seen before rewinds its member.
+        """
+        before = [self._rewound(report) for report in reports]
+        opened = [self._ledgers[r.member].decisions.get(r.segment) for r in reports]
+        for report, decision in zip(reports, opened, strict=True):
+            self._take(report, decision)
+        after = [self._ledgers[r.member].state for r in reports]
+        self._check_target()
+        population = self._alive()
+        observations = [self._observe(state, population) for state in after]
+        endings = [self._ending(report) for report in reports]
+        rewards = [
+            self.reward(b, a, self._context(report, a, ending is not None, population))
+            for b, a, report, ending in zip(before, after, reports, endings, strict=True)
+        ]
+        self._collect(reports, opened, rewards, observations, endings)
+        decisions = self._decide(reports, after, observations, endings, population)
+        return Step(
+            reports=tuple(reports),
+            opened=tuple(opened),
+            rewards=tuple(rewards),
+            decisions=tuple(decisions),
+            incumbent=self.incumbent,
+        )
+
+    def learn(self, *, wait: bool = False) -> None:
+        """Hand what the episodes hold to the policy and pick up finished updates. Blocks only with ``wait``."""
+        self.policy.learn(self._buffer.drain(), wait=wait)
+
+    def stop_all(self, reason: str) -> None:
+        """Every decision from now on is a stop."""
+        self.stopping = self.stopping or reason
+
+    def lost(self, members: Iterable[int]) -> None:
+        """Their trial died and will come again from its last checkpoint."""
+        for member in members:
+            self._ledgers[member].lost += 1
+
+    def drop(self, members: Iterable[int]) -> None:
+        """Their trial is gone for good."""
+        for member in members:
+            if member in self._ledgers:
+                ledger = self._ledgers[member]
+                ledger.push(replace(ledger.state, alive=False))
+                self._buffer.close(member)
+
+    def durable(self, member: int, segment: int) -> None:
+        """A checkpoint of the member after ``segment`` is safe on disk (or about to be)."""
+        self._ledgers[member].mark_durable(segment + 1)
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that a restarted driver needs, as plain data and records."""
+        return {
+            "ledgers": {index: ledger.to_dict() for index, ledger in self._ledgers.items()},
+            "buffer": self._buffer.to_dict(),
+            "incumbent": self.incumbent,
+            "stopping": None,  # an interrupted run goes on
+            "policy": self.policy.get_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self._ledgers = {index: Ledger.from_dict(data) for index, data in state["ledgers"].items()}
+        self._buffer = EpisodeBuffer.from_dict(state["buffer"])
+        self.incumbent = state["incumbent"]
+        self.policy.set_state(state["policy"])
+
+    # -- taking reports in -----------------------------------------------------------------------------------------
+
+    def _rewound(self, report: Report) -> MemberState:
+        """The member's state before the report, wound back (or forward) to where the report says it was."""
+        ledger = self._ledgers[report.member]
+        if ledger.state.segment != report.segment:
+            logger.info("member %d goes on from segment %d", report.member, report.segment)
+            self._buffer.rewind(report.member, report.segment)
+            ledger.rewind(report.segment)
+        if not ledger.state.alive:
+            ledger.push(replace(ledger.state, alive=True))
+        return ledger.state
+
+    def _take(self, report: Report, opened: Decision | None) -> None:
+        ledger = self._ledgers[report.member]
+        in_force = ledger.decisions.get(report.decision) or opened
+        positions = in_force.positions if in_force else ledger.state.positions
+        state = advance(ledger.state, report, score=self._score, positions=positions)
+        ledger.push(state)
+        value = report.metrics.get(self.metric, math.nan)
+        if report.status == "ok" and math.isfinite(value) and self._better(value):
+            self.incumbent = Incumbent(
+                member=report.member,
+                segment=report.segment,
+                value=value,
+                metrics=dict(report.metrics),
+                hyperparameters=dict(report.hyperparameters),
+            )
+
+    def _better(self, value: float) -> bool:
+        best = self.incumbent.value if self.incumbent else None
+        return best is None or (value < best if self.mode == "min" else value > best)
+
+    def _check_target(self) -> None:
+        if self.target is None or self.incumbent is None:
+            return
+        reached = self.incumbent.value <= self.target if self.mode == "min" else self.incumbent.value >= self.target
+        if reached:
+            self.stop_all(f"{self.metric} reached {self.incumbent.value:.6g} (target {self.target:.6g})")
+
+    # -- rewards and episodes --------------------------------------------------------------------------------------
+
+    def _ending(self, report: Report) -> str | None:
+        """Why the member's episode ends with this report, if it does."""
+        if report.status != "ok":
+            return "failed"
+        if report.done:
+            return "done"
+        if self.segments is not None and report.segment + 1 >= self.segments:
+            return "budget"
+        return "stopped" if self.stopping else None
+
+    def _context(
+        self, report: Report, state: MemberState, final: bool, population: Sequence[MemberState]
+    ) -> RewardContext:
+        return RewardContext(
+            final=final,
+            segments=self.segments,
+            seconds=report.seconds,
+            population=tuple(population),
+            incumbent_score=self._incumbent_score(),
+        )
+
+    def _collect(
+        self,
+        reports: Sequence[Report],
+        opened: Sequence[Decision | None],
+        rewards: Sequence[float],
+        observations: Sequence[np.ndarray],
+        endings: Sequence[str | None],
+    ) -> None:
+        for report, decision, reward, observation, ending in zip(
+            reports, opened, rewards, observations, endings, strict=True
+        ):
+            ledger = self._ledgers[report.member]
+            if decision is not None and decision.action:
+                self._buffer.add(
+                    decision,
+                    reward,
+                    tuple(observation.tolist()),
+                    episode=f"{report.member}-{ledger.episode}",
+                    terminated=ending in ("failed", "done"),
+                    truncated=ending in ("budget", "stopped"),
+                )
+
+    # -- deciding --------------------------------------------------------------------------------------------------
+
+    def _decide(
+        self,
+        reports: Sequence[Report],
+        states: Sequence[MemberState],
+        observations: Sequence[np.ndarray],
+        endings: Sequence[str | None],
+        population: Sequence[MemberState],
+    ) -> list[Decision]:
+        asked = [i for i, ending in enumerate(endings) if ending is None]
+        choices = self._ask([reports[i] for i in asked], [observations[i] for i in asked])
+        by_index = dict(zip(asked, choices, strict=True))
+        decisions = []
+        for i, (report, state) in enumerate(zip(reports, states, strict=True)):
+            if i in by_index:
+                decision = self._steered(state, observations[i], by_index[i], population)
+            else:
+                decision = self._unsteered(report, state, endings[i])
+            self._ledgers[report.member].open(decision)
+            decisions.append(decision)
+        return decisions
+
+    def _ask(self, reports: Sequence[Report], observations: Sequence[np.ndarray]) -> Sequence[Choice]:
+        situations = [
+            Situation(
+                member=report.member,
+                segment=report.segment + 1,
+                first=False,
+                observation=observation,
+                seed=self._decision_seed(report.member, report.segment + 1),
+            )
+            for report, observation in zip(reports, observations, strict=True)
+        ]
+        return self.policy.act(situations) if situations else []
+
+    def _steered(
+        self, state: MemberState, observation: np.ndarray, choice: Choice, population: Sequence[MemberState]
+    ) -> Decision:
+        move = self.actions.apply(
+            choice.action,
+            first=False,
+            state=state,
+            population=population,
+            incumbent_member=self.incumbent.member if self.incumbent else None,
+        )
+        decision = self._decision(state.member, state.segment, move.positions)
+        if move.stop:
+            self.drop([state.member])
+        return replace(
+            decision, source=move.source, stop=move.stop, observation=tuple(observation.tolist()), **_chosen(choice)
+        )
+
+    def _unsteered(self, report: Report, state: MemberState, ending: str | None) -> Decision:
+        """A decision that no policy is asked for: the end, or a restart after a failure."""
+        ledger = self._ledgers[report.member]
+        failed_for_good = ending == "failed" and state.restarts > self.failures.max_restarts
+        if ending == "failed" and not failed_for_good and not self._over(report):
+            ledger.episode += 1
+            decision = self._decision(report.member, state.segment, self._best_positions(report.member))
+            logger.warning(
+                "member %d %s in segment %d: restarts from its own best", report.member, report.status, report.segment
+            )
+            return replace(decision, source=Source(kind="checkpoint", member=report.member, name="own_best"))
+        if failed_for_good:
+            logger.warning("member %d %s in segment %d: given up", report.member, report.status, report.segment)
+            ledger.push(replace(state, alive=False))
+        return replace(self._decision(report.member, state.segment, state.positions), stop=True)
+
+    def _over(self, report: Report) -> bool:
+        return bool(self.stopping) or (self.segments is not None and report.segment + 1 >= self.segments)
+
+    def _best_positions(self, member: int) -> tuple[float, ...]:
+        """The values that a failed member restarts with: those of its best segment, or its start where it has none."""
+        ledger = self._ledgers[member]
+        return ledger.state.best_positions or ledger.start.positions
+
+    def _first_choice(self, member: int) -> Decision:
+        # The start is seen by nobody yet: the member knows its place, the empty population and the task.
+        state = MemberState.start(member, tuple(0.5 for _ in self.space.names))
+        observation = self._observe(state, [state])
+        situation = Situation(
+            member=member, segment=0, first=True, observation=observation, seed=self._decision_seed(member, 0)
+        )
+        (choice,) = self.policy.act([situation])
+        move = self.actions.apply(choice.action, first=True, state=state, population=[state], incumbent_member=None)
+        decision = self._decision(member, 0, move.positions)
+        return replace(decision, observation=tuple(observation.tolist()), **_chosen(choice))
+
+    def _decision(self, member: int, segment: int, positions: Sequence[float]) -> Decision:
+        factor = schedule_factor(self.schedule, segment, self.segments)
+        return Decision(
+            member=member,
+            segment=segment,
+            hyperparameters=self.space.decode(positions, factor=factor),
+            positions=tuple(positions),
+            source=KEEP,
+        )
+
+    def _decision_seed(self, member: int, segment: int) -> int:
+        episode = self._ledgers[member].episode if member in self._ledgers else 0
+        return int(np.random.SeedSequence([self.seed, member, segment, episode]).generate_state(1)[0])
+
+    # -- looking around --------------------------------------------------------------------------------------------
+
+    def _alive(self) -> list[MemberState]:
+        return [state for state in self.members.values() if state.alive]
+
+    def _incumbent_score(self) -> float | None:
+        return self._score.of(self.incumbent.value) if self.incumbent else None
+
+    def _observe(self, state: MemberState, population: Sequence[MemberState]) -> np.ndarray:
+        return self.observation.observe(
+            state,
+            population,
+            segments=self.segments,
+            incumbent_score=self._incumbent_score(),
+            copy_allowed=self.actions.copy_allowed(state.segment),
+        )
+
+
+def _chosen(choice: Choice) -> dict[str, Any]:
+    return {
+        "action": choice.action,
+        "logp": choice.logp,
+        "value": choice.value,
+        "policy_version": choice.version,
+        "extras": choice.extras,
+    }

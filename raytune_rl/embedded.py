@@ -1,0 +1,71 @@
+"""The Ray that a run uses: its own, started here and gone afterwards, or a cluster that somebody else looks after."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from raytune_rl.errors import BadInput
+
+logger = logging.getLogger(__name__)
+
+
+def quiet_environment() -> None:
+    """Settings that Ray reads when it is imported or started: no telemetry, no console noise, no second SIGINT handler.
+
+    What the user has set already is left alone, but for telemetry, which this package never sends.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    for name, value in {
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Iterator[Mapping[str, float]]:
+    """Connect to ``address``, or start a local Ray without a dashboard and with token authentication.
+
+    Yields the cluster's resources. A Ray that was started here is shut down at the end, one that was there before (the
+    caller's own ``ray.init`` included) is left running.
+
+    Raises:
+        BadInput: nothing answers at ``address``.
+    """
+    quiet_environment()
+    import ray
+
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    if address is None:
+        _authenticate()
+        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        runtime_env = {"working_dir": working_dir} if working_dir else None
+        try:
+            ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise BadInput(f"--address {address}: no Ray cluster answers there ({error}).") from None
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def _authenticate() -> None:
+    """Give the embedded Ray a token of its own: its ports listen on all interfaces, so they must not serve strangers.
+
+    Ray 2.60 turns token authentication on by itself for a cluster that ``ray.init`` starts (unless the user has set
+    ``RAY_AUTH_MODE``); a token in the environment keeps it from leaving one in the home directory.
+    """
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

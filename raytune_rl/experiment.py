@@ -1,0 +1,185 @@
+"""What a user writes: one frozen object that says everything about a run.
+
+Everything has a default but the candidate, the hyperparameters and the metric. Making an ``Experiment`` starts nothing
+and imports neither Ray nor torch; it is checked when it is made, so that a mistake is named before anything runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from raytune_rl.controller.controller import FailurePolicy
+from raytune_rl.controller.policy import Policy, Schedule
+from raytune_rl.errors import BadInput
+from raytune_rl.hyperparameters import SearchSpace, Spec
+from raytune_rl.mdp.reward import Reward, improvement
+from raytune_rl.population.candidate import Candidate
+from raytune_rl.records import Mode
+from raytune_rl.rllib.settings import Agent
+
+CandidateKind: TypeAlias = Literal["member", "trainable", "function"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRule:
+    """When a run ends before its segments are used up.
+
+    Attributes:
+        seconds: wall time since the first segment's start.
+        target: the metric has reached this value (at most it for ``mode="min"``, at least it for ``"max"``).
+    """
+
+    seconds: float | None = None
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not self.seconds > 0:
+            raise BadInput(f"stop.seconds is {self.seconds}; it must be positive, or None for no limit.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One run: which candidates, what may be changed about them, who changes it, and for how long.
+
+    Attributes:
+        candidate: a ``TorchTask``, a Ray Tune class Trainable (the class itself), a function that reports, or anything
+            that implements the ``Candidate`` protocol.
+        hyperparameters: names to Ray Tune domains, bare or in a role (``roles.learning_rate(tune.loguniform(...))``).
+        metric: what members are judged by, one of the names that the candidate reports for its validation data.
+        mode: ``"min"`` or ``"max"``.
+        name: names the run directory; the experiment file's name when empty.
+        population: number of members.
+        segments: decisions per member; its training is ``segments * segment_length`` steps.
+        segment_length: optimiser steps (reports, for Trainables and functions) between two decisions.
+        segment_timeout: seconds after which a segment counts as hung; ``None`` = never.
+        resources: what one trial gets, by Ray's names (``{"CPU": 1, "GPU": 0.5}``).
+        members_per_trial: members that share one trial; ``"auto"`` fills the slots that the machine has.
+        agent: an RLlib ``Agent``, or one of the rules ``Random()``, ``Fixed()``, ``Cosine()``, ``PBT()``.
+        reward: what the agent is paid (``mdp.reward``).
+        schedule: laid over hyperparameters of the role learning_rate; the agent moves the base under it.
+        copy_every: weights may be copied between members at every n-th segment only.
+        stopping: whether the agent may stop members.
+        start: ``"spread"`` (a Latin hypercube over the space, regularisation at zero for a third) or ``"agent"`` (the
+            agent's first action chooses).
+        searcher: a Ray Tune ``Searcher`` that proposes the starting points instead.
+        constants: passed to Trainables and functions beside the hyperparameters (their ``config``).
+        stop: further stop rules.
+        failures: what happens to members that fail.
+        synchronous: decide for the whole population at once, and learn before the next segment: reproducible bit for
+            bit on one machine, at the price of waiting.
+        checkpoint_every: seconds between two checkpoints of a trial, at most so much is trained again after a crash.
+        compare: ``"random"`` spends the same budget on random search afterwards and shows both.
+        seed: all randomness derives from it.
+        storage_path: where run directories are made; anything that Ray accepts.
+
+    Raises:
+        BadInput: (a ``ValueError``) one sentence naming the field, its value and what would be right.
+    """
+
+    candidate: Candidate | type | Callable[..., Any]
+    hyperparameters: Mapping[str, Spec | Any]
+    metric: str
+    mode: Mode
+    name: str = ""
+    population: int = 8
+    segments: int = 20
+    segment_length: int = 1
+    segment_timeout: float | None = None
+    resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1})
+    members_per_trial: int | Literal["auto"] = "auto"
+    agent: Agent | Policy = field(default_factory=Agent)
+    reward: Reward = field(default_factory=improvement)
+    schedule: Schedule = "constant"
+    copy_every: int = 4
+    stopping: bool = False
+    start: Literal["spread", "agent"] = "spread"
+    searcher: Any = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    stop: StopRule = field(default_factory=StopRule)
+    failures: FailurePolicy = field(default_factory=FailurePolicy)
+    synchronous: bool = False
+    checkpoint_every: float = 10.0
+    compare: Literal["random"] | None = None
+    seed: int = 0
+    storage_path: str = "results"
+
+    def __post_init__(self) -> None:
+        _at_least_one("population", self.population)
+        _at_least_one("segments", self.segments)
+        _at_least_one("segment_length", self.segment_length)
+        _at_least_one("copy_every", self.copy_every)
+        _one_of("mode", self.mode, ("min", "max"))
+        _one_of("schedule", self.schedule, ("constant", "cosine"))
+        _one_of("start", self.start, ("spread", "agent"))
+        _one_of("compare", self.compare, (None, "random"))
+        if not isinstance(self.metric, str) or not self.metric:
+            raise BadInput(f"metric is {self.metric!r}; it must be the name of a metric that the candidate reports.")
+        if self.members_per_trial != "auto":
+            _at_least_one("members_per_trial", self.members_per_trial)
+        for name in ("segment_timeout", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and value > 0 and not math.isnan(value)):
+                raise BadInput(f"{name} is {value!r}; it must be a positive number of seconds.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise BadInput(f"seed is {self.seed!r}; it must be a whole number of at least 0.")
+        _check_resources(self.resources)
+        if not isinstance(self.hyperparameters, Mapping) or not self.hyperparameters:
+            raise BadInput("hyperparameters is empty; name at least one, such as {'lr': tune.loguniform(1e-4, 1e-1)}.")
+        overlap = sorted(set(self.constants) & set(self.hyperparameters))
+        if overlap:
+            raise BadInput(f"constants and hyperparameters both hold {overlap[0]!r}; a name belongs to one of them.")
+        space = self.space()
+        if self.kind == "member":
+            roles = {h.name: h.role for h in space}
+            if getattr(self.candidate, "roles", roles) != roles:
+                object.__setattr__(self, "candidate", replace(self.candidate, roles=roles))  # type: ignore[type-var]
+        if not (isinstance(self.agent, Agent | Policy)):
+            raise BadInput(f"agent is {self.agent!r}; it must be an Agent or a policy such as PBT() or Random().")
+
+    def space(self) -> SearchSpace:
+        """The hyperparameters, checked."""
+        try:
+            return SearchSpace.from_specs(self.hyperparameters)
+        except ValueError as error:
+            raise BadInput(str(error)) from None
+
+    @property
+    def kind(self) -> CandidateKind:
+        """How the candidate is to be driven.
+
+        Classes and functions are told apart without importing Ray: a Trainable is recognised by its ancestry.
+        """
+        if isinstance(self.candidate, type):
+            if any(base.__name__ == "Trainable" and base.__module__.startswith("ray.") for base in self.candidate.mro()):
+                return "trainable"
+            raise BadInput(
+                f"candidate is the class {self.candidate.__name__}; a class must be a subclass of ray.tune.Trainable."
+            )
+        if isinstance(self.candidate, Candidate):
+            return "member"
+        if callable(self.candidate):
+            return "function"
+        raise BadInput(
+            f"candidate is {self.candidate!r}; it must be a TorchTask, a ray.tune.Trainable class or a function."
+        )
+
+
+def _at_least_one(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(f"{name} is {value!r}; it must be a whole number of at least 1.")
+
+
+def _one_of(name: str, value: Any, options: tuple[Any, ...]) -> None:
+    if value not in options:
+        raise BadInput(f"{name} is {value!r}; it must be one of {', '.join(repr(o) for o in options)}.")
+
+
+def _check_resources(resources: Mapping[str, float]) -> None:
+    for name, amount in resources.items():
+        if not isinstance(amount, int | float) or isinstance(amount, bool) or amount < 0 or math.isnan(amount):
+            raise BadInput(f"resources[{name!r}] is {amount!r}; it must be a number of at least 0.")
+    if not any(resources.values()):
+        raise BadInput(f"resources is {dict(resources)!r}; a trial needs something, such as {{'CPU': 1}}.")

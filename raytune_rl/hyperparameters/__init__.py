@@ -1,0 +1,23 @@
+"""Typed hyperparameters: what may change, inside which bounds, and in what steps.
+
+``roles`` is what a user writes, ``space`` what the rest of the package holds, ``kinds`` how one hyperparameter behaves.
+"""
+
+from raytune_rl.hyperparameters import roles
+from raytune_rl.hyperparameters.kinds import LEVELS, STAY, Choice, Float, Hyperparameter, Integer
+from raytune_rl.hyperparameters.roles import ROLES, Role, Spec
+from raytune_rl.hyperparameters.space import SearchSpace
+
+__all__ = [
+    "LEVELS",
+    "ROLES",
+    "STAY",
+    "Choice",
+    "Float",
+    "Hyperparameter",
+    "Integer",
+    "Role",
+    "SearchSpace",
+    "Spec",
+    "roles",
+]

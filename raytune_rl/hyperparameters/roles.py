@@ -1,0 +1,116 @@
+"""What a hyperparameter is *for*: the one thing about it that an agent can carry to another task.
+
+A range and a scale say how a value moves, a role says what to expect when it does. Users wrap a Ray Tune domain in a
+role (``roles.learning_rate(tune.loguniform(1e-5, 1.0))``); whatever has none is ``plain``. The observation tells the
+agent the role of each hyperparameter as a one-hot vector in the order of ``ROLES``, so that a policy meta-trained
+with one search space finds its way in another.
+
+What a role changes beside the observation:
+
+==================  ==========================================================================================
+role                effect
+==================  ==========================================================================================
+``learning_rate``   on a log scale a move multiplies by 0.1 ... 10 (others: 0.2 ... 5); a schedule scales it
+``weight_decay``    starting values include the lower end of the range exactly
+``dropout``         as ``weight_decay``
+``label_smoothing`` as ``weight_decay``
+``initialisation``  set at the start only, unless ``live=True`` is passed
+``momentum``, ``batch_size``, ``frozen_layers``, ``none``: the observation only
+==================  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+Role: TypeAlias = Literal[
+    "learning_rate",
+    "weight_decay",
+    "dropout",
+    "momentum",
+    "batch_size",
+    "label_smoothing",
+    "initialisation",
+    "frozen_layers",
+    "none",
+]
+
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+"""All roles, in the order of the observation's one-hot vector. Append only: trained policies depend on the order."""
+
+REGULARISATION: Final[frozenset[Role]] = frozenset({"weight_decay", "dropout", "label_smoothing"})
+"""Roles whose lower end usually means "off". Sampling a range uniformly almost never turns them off, and off is often
+right (shared/learned-control.md), so starting values include that end."""
+
+ROLE_BOUNDS: Final[dict[Role, tuple[float, float]]] = {
+    "learning_rate": (0.0, float("inf")),
+    "weight_decay": (0.0, float("inf")),
+    "dropout": (0.0, 1.0),
+    "momentum": (0.0, 1.0),
+    "batch_size": (1.0, float("inf")),
+    "label_smoothing": (0.0, 1.0),
+    "frozen_layers": (0.0, float("inf")),
+}
+"""What numbers of a role can mean at all, both ends included; a range that leaves them is a mistake."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What a user writes for one hyperparameter, before it has a name.
+
+    Attributes:
+        domain: a Ray Tune domain (``tune.uniform``, ``loguniform``, ``randint``, ``choice``, their quantised forms) or
+            a plain list or tuple of options.
+        role: what the hyperparameter is for.
+        live: whether it may change during training; otherwise it is set once, by the first decision.
+    """
+
+    domain: Any
+    role: Role = "none"
+    live: bool = True
+
+
+def learning_rate(domain: Any, *, live: bool = True) -> Spec:
+    """The step size. Moves in wider steps than anything else, and is what a schedule scales."""
+    return Spec(domain=domain, role="learning_rate", live=live)
+
+
+def weight_decay(domain: Any, *, live: bool = True) -> Spec:
+    """The L2 or decoupled penalty on the weights, not negative."""
+    return Spec(domain=domain, role="weight_decay", live=live)
+
+
+def dropout(domain: Any, *, live: bool = True) -> Spec:
+    """A probability of dropping units, in [0, 1]."""
+    return Spec(domain=domain, role="dropout", live=live)
+
+
+def momentum(domain: Any, *, live: bool = True) -> Spec:
+    """Momentum or one of the optimiser's betas, in [0, 1]."""
+    return Spec(domain=domain, role="momentum", live=live)
+
+
+def batch_size(domain: Any, *, live: bool = True) -> Spec:
+    """Examples per optimiser step, at least 1."""
+    return Spec(domain=domain, role="batch_size", live=live)
+
+
+def label_smoothing(domain: Any, *, live: bool = True) -> Spec:
+    """The share of the target's mass that is spread over all classes, in [0, 1]."""
+    return Spec(domain=domain, role="label_smoothing", live=live)
+
+
+def initialisation(domain: Any, *, live: bool = False) -> Spec:
+    """How the weights begin: scheme, gain, pretrained source. Start-only, since weights begin once."""
+    return Spec(domain=domain, role="initialisation", live=live)
+
+
+def frozen_layers(domain: Any, *, live: bool = True) -> Spec:
+    """How many layers (or which group of them) do not train."""
+    return Spec(domain=domain, role="frozen_layers", live=live)
+
+
+def plain(domain: Any, *, live: bool = True) -> Spec:
+    """A hyperparameter without a role: the agent sees its position and effects only."""
+    return Spec(domain=domain, role="none", live=live)

@@ -1,0 +1,76 @@
+"""What one member's observation needs to know of the others: a few statistics over the population."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from raytune_rl.mdp.score import OFFSET, PENALTY
+from raytune_rl.mdp.state import MemberState, change, ranking, training_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """Statistics over the members that are alive; NaN where nobody has what they are about.
+
+    A member whose last segment went wrong takes part in the ranking, as the last, and in nothing else: its penalty is
+    no measurement.
+    """
+
+    size: int
+    ranked: tuple[MemberState, ...]
+    best: MemberState | None
+    median: float
+    mean: float
+    spread: float
+    mean_change: float
+    train_loss: float
+    """ln(median training loss + 0.02)."""
+    seconds: float
+    """Median training time of the last segments."""
+    position_spread: tuple[float, ...]
+
+    @classmethod
+    def of(cls, population: Sequence[MemberState], positions: int) -> Crowd:
+        """Statistics of a population with ``positions`` hyperparameters; empty ones are fine."""
+        alive = [s for s in population if s.alive]
+        ranked = tuple(ranking(alive))
+        scores = [s.score for s in ranked if s.score is not None and s.score > PENALTY]
+        changes = [c for s in ranked if (c := change(s)) is not None]
+        losses = [s.train_loss for s in alive if s.train_loss is not None and s.train_loss >= 0]
+        times = [t for s in alive if (t := training_seconds(s)) > 0]
+        columns = [[s.positions[i] for s in alive] for i in range(positions)]
+        return cls(
+            size=len(alive),
+            ranked=ranked,
+            best=next((s for s in ranked if s.status == "ok"), None),
+            median=median(scores) if scores else math.nan,
+            mean=_mean(scores),
+            spread=_spread(scores),
+            mean_change=_mean(changes),
+            train_loss=math.log(median(losses) + OFFSET) if losses else math.nan,
+            seconds=median(times) if times else math.nan,
+            position_spread=tuple(_spread(column) for column in columns),
+        )
+
+    def rank(self, state: MemberState) -> float:
+        """The share of the other ranked members that are better, in [0, 1]; NaN before the member's first report."""
+        if state.score is None:
+            return math.nan
+        others = [s for s in self.ranked if s.member != state.member]
+        own = (-state.score, state.member)
+        ahead = sum((-s.score, s.member) < own for s in others if s.score is not None)
+        return ahead / len(others) if others else 0.0
+
+
+# The statistics module is exact, which makes it slow, and raises on infinities.
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers) if numbers else math.nan
+
+
+def _spread(numbers: Sequence[float]) -> float:
+    """The standard deviation."""
+    mean = _mean(numbers)
+    return math.sqrt(_mean([(x - mean) * (x - mean) for x in numbers]))

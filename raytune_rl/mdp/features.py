@@ -1,0 +1,129 @@
+"""The documented table of everything an agent sees and does: names, units, ranges and meanings.
+
+Names and order are a contract: the tables of a run (``obs/<feature>``, ``act/<name>``) and trained policies depend on
+them. ``observation.py`` computes the features, ``action.py`` carries the actions out; both take the names from here.
+``python -m raytune_rl.mdp`` prints the table.
+
+"nats" are differences of the log score (``mdp/score.py``): 0.69 nats = a loss that has halved. What is unknown is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from raytune_rl.hyperparameters import LEVELS, ROLES
+from raytune_rl.hyperparameters.kinds import LEARNING_RATE_FACTORS, LINEAR_SHARES, LOG_FACTORS
+
+LIMIT: Final = 4.0
+"""Every feature is clipped to [-LIMIT, LIMIT]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. ``range`` is what occurs after clipping."""
+
+    name: str
+    unit: str
+    range: str
+    meaning: str
+
+
+MEMBER_FEATURES: Final = (
+    # Time
+    Row("progress", "share", "0 to 1", "segments completed / segments of the run"),
+    Row("remaining", "share squared", "0 to 1", "(1 - progress)^2"),
+    Row("horizon_known", "flag", "0, 1", "the length of the run is known; progress and remaining are 0 without it"),
+    Row("elapsed", "ln(1 + segments) / 2", "0 to 4", "segments completed, where the length is unknown too"),
+    Row("first", "flag", "0, 1", "nothing has been reported yet: the action sets the starting values"),
+    Row("last", "flag", "0, 1", "the coming segment is the last one"),
+    # How good it is
+    Row("gain", "nats", "-4 to 4", "score - the member's first score"),
+    Row("to_best", "nats", "-4 to 0", "score - the best present score of the population"),
+    Row("to_median", "nats", "-4 to 4", "score - the median present score of the population"),
+    Row("z_score", "standard deviations", "-4 to 4", "score - mean of the population, in units of its spread"),
+    Row("rank", "share", "0 to 1", "share of the other members that are better: 0 = best, 1 = worst"),
+    Row("is_best", "flag", "0, 1", "nobody is better"),
+    Row("to_incumbent", "nats", "-4 to 0", "score - the best score that any member has ever had"),
+    Row("to_own_best", "nats", "-4 to 0", "score - the member's own best score"),
+    Row("own_best_age", "ln(1 + segments) / 2", "0 to 4", "segments since the member's own best score"),
+    # Where it is going
+    Row("change_1", "nats", "-4 to 4", "change of the score over the last segment"),
+    Row("change_2", "nats", "-4 to 4", "change of the score over the last two segments"),
+    Row("gap", "nats", "-4 to 4", "ln(validation loss) - ln(training loss): above 0 = overfitting"),
+    Row("gap_change", "nats", "-4 to 4", "change of the gap over the last segment"),
+    # What has happened to it
+    Row("copy_age", "ln(1 + segments) / 2", "0 to 4", "segments since its weights were replaced, or since the start"),
+    Row("restarts", "failures / 2", "0 to 4", "segments that failed, hung or diverged"),
+    Row("failed", "flag", "0, 1", "the last segment did"),
+    Row("copy_allowed", "flag", "0, 1", "weights may be taken from elsewhere now"),
+    # Measurements of the training itself, by SIGNALS
+    Row("signals_known", "share", "0 to 1", "share of the six signals below that were reported"),
+    Row("train_loss", "nats", "-4 to 4", "ln(median training loss of the population) - ln(the member's)"),
+    Row("loss_slope", "nats per segment", "-4 to 4", "change of the log training loss within the segment"),
+    Row("loss_noise", "ratio", "0 to 4", "noise of the steps' losses / their mean"),
+    Row("grad_norm", "log10", "-4 to 4", "mean L2 norm of the gradient"),
+    Row("update_norm", "log10, + 3", "-4 to 4", "mean L2 norm of a step / L2 norm of the weights; 0 = one thousandth"),
+    Row("train_seconds", "nats", "-4 to 4", "ln(the member's training time / the population's median)"),
+    # The population
+    Row("population", "ln(members) / 2", "0 to 4", "members alive"),
+    Row("score_spread", "nats", "0 to 4", "standard deviation of the present scores"),
+    Row("mean_change", "nats", "-4 to 4", "mean of the members' change_1"),
+    Row("best_change", "nats", "-4 to 4", "change_1 of the best member"),
+    Row("best_gap", "nats", "-4 to 4", "gap of the best member"),
+)
+
+SLOT_FEATURES: Final = (
+    Row("present", "flag", "0, 1", "the slot holds a hyperparameter; everything else is 0 without one"),
+    Row("position", "range", "0 to 1", "where its value is in its range, in its scale"),
+    Row("last_move", "range", "-1 to 1", "what the position changed by at the last decision"),
+    Row("to_best", "range", "-1 to 1", "position of the best member - own position"),
+    Row("spread", "range", "0 to 0.5", "standard deviation of the positions in the population"),
+    Row("at_lower", "flag", "0, 1", "at the lower end of its range"),
+    Row("at_upper", "flag", "0, 1", "at the upper end of its range"),
+    Row("live", "flag", "0, 1", "may change during training"),
+    Row("log", "flag", "0, 1", "on a log scale"),
+    Row("ordered", "flag", "0, 1", "a larger position means more of something (else: a choice among equals)"),
+    *(Row(f"role/{role}", "flag", "0, 1", f"its role is {role}") for role in ROLES),
+)
+
+
+def slot_prefix(name: str | None, slot: int) -> str:
+    """What the features of a slot are named after: its hyperparameter, or its number where it is padding."""
+    return f"pad/{slot}" if name is None else f"hp/{name}"
+
+
+def _steps(numbers: tuple[float, ...], sign: str) -> str:
+    return ", ".join(f"{number:{sign}g}" for number in numbers)
+
+
+ACTIONS: Final = (
+    Row("hp/<name>, log scale, learning rate", "factor", f"{LEVELS} moves", f"x {_steps(LEARNING_RATE_FACTORS, '')}"),
+    Row("hp/<name>, log scale, other roles", "factor", f"{LEVELS} moves", f"x {_steps(LOG_FACTORS, '')}"),
+    Row("hp/<name>, linear scale", "range", f"{LEVELS} moves", f"{_steps(LINEAR_SHARES, '+')}; grids: >= 1 step"),
+    Row("hp/<name>, choice", "options", f"{LEVELS} moves", "-3 ... +3; numbers stop at the ends, others go round"),
+    Row("hp/<name>, first decision", "level", f"{LEVELS} levels", "evenly spaced; regularisation: both ends included"),
+    Row("hp/<name>, start-only", "-", "ignored", "after the first decision it goes with the weights"),
+    Row("source", "option", "keep", "go on with the own weights"),
+    Row("source", "option", "best", "weights and hyperparameters of the best other member, then the moves"),
+    Row("source", "option", "second", "the same from the second best other member"),
+    Row("source", "option", "incumbent", "best checkpoint of the member that holds the record; its hyperparameters"),
+    Row("source", "option", "own_best", "roll back to the own best checkpoint; own hyperparameters"),
+    Row("stop", "option", "go, stop", "end this member's training (only with stopping=True)"),
+)
+
+
+def table() -> str:
+    """Everything an agent sees and does, as Markdown."""
+    parts = (
+        ("Observation: the member and its population", MEMBER_FEATURES),
+        ("Observation: one block `hp/<name>/...` per hyperparameter (`pad/<slot>/...` is all 0)", SLOT_FEATURES),
+        ("Action: one index per head", ACTIONS),
+    )
+    return "\n\n".join(f"**{title}**\n\n{_markdown(rows)}" for title, rows in parts)
+
+
+def _markdown(rows: tuple[Row, ...]) -> str:
+    lines = ["| name | unit | range | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{row.name}` | {row.unit} | {row.range} | {row.meaning} |" for row in rows]
+    return "\n".join(lines)

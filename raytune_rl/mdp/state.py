@@ -1,0 +1,194 @@
+"""What a member's past comes down to: all that observations, rewards and actions need to know of it.
+
+A state is frozen and small, because one is kept per member and segment for winding back after a crash. ``advance``
+takes one to the next by a report and nothing else, so a recorded trace gives the same states as the run did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from raytune_rl.mdp.score import PENALTY, Score
+from raytune_rl.records import Report, Status
+
+SIGNALS: Final = ("train_loss", "loss_slope", "loss_noise", "grad_norm", "update_norm", "train_seconds")
+"""Optional measurements of the training in a segment (``Report.signals``), each a number:
+
+``train_loss``: mean training loss. ``loss_slope``: change of its natural log over the segment. ``loss_noise``: standard
+deviation of the steps' losses around that trend / their mean. ``grad_norm``: mean L2 norm of the gradient.
+``update_norm``: mean L2 norm of a step's update / L2 norm of the weights. ``train_seconds``: time spent training."""
+
+HISTORY: Final = 3
+"""Scores kept, newest first: enough for changes over one and two segments."""
+
+FAILURE_COST: Final = 2.0
+"""What a failed, hung or diverged segment costs, and the most that any later segment can cost, in score units (the
+price of a loss that grows by a factor of 7.4). Without that bound a single explosion would drown every other reward;
+with a smaller price for NaN than for an explosion, an agent would learn to prefer NaN."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberState:
+    """One member after ``segment`` segments.
+
+    Attributes:
+        member: index in the population.
+        segment: segments completed.
+        steps: optimiser steps made.
+        positions: the hyperparameters of the last segment (before any: of the first one), each in [0, 1].
+        last_move: what the positions had changed by at the start of that segment.
+        value: the metric, as reported; ``None`` before the first report or where there was none.
+        score: of ``value``, higher is better; ``PENALTY`` after a segment that went wrong, ``None`` before the first.
+        history: the scores of the last three sound segments, newest first.
+        first_score: of the first sound segment.
+        best_score, best_segment, best_positions: of the best sound segment (index from 0); ``None`` and ``()`` if none.
+        baseline: the score that a member counts as having before its first report.
+        credit: the score that has been paid for so far, see ``advance``; begins at ``baseline``.
+        train_loss: mean training loss of the last segment, if known.
+        gap: ln(validation loss + 0.02) - ln(training loss + 0.02), if both are known.
+        gap_change: its change over the last segment.
+        signals: by ``SIGNALS``, ``None`` where unknown.
+        seconds: training time of the last segment.
+        copy_age: segments trained since the weights were last replaced, or since the start.
+        restarts: segments that went wrong so far, each of which asks for a restart.
+        status: how the last segment ended.
+        alive: whether the member still trains.
+    """
+
+    member: int
+    positions: tuple[float, ...]
+    segment: int = 0
+    steps: int = 0
+    last_move: tuple[float, ...] = ()
+    value: float | None = None
+    score: float | None = None
+    history: tuple[float, ...] = ()
+    first_score: float | None = None
+    best_score: float | None = None
+    best_segment: int | None = None
+    best_positions: tuple[float, ...] = ()
+    baseline: float = 0.0
+    credit: float = 0.0
+    train_loss: float | None = None
+    gap: float | None = None
+    gap_change: float | None = None
+    signals: tuple[float | None, ...] = (None,) * len(SIGNALS)
+    seconds: float = 0.0
+    copy_age: int = 0
+    restarts: int = 0
+    status: Status = "ok"
+    alive: bool = True
+
+    @classmethod
+    def start(cls, member: int, positions: Sequence[float], *, baseline: float = 0.0) -> MemberState:
+        """A member before its first segment.
+
+        ``baseline`` is what the first report is paid against. It is a constant (0: a loss of 0.98, an accuracy of 0)
+        and not the population's first score, since that is unknown when the first member reports.
+        """
+        zeros = (0.0,) * len(positions)
+        return cls(member=member, positions=tuple(positions), last_move=zeros, baseline=baseline, credit=baseline)
+
+    def at(self, segment: int) -> MemberState:
+        """The same knowledge, placed after ``segment`` segments (a member that goes on from a state nobody kept)."""
+        return replace(self, segment=segment)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and tuples, by field."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MemberState:
+        """The inverse of ``to_dict``, after a round trip through JSON too."""
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        return cls(**plain)
+
+
+def advance(state: MemberState, report: Report, *, score: Score, positions: Sequence[float]) -> MemberState:
+    """The state after a report. Pure, and defined for every report, however broken its numbers.
+
+    ``credit`` is what rewards are differences of. It follows the score with one exception: a segment that went wrong
+    takes ``FAILURE_COST`` off it, and no sound segment but the first can take off more. Whatever was not charged is
+    charged later if the score stays down, so rewards sum to the final score as soon as the member is sound again.
+
+    Args:
+        state: before the segment.
+        report: what the member said after it. ``report.metrics`` may lack the metric; then the segment went wrong.
+        score: the experiment's metric and direction.
+        positions: the hyperparameters in force during the segment, one in [0, 1] each.
+    """
+    value = _finite(report.metrics.get(score.metric))
+    status: Status = "diverged" if report.status == "ok" and value is None else report.status
+    positions = tuple(positions)
+    train_loss, gap = _generalisation(report, score)
+    moved = replace(
+        state,
+        segment=report.segment + 1,
+        steps=report.steps,
+        positions=positions,
+        last_move=tuple(new - old for new, old in zip(positions, state.positions, strict=True)),
+        value=value,
+        train_loss=train_loss,
+        gap=gap,
+        gap_change=None if gap is None or state.gap is None else gap - state.gap,
+        signals=tuple(_finite(report.signals.get(name)) for name in SIGNALS),
+        seconds=_finite(report.seconds) or 0.0,
+        copy_age=1 if report.copied_from is not None else state.copy_age + 1,
+        status=status,
+    )
+    if status != "ok" or value is None:
+        return replace(
+            moved,
+            score=PENALTY,
+            credit=max(state.credit - FAILURE_COST, PENALTY),
+            restarts=state.restarts + 1,
+        )
+    now = score.of(value)
+    sound = replace(
+        moved,
+        score=now,
+        history=(now, *state.history)[:HISTORY],
+        first_score=now if state.first_score is None else state.first_score,
+        credit=max(now, state.credit - FAILURE_COST) if state.history else now,
+    )
+    if state.best_score is not None and now <= state.best_score:
+        return sound
+    return replace(sound, best_score=now, best_segment=report.segment, best_positions=positions)
+
+
+def ranking(population: Iterable[MemberState]) -> list[MemberState]:
+    """The members that are alive and have a score, best first; among equals the lower index."""
+    scored = [(-s.score, s.member, s) for s in population if s.alive and s.score is not None]
+    return [s for _, _, s in sorted(scored, key=lambda entry: entry[:2])]
+
+
+def training_seconds(state: MemberState) -> float:
+    """The time that the last segment's training took, as the candidate measured it, else as the trial did; 0 unknown."""
+    measured = state.signals[SIGNALS.index("train_seconds")]
+    return measured if measured is not None and measured > 0 else state.seconds
+
+
+def change(state: MemberState, segments: int = 1) -> float | None:
+    """The change of the score over the last ``segments`` sound segments (1 or 2); ``None`` where there are too few."""
+    return state.history[0] - state.history[segments] if len(state.history) > segments else None
+
+
+def _generalisation(report: Report, score: Score) -> tuple[float | None, float | None]:
+    """The training loss, and the gap between it and the validation loss."""
+    train = _finite(report.metrics.get("train_loss", report.signals.get("train_loss")))
+    # A metric to be minimised stands in for the validation loss; one to be maximised measures something else.
+    fallback = report.metrics.get(score.metric) if score.mode == "min" else None
+    validation = _finite(report.metrics.get("validation_loss", fallback))
+    if train is None or validation is None:
+        return train, None
+    loss = Score(metric="loss", mode="min")
+    return train, loss.of(train) - loss.of(validation)
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+

@@ -1,0 +1,112 @@
+"""The live objects of a member that hyperparameters take hold of: written in place, and read back for the tables."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from raytune_rl.population.evaluation import Loss
+from raytune_rl.population.networks import Built, freeze
+from raytune_rl.population.optimisers import get_momentum, set_momentum
+from raytune_rl.population.places import Place, loss_setting
+from raytune_rl.records import Value
+
+
+class Controls:
+    """Network, optimiser, training loss, batch size and clipping of one member.
+
+    Args:
+        places: where each hyperparameter takes hold.
+        start: values of those that count at the start only; they are what ``read`` answers for them ever after.
+        batch_size: examples per step, at most ``examples`` (those that there are).
+        grad_clip: largest gradient norm (L2, over all parameters); 0 switches clipping off.
+    """
+
+    def __init__(
+        self,
+        *,
+        places: Mapping[str, Place],
+        start: Mapping[str, Value],
+        built: Built,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        examples: int,
+        batch_size: int,
+        grad_clip: float,
+    ) -> None:
+        self.network = built.network
+        self.optimizer = optimizer
+        # validation keeps the loss as given; this one is the member's own to change
+        self.loss: Loss = copy.deepcopy(loss) if isinstance(loss, nn.Module) else functools.partial(loss)
+        self.batch_size = min(batch_size, examples)
+        self.grad_clip = grad_clip
+        self.frozen_layers = 0
+        self.start = start
+        self._places = places
+        self._dropout = built.dropout
+        self._examples = examples
+
+    def write(self, name: str, value: Value) -> None:
+        """Change one hyperparameter in place; without effect for those that count at the start only."""
+        groups = self.optimizer.param_groups
+        match self._places[name]:
+            case "learning_rate":
+                for group in groups:
+                    group["lr"] = float(value)
+            case "weight_decay":
+                for group in groups:
+                    group["weight_decay"] = float(value)
+            case "momentum":
+                for group in groups:
+                    set_momentum(group, float(value))
+            case "batch_size":
+                self.batch_size = min(max(round(float(value)), 1), self._examples)
+            case "grad_clip":
+                self.grad_clip = float(value)
+            case "dropout":
+                for module, attribute in self._dropout[name]:
+                    setattr(module, attribute, float(value))
+            case "frozen_layers":
+                self.frozen_layers = freeze(self.network, round(float(value)))
+            case "loss" | "label_smoothing" as place:
+                setting = loss_setting(name, place, self.loss)
+                if isinstance(self.loss, functools.partial):
+                    self.loss = functools.partial(self.loss, **{setting: value})
+                else:
+                    setattr(self.loss, setting, value)
+            case "network" | "initialisation":
+                pass
+
+    def read(self, name: str) -> Value:
+        """The value in force."""
+        group = self.optimizer.param_groups[0]
+        match self._places[name]:
+            case "learning_rate":
+                return float(group["lr"])
+            case "weight_decay":
+                return float(group["weight_decay"])
+            case "momentum":
+                return get_momentum(group)
+            case "batch_size":
+                return self.batch_size
+            case "grad_clip":
+                return self.grad_clip
+            case "dropout":
+                module, attribute = self._dropout[name][0]
+                return float(getattr(module, attribute))
+            case "frozen_layers":
+                return self.frozen_layers
+            case "loss" | "label_smoothing" as place:
+                setting = loss_setting(name, place, self.loss)
+                found: Value = (
+                    self.loss.keywords[setting]
+                    if isinstance(self.loss, functools.partial)
+                    else getattr(self.loss, setting)
+                )
+                return found
+            case "network" | "initialisation":
+                return self.start[name]

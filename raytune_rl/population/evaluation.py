@@ -1,0 +1,99 @@
+"""What a network is worth on a split: the loss as the user gave it, and metrics of all outputs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from raytune_rl.population.splits import Split
+
+Loss: TypeAlias = Callable[..., torch.Tensor]
+"""``loss(outputs, targets)`` -> a scalar tensor; further keywords can be hyperparameters."""
+Metric: TypeAlias = Callable[[torch.Tensor, torch.Tensor], float | torch.Tensor]
+"""``metric(outputs, targets)`` of a whole split, on the CPU."""
+
+BATCH = 1024
+_ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+
+
+def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Share of right answers: class scores (N, C, ...) against integer classes (N, ...)."""
+    return (outputs.argmax(dim=1) == targets).float().mean()
+
+
+def binary_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Share of logits on the right side of zero; targets 0 or 1, of the same shape."""
+    return ((outputs > 0) == (targets > 0.5)).float().mean()
+
+
+def default_metrics(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor) -> Mapping[str, Metric]:
+    """Accuracy for a classification, recognised by the loss and the shapes; nothing for anything else."""
+    if isinstance(loss, nn.BCEWithLogitsLoss):
+        return {"accuracy": binary_accuracy}
+    classes = not targets.is_floating_point() and outputs.ndim == targets.ndim + 1
+    return {"accuracy": accuracy} if classes else {}
+
+
+def evaluate(
+    network: nn.Module,
+    split: Split,
+    *,
+    loss: Loss,
+    metrics: Mapping[str, Metric] | None,
+    prefix: str,
+    device: torch.device,
+) -> dict[str, float]:
+    """``<prefix>_loss`` and ``<prefix>_<metric>`` of ``network`` on ``split``; leaves the network in eval mode.
+
+    The loss is that of all outputs together, so losses with class weights or ignored targets are exact. Where it is not
+    finite the metrics are NaN and not called: many raise on such outputs.
+    """
+    network.eval()
+    with torch.no_grad():
+        outputs = torch.cat(
+            [network(split.rows(slice(first, first + BATCH), device)[0]) for first in range(0, len(split), BATCH)]
+        )
+        targets = split.targets.to(device)
+        value = float(loss(outputs, targets))
+        if metrics is None:
+            metrics = default_metrics(loss, outputs, targets)
+        outputs, targets = outputs.cpu(), targets.cpu()
+        finite = torch.isfinite(torch.tensor(value)).item()
+        scores = {name: float(metric(outputs, targets)) if finite else float("nan") for name, metric in metrics.items()}
+    return {f"{prefix}_loss": value} | {f"{prefix}_{name}": score for name, score in scores.items()}
+
+
+def rehearse(network: nn.Module, split: Split, *, loss: Loss, device: torch.device) -> None:
+    """Raise ``ValueError`` with one sentence where network, loss and data do not fit together, by two examples.
+
+    Catches what torch would only warn of, too: outputs (N, 1) against targets (N,) broadcast to the wrong loss.
+    """
+    network.eval()
+    inputs, targets = split.rows(slice(0, 2), device)
+    given = f"inputs {_shape(inputs)} and targets {_shape(targets)}"
+    with torch.no_grad():
+        try:
+            outputs = network(inputs)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ValueError(f"The network cannot take {given}: {_line(error)}") from error
+        if isinstance(loss, _ELEMENTWISE) and outputs.shape != targets.shape:
+            raise ValueError(
+                f"{type(loss).__name__} needs outputs in the shape of the targets, not {_shape(outputs)} for {given}."
+            )
+        try:
+            value = loss(outputs, targets)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ValueError(f"The loss cannot take outputs {_shape(outputs)} for {given}: {_line(error)}") from error
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        raise ValueError("The loss must return one number as a tensor, the mean over the batch.")
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,133 @@
+"""Models on disk for those who use them: ``model.safetensors`` and ``config.json``, read back without any pickle."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import math
+import os
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from raytune_rl.population.candidate import State
+from raytune_rl.population.networks import arguments_of
+from raytune_rl.population.optimisers import to_tensor
+from raytune_rl.records import SCHEMA_VERSION, Value
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def export(factory: Callable[..., nn.Module], state: State, directory: Path) -> None:
+    """Write the model of ``state``; each file appears complete or not at all, the configuration last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    values: dict[str, Value] = state["hyperparameters"]
+    config = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "torch",
+        "network": _importable_name(factory),
+        "arguments": arguments_of(factory, values),
+        "hyperparameters": values,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in state["metrics"].items()},
+        "member": state["member"],
+        "steps": state["steps"],
+    }
+    weights = {name: to_tensor(array) for name, array in state["network"].items()}
+    temporary = directory / f".{WEIGHTS}.{os.getpid()}"
+    save_file(weights, temporary)
+    os.replace(temporary, directory / WEIGHTS)
+    temporary = directory / f".{CONFIG}.{os.getpid()}"
+    temporary.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, directory / CONFIG)
+
+
+def load(directory: str | os.PathLike[str], network: Callable[..., nn.Module] | None = None) -> nn.Module:
+    """The exported model of ``directory`` (``best/`` of a run directory), on the CPU in eval mode. Needs no Ray.
+
+    Args:
+        directory: holds ``model.safetensors`` and ``config.json``.
+        network: the factory, or a module to fill, where the one that the file names cannot be imported here.
+
+    Nothing is unpickled. ``config.json`` may come from anybody, so a name in it leads to nothing but a subclass of
+    ``nn.Module`` or a function annotated to return one.
+
+    Raises:
+        ValueError: no exported model, one of a newer version, no factory to be had, weights that do not fit.
+    """
+    path = Path(directory)
+    config = _read_config(path)
+    module = network if isinstance(network, nn.Module) else None
+    if module is None:
+        factory = network if network is not None else _find(config["network"], path)
+        try:
+            module = factory(**config["arguments"])
+        except TypeError as error:
+            raise ValueError(f"The network function cannot be called with {config['arguments']}: {error}.") from error
+    try:
+        module.load_state_dict(load_file(path / WEIGHTS))
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path / WEIGHTS} cannot be read: {error}.") from error
+    except RuntimeError as error:
+        raise ValueError(f"The weights of {path} do not fit the network: {' '.join(str(error).split())}") from error
+    return module.eval()
+
+
+def restore(factory: Callable[..., nn.Module], state: State) -> nn.Module:
+    """The model of a member's snapshot, on the CPU in eval mode."""
+    # its initial weights are thrown away, but drawing them must not touch anybody's random numbers
+    with torch.random.fork_rng(devices=[]):
+        network = factory(**arguments_of(factory, state["hyperparameters"]))
+    network.load_state_dict({name: to_tensor(array) for name, array in state["network"].items()})
+    return network.eval()
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} holds no exported model: {CONFIG} cannot be read ({error}).") from error
+    if not isinstance(config, dict) or config.get("kind") != "torch" or not isinstance(config.get("arguments"), dict):
+        raise ValueError(f"{path / CONFIG} does not describe a torch model.")
+    version = config.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise ValueError(f"{path / CONFIG} has schema version {version}; this raytune_rl reads up to {SCHEMA_VERSION}.")
+    return config
+
+
+def _importable_name(factory: Callable[..., nn.Module]) -> str | None:
+    """``module:qualname``, or ``None`` for what cannot be found again by name."""
+    module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "<")
+    return None if module in (None, "__main__") or "<" in name else f"{module}:{name}"
+
+
+def _find(name: str | None, path: Path) -> Callable[..., nn.Module]:
+    advice = f"pass it: raytune_rl.load({str(path)!r}, network=...)"
+    if not isinstance(name, str) or ":" not in name:
+        raise ValueError(f"The network's function in {path} has no importable name; {advice}.")
+    module, _, qualname = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"The network's function {name} cannot be imported here ({error}); {advice}.") from error
+    if not _returns_module(found):
+        raise ValueError(f"{name} is not annotated to return a torch.nn.Module, so it is not called; {advice}.")
+    return typing.cast(Callable[..., nn.Module], found)
+
+
+def _returns_module(found: Any) -> bool:
+    if not inspect.isfunction(found):
+        return isinstance(found, type) and issubclass(found, nn.Module)
+    try:
+        answer = typing.get_type_hints(found).get("return")
+    except (NameError, TypeError):
+        return False
+    return isinstance(answer, type) and issubclass(answer, nn.Module)

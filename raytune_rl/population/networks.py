@@ -1,0 +1,148 @@
+"""Building a member's network: the user's factory on the member's own random stream, and what can be said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from raytune_rl.population.places import network_arguments
+from raytune_rl.population.randomness import START, random_stream
+from raytune_rl.records import Value
+
+Handle: TypeAlias = tuple[nn.Module, str]
+"""A module and the name of its attribute that holds a dropout probability."""
+
+SCHEMES = ("default", "xavier", "kaiming", "orthogonal")
+_WEIGHTED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
+_MARK = 2.0**-30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A network and, for each hyperparameter with the role dropout, the attributes that follow it."""
+
+    network: nn.Module
+    dropout: Mapping[str, Sequence[Handle]] = field(default_factory=dict)
+
+
+def arguments_of(factory: Callable[..., nn.Module], values: Mapping[str, Value]) -> dict[str, Value]:
+    """Those of ``values`` that the factory names as parameters."""
+    return {name: values[name] for name in network_arguments(factory) if name in values}
+
+
+def build_network(
+    factory: Callable[..., nn.Module],
+    values: Mapping[str, Value],
+    *,
+    device: torch.device,
+    seed: int = 0,
+    dropout: Iterable[str] = (),
+    initialisation: Iterable[Value] = (),
+) -> Built:
+    """Call the factory with the ``values`` it names and initialise the result.
+
+    Args:
+        values: hyperparameters by name.
+        seed: of the initial weights.
+        dropout: the names among the values that are dropout probabilities. The factory gets them with a tiny mark
+            added, by which the layers that follow each of them are told from others; so a factory may halve no value
+            and still be followed exactly, and one that leaves a layer out at zero keeps it for later. A name that is
+            no argument, or that marks nothing, moves every dropout layer.
+        initialisation: a scheme out of ``SCHEMES`` and a gain (> 0), in any order, both optional.
+
+    Raises:
+        ValueError: the factory returned no module, no layer follows a dropout value, an unknown scheme.
+    """
+    arguments = arguments_of(factory, values)
+    marks: dict[str, float] = {}
+    for index, name in enumerate(dropout, start=1):
+        value = float(values[name])
+        marks[name] = value + index * _MARK * (1 if value < 0.5 else -1)
+        if name in arguments:
+            arguments[name] = marks[name]
+    with random_stream(device, START, seed):
+        network = factory(**arguments)
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"The network function must return a torch.nn.Module, not {type(network).__name__}.")
+        initialise(network, initialisation)
+    handles = {name: _dropout_handles(network, mark) for name, mark in marks.items()}
+    for name, attributes in handles.items():
+        if not attributes:
+            raise ValueError(f"The hyperparameter {name!r} is a dropout, but the network has no dropout layer to set.")
+        for module, attribute in attributes:
+            setattr(module, attribute, float(values[name]))
+    return Built(network=network.to(device), dropout=handles)
+
+
+def initialise(network: nn.Module, settings: Iterable[Value]) -> None:
+    """Draw the weights of linear and convolutional layers anew: normal ``xavier`` or ``kaiming``, or ``orthogonal``,
+    times the gain, biases zero. ``default`` leaves the network's own values, only multiplied by the gain."""
+    scheme, gain = "default", 1.0
+    for setting in settings:
+        if isinstance(setting, str):
+            scheme = setting
+        else:
+            gain = float(setting)
+    if scheme not in SCHEMES:
+        raise ValueError(f"The initialisation {scheme!r} is unknown; it must be one of {', '.join(SCHEMES)}.")
+    if scheme == "default" and gain == 1.0:
+        return
+    draw = {"xavier": nn.init.xavier_normal_, "kaiming": nn.init.kaiming_normal_, "orthogonal": nn.init.orthogonal_}
+    with torch.no_grad():
+        for module in network.modules():
+            if not isinstance(module, _WEIGHTED):
+                continue
+            if scheme != "default":
+                draw[scheme](module.weight)
+                if module.bias is not None:
+                    module.bias.zero_()
+            module.weight.mul_(gain)
+
+
+def layers(network: nn.Module) -> list[nn.Module]:
+    """What ``frozen_layers`` counts, from the input on: the network's children that have parameters, looked for one
+    level deeper as long as there is only one child (a wrapper around a ``Sequential``)."""
+    children = [child for child in network.children() if any(True for _ in child.parameters())]
+    own = any(True for _ in network.parameters(recurse=False))
+    if own or not children:
+        return [network]
+    return layers(children[0]) if len(children) == 1 else children
+
+
+def freeze(network: nn.Module, count: int) -> int:
+    """Hold the first ``count`` layers fixed and let the others train; the last one always does. Returns the count."""
+    found = layers(network)
+    count = min(max(count, 0), len(found) - 1)
+    for index, layer in enumerate(found):
+        for parameter in layer.parameters():
+            parameter.requires_grad_(index >= count)
+            if index < count:
+                parameter.grad = None
+    return count
+
+
+def training_mode(network: nn.Module, frozen: int) -> None:
+    """Like ``network.train()``, but the batch-norm statistics of frozen layers stay fixed, too."""
+    network.train()
+    for layer in layers(network)[:frozen]:
+        for module in layer.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                module.eval()
+
+
+def _dropout_handles(network: nn.Module, mark: float) -> list[Handle]:
+    every: list[Handle] = []
+    marked: list[Handle] = []
+    for module in network.modules():
+        for attribute, value in vars(module).items():
+            if type(value) is float and value == mark:
+                marked.append((module, attribute))
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            every.append((module, "p"))
+        elif isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+            every.append((module, "dropout"))
+    return marked or every

@@ -1,0 +1,35 @@
+"""Random numbers of one member, as a function of its seed and how far it is.
+
+Torch draws initial weights and dropout masks from one generator per process, which several members share. So each
+member lays a stream of its own over it for as long as it works. A stream is named by integers, which makes the
+counters of a member the whole of its random state: nothing else must be saved to go on bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+START, TRAIN, SHUFFLE = range(3)
+"""First integer of a stream's name, so that the uses never share numbers."""
+
+
+@contextmanager
+def random_stream(device: torch.device, *name: int) -> Iterator[None]:
+    """Torch's generators of the CPU and ``device`` hold the stream ``name`` inside, and what they held after."""
+    seed = int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0])
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def permutation(size: int, *name: int) -> torch.Tensor:
+    """The indices 0..size-1 in the order of the stream ``name``: int64, shape (size,), on the CPU."""
+    return torch.from_numpy(np.random.default_rng([SHUFFLE, *name]).permutation(size))

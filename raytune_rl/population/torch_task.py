@@ -1,0 +1,168 @@
+"""The declarative torch task: say what the network, the data and the loss are, and the package trains it.
+
+Imports no torch, so that ``raytune_rl`` stays light; the work is in ``torch_member.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raytune_rl.population.candidate import Member, MemberContext, State
+from raytune_rl.population.places import START_ONLY, Place, loss_settings, network_arguments, place_of
+from raytune_rl.records import Value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from raytune_rl.population.evaluation import Loss, Metric
+    from raytune_rl.population.optimisers import OptimizerFactory, OptimizerName
+    from raytune_rl.population.splits import DataSource
+
+
+@dataclass(frozen=True, eq=False)
+class TorchTask:
+    """A network, its data and its loss, trained with whatever hyperparameters the experiment names.
+
+    A hyperparameter takes hold by its role (``roles``), else by its name:
+
+    ====================  =====================================================================================
+    role or name          what it changes
+    ====================  =====================================================================================
+    ``learning_rate``     of the optimiser; also ``lr``
+    ``weight_decay``      of the optimiser; also ``wd``
+    ``momentum``          SGD's momentum, the first beta of Adam; also ``beta1``
+    ``batch_size``        examples per step, at most the size of the train split
+    ``grad_clip``         largest L2 norm of the gradient; 0 = none
+    ``dropout``           the dropout layers that follow the network's argument of this name, else all of them
+    ``label_smoothing``   of the loss
+    ``frozen_layers``     leading layers that do not train (the network's children with parameters); never all
+    ``initialisation``    start only: ``default``, ``xavier``, ``kaiming``, ``orthogonal``, or a gain (a number)
+    network argument      start only: passed to ``network``
+    setting of the loss   numeric attribute of a loss module, keyword of a loss function
+    ====================  =====================================================================================
+
+    A member reports ``validation_loss``, ``validation_<metric>`` and ``train_loss``; validation always uses the loss as
+    given here, whatever label smoothing it trains with. Random numbers come from the member's seed alone: the same seed
+    gives the same numbers, bit for bit, on the CPU with one version of torch and one number of threads.
+
+    Args:
+        network: called with those hyperparameters that it names as parameters; the others need defaults.
+        data: called once per process, returns (train, validation, test), each a pair (inputs, targets) of arrays or
+            tensors with one row per example, or a torch ``Dataset``; test may be ``None``. Float arrays become
+            float32, integers int64.
+        loss: a module or a function of (outputs, targets), the mean over the examples.
+        metrics: functions of (outputs, targets) of a whole split, by name. Default: accuracy where the task is a
+            classification (integer targets, or ``BCEWithLogitsLoss``), otherwise none.
+        optimizer: ``"adam"``, ``"adamw"``, ``"sgd"``, or a function of the parameters.
+        batch_size, learning_rate, weight_decay, momentum, grad_clip: for what is not a hyperparameter.
+        roles: role by hyperparameter, filled in by ``Experiment``.
+
+    Raises:
+        ValueError: something above is not what it should be.
+    """
+
+    network: Callable[..., nn.Module]
+    data: DataSource
+    _: KW_ONLY
+    loss: Loss
+    metrics: Mapping[str, Metric] | None = None
+    optimizer: OptimizerName | OptimizerFactory = "adam"
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    grad_clip: float = 0.0
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("network", "data", "loss"):
+            if not callable(getattr(self, name)):
+                raise ValueError(f"TorchTask: {name} must be a function, not {type(getattr(self, name)).__name__}.")
+        if hasattr(self.network, "forward") and not isinstance(self.network, type):
+            raise ValueError("TorchTask: network must be a function that makes a network, not a network itself.")
+        if isinstance(self.loss, type):
+            raise ValueError(f"TorchTask: loss must be called to be used: {self.loss.__name__}().")
+        if isinstance(self.optimizer, str) and self.optimizer not in ("adam", "adamw", "sgd"):
+            raise ValueError(
+                f"TorchTask: optimizer must be 'adam', 'adamw', 'sgd' or a function, not {self.optimizer!r}."
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"TorchTask: batch_size must be at least 1, not {self.batch_size}.")
+        for metric, function in (self.metrics or {}).items():
+            if not callable(function):
+                raise ValueError(f"TorchTask: the metric {metric!r} must be a function of (outputs, targets).")
+
+    def places(self, hyperparameters: Mapping[str, Value]) -> dict[str, Place]:
+        """Where each hyperparameter takes hold. Raises ``ValueError`` for one that nothing would feel."""
+        found: dict[str, Place] = {}
+        for name in hyperparameters:
+            place = place_of(name, role=self.roles.get(name), network=self.network, loss=self.loss)
+            if place is None:
+                raise ValueError(self._unreachable(name))
+            found[name] = place
+        return found
+
+    def start_only(self, hyperparameters: Mapping[str, Value]) -> frozenset[str]:
+        """Those that count when the network is built and cannot be changed in flight."""
+        return frozenset(name for name, place in self.places(hyperparameters).items() if place in START_ONLY)
+
+    def check(self, hyperparameters: Mapping[str, Value]) -> None:
+        places = self.places(hyperparameters)
+        missing = [
+            name for name, needed in network_arguments(self.network).items() if needed and name not in hyperparameters
+        ]
+        if missing:
+            raise ValueError(
+                f"{_name(self.network)} needs the argument {missing[0]!r}, which is no hyperparameter "
+                "and has no default."
+            )
+        outside = [
+            name for name, place in places.items() if place == "dropout" and name not in network_arguments(self.network)
+        ]
+        if outside:  # only the network itself can tell whether it has layers for it
+            import torch
+
+            from raytune_rl.population.networks import build_network
+
+            build_network(self.network, hyperparameters, device=torch.device("cpu"), dropout=outside)
+
+    def build(self, context: MemberContext, hyperparameters: Mapping[str, Value]) -> Member:
+        from raytune_rl.population.torch_member import TorchMember
+
+        return TorchMember(self, context, hyperparameters)
+
+    def export(self, state: State, directory: Path) -> None:
+        """Write ``model.safetensors`` and ``config.json``; ``raytune_rl.load(directory)`` reads them."""
+        from raytune_rl.population.export import export
+
+        export(self.network, state, directory)
+
+    def test(self, state: State) -> Mapping[str, float]:
+        import torch
+
+        from raytune_rl.population.evaluation import evaluate
+        from raytune_rl.population.export import restore
+        from raytune_rl.population.splits import load_splits
+
+        device = torch.device("cpu")
+        split = load_splits(self.data, device).test
+        if split is None:
+            return {}
+        network = restore(self.network, state)
+        return evaluate(network, split, loss=self.loss, metrics=self.metrics, prefix="test", device=device)
+
+    def _unreachable(self, name: str) -> str:
+        arguments = ", ".join(network_arguments(self.network)) or "none"
+        settings = ", ".join(sorted(loss_settings(self.loss))) or "none"
+        return (
+            f"The hyperparameter {name!r} reaches nothing: give it a role (learning_rate, weight_decay, momentum, "
+            "dropout, batch_size, label_smoothing for CrossEntropyLoss, frozen_layers, initialisation), name it grad_clip, "
+            f"or name it like an argument of {_name(self.network)} ({arguments}) or a setting of the loss ({settings})."
+        )
+
+
+def _name(function: Callable[..., object]) -> str:
+    return f"{getattr(function, '__name__', type(function).__name__)}()"

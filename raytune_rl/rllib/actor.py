@@ -1,0 +1,303 @@
+"""Where learning happens: the RLlib Algorithm, what it needs fed, and what must survive of it.
+
+``AgentCore`` is a plain object: inside a Ray actor it learns beside a running experiment, in one's own process it serves
+tests and meta-training. RLlib itself needs an initialised Ray in both cases (its runner group puts its config into the
+object store). All random streams that RLlib draws from are the core's own, and part of its checkpoint.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import pickle
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.learner.utils import update_target_network
+from ray.rllib.core.rl_module.apis import TargetNetworkAPI
+
+from raytune_rl.records import Chunk
+from raytune_rl.rllib import checkpoints, experience, feed
+from raytune_rl.rllib.acting import build_module
+from raytune_rl.rllib.algorithms import ALGORITHMS, batch_size, build_config
+from raytune_rl.rllib.settings import Agent
+from raytune_rl.rllib.spaces import Sizes
+
+Weights = dict[str, NDArray[Any]]
+"""An RLModule's state: parameters by name."""
+
+WEIGHTS, STATE, ALGORITHM = "weights.npz", "state.pkl", "algorithm"
+"""What a checkpoint consists of: the network (readable without unpickling), buffer and random streams, RLlib's own."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What the learner tells the acting side.
+
+    Attributes:
+        version: counts the updates, from 1; it never goes back.
+        weights: of the acting copy; ``None`` when the update was refused because it made them NaN or infinite.
+        transitions: all that this agent has ever learned from.
+        calls: learn calls that have ended, for whoever counts what it has sent.
+        metrics: RLlib's own numbers of the last update.
+    """
+
+    version: int
+    weights: Weights | None
+    transitions: int
+    calls: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class AgentCore:
+    """Owns the Algorithm. Called by one thread.
+
+    Args:
+        agent: the settings.
+        sizes: of observation and action.
+        seed: for everything random here.
+        checkpoint: a directory of ``checkpoints`` to start from.
+        weights: newer weights than the checkpoint's, from the acting side of a learner that died; with ``version``.
+        version: the least version to count on from.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        sizes: Sizes,
+        *,
+        seed: int,
+        checkpoint: str | None = None,
+        weights: Weights | None = None,
+        version: int = 0,
+    ) -> None:
+        if not ray.is_initialized():
+            # Left alone, RLlib would call ray.init() and join whatever cluster it finds.
+            raise RuntimeError("A learning agent needs Ray: call ray.init(address='local') first.")
+        self._agent, self._sizes = agent, sizes
+        self._way = ALGORITHMS[agent.algorithm]
+        self._encoding = self._way.encoding(sizes)
+        self._numbers = itertools.count()
+        self._streams = _Streams(seed)
+        self.version, self.transitions, self.calls = 0, 0, 0
+        with self._streams:
+            self._algorithm = build_config(agent, sizes, seed=seed).build_algo()
+        self._streams = _Streams(seed)
+        self._buffer = getattr(self._algorithm, "local_replay_buffer", None)
+        if self._buffer is not None:
+            self._buffer.rng = np.random.default_rng(seed)
+        self._set_weights(build_module(agent, sizes, seed=seed).get_state())
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        if weights is not None:
+            self._set_weights(weights)
+        self.version = max(self.version, version)
+        self._good = self._learner_state()
+
+    def learn(self, chunks: Sequence[Chunk]) -> Update:
+        """Learn from transitions whose decisions carry what the algorithm needs (``Encoding.needs``)."""
+        with self._streams:
+            result: Mapping[str, Any] = {}
+            size = experience.count(chunks) if self._way.on_policy else batch_size(self._agent)
+            for group in experience.batches(chunks, max(size, 1)):
+                for _ in range(self._way.passes):
+                    self._algorithm.env_runner.feed(feed.episodes(group, self._encoding, self._numbers))
+                    result = self._algorithm.train()
+        self.calls += 1
+        self.transitions += experience.count(chunks)
+        state = self._learner_state()
+        if not _finite(state):
+            log.warning("An update made the agent's network NaN or infinite; it goes on from the one before.")
+            self._algorithm.learner_group.set_state(self._good)
+            return self._update(None)
+        self._good = state
+        self.version += 1
+        return self._update(self.weights(), result)
+
+    def weights(self) -> Weights:
+        """The newest weights, as far as the acting copy needs them."""
+        state = self._algorithm.learner_group.get_weights(inference_only=not self._way.critic)
+        return {name: np.array(value) for name, value in state[DEFAULT_MODULE_ID].items()}
+
+    def save(self, directory: str) -> bool:
+        """Write a new generation into ``directory``; ``False`` (and a warning) when the disk does not take it."""
+        record = {
+            "agent": self._agent.to_dict(),
+            "features": list(self._sizes.features),
+            "heads": list(self._sizes.heads),
+            "nvec": list(self._sizes.nvec),
+            **self._counters(),
+        }
+        try:
+            checkpoints.write(directory, self._fill, record)
+        except OSError as error:
+            log.warning("The agent could not be saved to %s (%s); the checkpoint before is kept.", directory, error)
+            return False
+        return True
+
+    def restore(self, directory: str) -> Update:
+        """Go on from the newest complete generation in ``directory``.
+
+        Raises:
+            ValueError: there is none, or it was made for other spaces or another algorithm.
+        """
+        found = load(directory, self._agent, self._sizes)
+        self._algorithm.restore_from_path(str(found.path / ALGORITHM))
+        kept = pickle.loads((found.path / STATE).read_bytes())
+        if self._buffer is not None and kept["buffer"] is not None:
+            self._buffer.set_state(kept["buffer"])
+            self._buffer.rng = kept["buffer_rng"]
+        self._streams = kept["streams"]
+        self._numbers = itertools.count(kept["number"])
+        record = found.record
+        self.version, self.transitions, self.calls = record["version"], record["transitions"], record["calls"]
+        self._good = self._learner_state()
+        return self._update(self.weights())
+
+    def close(self) -> None:
+        """Stop RLlib's threads and release what it holds."""
+        self._algorithm.stop()
+
+    def _fill(self, path: Path) -> None:
+        self._algorithm.save_to_path(str(path / ALGORITHM))
+        np.savez(path / WEIGHTS, **self.weights())
+        number = next(self._numbers)
+        kept = {
+            "buffer": self._buffer.get_state() if self._buffer is not None else None,
+            "buffer_rng": self._buffer.rng if self._buffer is not None else None,
+            "streams": self._streams,
+            "number": number,
+        }
+        (path / STATE).write_bytes(pickle.dumps(kept))
+
+    def _counters(self) -> dict[str, int]:
+        return {"version": self.version, "transitions": self.transitions, "calls": self.calls}
+
+    def _update(self, weights: Weights | None, result: Mapping[str, Any] | None = None) -> Update:
+        return Update(weights=weights, metrics=_scalars(result or {}), **self._counters())
+
+    def _learner_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._algorithm.learner_group.get_state()
+        return state
+
+    def _set_weights(self, weights: Weights) -> None:
+        """Into the learner and its target networks."""
+        self._algorithm.learner_group.set_weights({DEFAULT_MODULE_ID: weights})
+
+        def follow(learner: Any) -> None:
+            module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+            if isinstance(module, TargetNetworkAPI):
+                for main, target in module.get_target_network_pairs():
+                    update_target_network(main_net=main, target_net=target, tau=1.0)
+
+        self._algorithm.learner_group.foreach_learner(follow)
+
+
+def load(directory: str, agent: Agent, sizes: Sizes) -> checkpoints.Checkpoint:
+    """The newest checkpoint in ``directory``, if it fits.
+
+    Raises:
+        ValueError: there is none, or it was made for other spaces or another algorithm.
+    """
+    found = checkpoints.newest(directory)
+    if found is None:
+        raise ValueError(f"There is no complete agent checkpoint in {directory}.")
+    record = found.record
+    was = Agent(**{**record["agent"], "checkpoint": None})
+    for name in ("algorithm", "hidden"):
+        if getattr(was, name) != getattr(agent, name):
+            raise ValueError(
+                f"The agent in {directory} has {name}={getattr(was, name)!r}, this one {getattr(agent, name)!r}."
+            )
+    for name in ("features", "heads", "nvec"):
+        if tuple(record[name]) != getattr(sizes, name):
+            raise ValueError(
+                f"The agent in {directory} was made for other {name}: {_difference(record[name], getattr(sizes, name))}."
+            )
+    return found
+
+
+def read_weights(found: checkpoints.Checkpoint) -> Weights:
+    """The acting copy's weights of a checkpoint; nothing is unpickled."""
+    with np.load(found.path / WEIGHTS, allow_pickle=False) as data:
+        return {name: data[name] for name in data.files}
+
+
+class _Streams:
+    """The global random streams, as far as RLlib uses them, swapped for one's own while a ``with`` block runs."""
+
+    def __init__(self, seed: int) -> None:
+        self._own: tuple[Any, ...] = (
+            random.Random(seed).getstate(),
+            np.random.RandomState(seed % 2**32).get_state(),
+            torch.Generator().manual_seed(seed).get_state(),
+        )
+        self._others: tuple[Any, ...] | None = None
+
+    def __enter__(self) -> None:
+        self._others = _global_streams()
+        _set_global_streams(self._own)
+
+    def __exit__(self, *exception: object) -> None:
+        self._own = _global_streams()
+        _set_global_streams(self._others)
+        self._others = None
+
+
+def _global_streams() -> tuple[Any, ...]:
+    return random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+
+
+def _set_global_streams(states: Any) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.random.set_rng_state(states[2])
+
+
+def _finite(tree: Any) -> bool:
+    if isinstance(tree, Mapping):
+        return all(_finite(value) for value in tree.values())
+    if isinstance(tree, np.ndarray) and tree.dtype.kind == "f":
+        return bool(np.isfinite(tree).all())
+    return True
+
+
+def _scalars(result: Mapping[str, Any]) -> dict[str, float]:
+    """RLlib's numbers of the one module: losses, entropy, gradient norm."""
+    found = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float | np.number)}
+
+
+def _difference(old: Sequence[Any], new: Sequence[Any]) -> str:
+    missing, added = [x for x in old if x not in new], [x for x in new if x not in old]
+    if len(old) != len(new) or not (missing or added):
+        return f"{len(old)} then, {len(new)} now" if len(old) != len(new) else "another order"
+    return f"{missing[0]!r} then, {added[0]!r} now" if missing and added else f"{list(old)} then, {list(new)} now"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the networks are too small to share, and one thread adds up in one order."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+__all__ = ["COMPONENT_RL_MODULE", "AgentCore", "Update", "Weights", "load", "one_thread", "read_weights"]

@@ -1,0 +1,196 @@
+"""The four algorithms: one function each that turns an ``Agent`` into RLlib's own config.
+
+The defaults are for what a run can offer: episodes of about twenty steps with rewards in [-2, 2], a few hundred to a few
+thousand decisions in all, a network small enough for one CPU core. So batches are small and every transition is used
+several times.
+
+To add an algorithm: a function that gives its config, and a line in ``ALGORITHMS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.appo import APPOConfig
+from ray.rllib.algorithms.dqn import DQNConfig
+from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.sac import SACConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from raytune_rl.rllib.feed import FeedRunner
+from raytune_rl.rllib.modules import MaskedDQNModule
+from raytune_rl.rllib.settings import Agent
+from raytune_rl.rllib.spaces import Binned, Encoding, Factored, Sequential, Sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """How one of RLlib's algorithms is used here.
+
+    Attributes:
+        config: its configuration for (agent, encoding, batch).
+        encoding: its view of decisions.
+        batch: transitions per call of the learner, unless the agent says otherwise.
+        on_policy: whether it learns from fresh transitions only, so that old ones are dropped.
+        critic: whether the acting copy keeps the value function, to tell what it expects.
+        passes: how often each batch is handed to RLlib.
+    """
+
+    config: Callable[[Agent, Encoding, int], AlgorithmConfig]
+    encoding: type[Encoding]
+    batch: int
+    on_policy: bool = False
+    critic: bool = False
+    passes: int = 1
+
+
+def ppo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
+    """PPO: many epochs over small batches, clipping keeps them safe; the KL term would only slow the first steps."""
+    return PPOConfig().training(
+        lr=agent.learning_rate or 1e-3,
+        train_batch_size_per_learner=batch,
+        minibatch_size=min(batch, 64),
+        num_epochs=10,
+        lambda_=0.95,
+        use_kl_loss=False,
+        clip_param=0.2,
+        entropy_coeff=0.01,
+        vf_loss_coeff=0.5,
+        grad_clip=1.0,
+    )
+
+
+def appo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
+    """APPO: V-trace corrects for stale transitions. Its circular buffer replays at random and from a thread of its own,
+    which no seed reaches; a plain queue and ``passes`` over each batch do the same in a fixed order."""
+    return APPOConfig().training(
+        lr=agent.learning_rate or 1e-3,
+        train_batch_size_per_learner=batch,
+        use_circular_buffer=False,
+        circular_buffer_num_batches=1,
+        circular_buffer_iterations_per_batch=1,
+        target_network_update_freq=1,
+        num_epochs=1,
+        clip_param=0.3,
+        entropy_coeff=0.01,
+        vf_loss_coeff=0.5,
+        grad_clip=1.0,
+    )
+
+
+def dqn(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
+    """DQN over the heads in sequence. A decision is several steps, so the discount is spread over them.
+
+    ``epsilon`` counts decisions, not steps.
+    """
+    return DQNConfig().training(
+        lr=agent.learning_rate or 1e-3,
+        gamma=agent.gamma ** (1 / encoding.substeps),
+        train_batch_size_per_learner=64,
+        epsilon=[(0, 0.8), (1000, 0.05)],
+        num_steps_sampled_before_learning_starts=64 * encoding.substeps,
+        target_network_update_freq=1,
+        tau=0.02,
+        n_step=1,
+        training_intensity=_intensity(updates=8, train_batch=64, sampled=batch * encoding.substeps),
+        replay_buffer_config={"type": "PrioritizedEpisodeReplayBuffer", "capacity": 20_000 * encoding.substeps},
+    )
+
+
+def sac(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
+    """SAC on a box that is cut into bins."""
+    rate = agent.learning_rate or 1e-3
+    return SACConfig().training(
+        actor_lr=rate,
+        critic_lr=rate,
+        alpha_lr=rate,
+        train_batch_size_per_learner=64,
+        initial_alpha=0.2,
+        tau=0.02,
+        num_steps_sampled_before_learning_starts=64,
+        training_intensity=_intensity(updates=8, train_batch=64, sampled=batch),
+        replay_buffer_config={"type": "PrioritizedEpisodeReplayBuffer", "capacity": 20_000},
+    )
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "PPO": Algorithm(config=ppo, encoding=Factored, batch=64, on_policy=True, critic=True),
+    "APPO": Algorithm(config=appo, encoding=Factored, batch=64, critic=True, passes=6),
+    "DQN": Algorithm(config=dqn, encoding=Sequential, batch=16),
+    "SAC": Algorithm(config=sac, encoding=Binned, batch=16),
+}
+
+
+def batch_size(agent: Agent) -> int:
+    """Transitions per call of the learner."""
+    return agent.batch or ALGORITHMS[agent.algorithm].batch
+
+
+def build_config(agent: Agent, sizes: Sizes, *, seed: int) -> AlgorithmConfig:
+    """The complete RLlib config: new API stack, torch, learner and runner in the calling process.
+
+    Raises:
+        ValueError: ``agent.training`` holds something that RLlib does not accept.
+    """
+    algorithm = ALGORITHMS[agent.algorithm]
+    encoding = algorithm.encoding(sizes)
+    batch = batch_size(agent)
+    config = algorithm.config(agent, encoding, batch)
+    if agent.algorithm != "DQN":
+        config.training(gamma=agent.gamma)
+    config.environment(env=None, observation_space=encoding.observation_space, action_space=encoding.action_space)
+    config.framework("torch", torch_skip_nan_gradients=True)
+    config.env_runners(
+        env_runner_cls=FeedRunner, num_env_runners=0, rollout_fragment_length=batch * encoding.substeps
+    )
+    config.learners(num_learners=0, num_gpus_per_learner=agent.num_gpus)
+    config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
+    config.debugging(seed=seed, log_level="ERROR")
+    config.rl_module(rl_module_spec=_module_spec(agent, sizes))
+    try:
+        config.training(**agent.training)
+        config.validate()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Agent.training does not suit {agent.algorithm}: {error}") from error
+    if hasattr(config, "training_intensity") and calculate_rr_weights(config)[0] != 1:
+        raise ValueError(
+            f"Agent.training: training_intensity={config.training_intensity} gives less than one update per batch of "
+            f"{batch} transitions; raise it or Agent.batch."
+        )
+    return config
+
+
+def _module_spec(agent: Agent, sizes: Sizes) -> RLModuleSpec:
+    hidden = list(agent.hidden)
+    if agent.algorithm == "DQN":
+        # RLlib gives DQN an encoder and a head; one hidden layer goes to the head only when there are several.
+        body, head = (hidden, []) if len(hidden) == 1 else (hidden[:-1], hidden[-1:])
+        return RLModuleSpec(
+            module_class=MaskedDQNModule,
+            model_config={**_model(body, "relu", head), MaskedDQNModule.NVEC: list(sizes.nvec)},
+        )
+    if agent.algorithm == "SAC":
+        body, head = (hidden, []) if len(hidden) == 1 else (hidden[:-1], hidden[-1:])
+        return RLModuleSpec(model_config=_model(body, "relu", head))
+    return RLModuleSpec(model_config=_model(hidden, "tanh", []))
+
+
+def _model(body: list[int], activation: str, head: list[int]) -> dict[str, Any]:
+    model = DefaultModelConfig(
+        fcnet_hiddens=body,
+        fcnet_activation=activation,
+        head_fcnet_hiddens=head,
+        head_fcnet_activation=activation,
+        vf_share_layers=False,
+    )
+    return dict(vars(model))
+
+
+def _intensity(*, updates: int, train_batch: int, sampled: int) -> float:
+    """RLlib's ``training_intensity`` (steps replayed per step sampled) for ``updates`` per ``sampled`` steps."""
+    return updates * train_batch / sampled

@@ -1,0 +1,111 @@
+"""The place where experience enters RLlib: an EnvRunner without an environment.
+
+RLlib pulls episodes, the controller's world pushes them. ``FeedRunner`` queues what it is fed and hands it over when
+``Algorithm.train`` asks. It never returns nothing: RLlib would ask again forever.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from raytune_rl.records import Chunk
+from raytune_rl.rllib.spaces import Encoding
+
+
+class FeedRunner(EnvRunner, Checkpointable):
+    """Hands over queued episodes. Its RLModule is a container for the newest weights; nothing is sampled here.
+
+    The alpha API it implements is that of Ray 2.60 (``ray/rllib/env/env_runner.py``).
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self.worker_index = kwargs.get("worker_index") or 0
+        self.module = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
+        self._weights_seq_no = 0
+        self._queue: list[SingleAgentEpisode] = []
+
+    def feed(self, episodes: Sequence[SingleAgentEpisode]) -> None:
+        """Queue pieces of episodes for the next ``sample``."""
+        self._queue += episodes
+
+    def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
+        if not self._queue:
+            raise RuntimeError("RLlib asked for more experience than it had been fed; see training_intensity.")
+        episodes, self._queue = self._queue, []
+        steps = sum(len(episode) for episode in episodes)
+        done = sum(episode.is_done for episode in episodes)
+        SingleAgentEnvRunner._increase_sampled_metrics(self, steps, done)
+        return episodes
+
+    def get_metrics(self) -> Any:
+        return self.metrics.reduce()
+
+    def get_spaces(self) -> dict[str, Any]:
+        spaces = (self.config.observation_space, self.config.action_space)
+        return {INPUT_ENV_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
+
+    def assert_healthy(self) -> None:
+        """Nothing can be unhealthy here."""
+
+    def stop(self) -> None:
+        self._queue.clear()
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        return [(COMPONENT_RL_MODULE, self.module)]
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        return {COMPONENT_RL_MODULE: self.module.get_state(), WEIGHTS_SEQ_NO: self._weights_seq_no}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        weights = state.get(COMPONENT_RL_MODULE)
+        if weights is not None:
+            self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights) if isinstance(weights, dict) else weights)
+        self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, 0) or self._weights_seq_no
+
+
+def episodes(chunks: Sequence[Chunk], encoding: Encoding, numbers: itertools.count[int]) -> list[SingleAgentEpisode]:
+    """Each chunk as an RLlib episode of its own.
+
+    An open end counts as truncated: the value of what follows is bootstrapped from the last observation. Ids are unique,
+    since RLlib would insist that two pieces of one episode fit together, which after a crash they may not.
+    """
+    return [_episode(chunk, encoding, next(numbers)) for chunk in chunks]
+
+
+def _episode(chunk: Chunk, encoding: Encoding, number: int) -> SingleAgentEpisode:
+    rows = encoding.rows(chunk.transitions)
+    terminated = chunk.transitions[-1].terminated
+    return SingleAgentEpisode(
+        id_=f"{chunk.episode}@{chunk.start}#{number}",
+        observations=list(rows.observations),
+        observation_space=encoding.observation_space,
+        infos=[{} for _ in rows.observations],
+        actions=list(rows.actions),
+        action_space=encoding.action_space,
+        rewards=[float(r) for r in rows.rewards],
+        terminated=terminated,
+        truncated=not terminated,
+        extra_model_outputs={name: list(np.asarray(values)) for name, values in rows.outputs.items()},
+        len_lookback_buffer=0,
+    )

@@ -1,0 +1,124 @@
+"""How a policy reaches its learner: the same calls, answered at once or by an actor.
+
+A request is started and looked at later. Requests are answered in the order in which they were made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from raytune_rl.rllib.settings import Agent
+from raytune_rl.rllib.spaces import Sizes
+
+
+class Request(Protocol):
+    """A call of the learner that is under way."""
+
+    def ready(self) -> bool:
+        """Whether ``result`` would return (or raise) at once."""
+        ...
+
+    def result(self) -> Any:
+        """The answer; raises what the call raised, or what killed the learner."""
+        ...
+
+
+class Link(Protocol):
+    """A learner (``actor.AgentCore``), wherever it runs."""
+
+    def start(self, method: str, *arguments: Any) -> Request:
+        """Call a method of the learner."""
+        ...
+
+    def close(self) -> None:
+        """End the learner."""
+        ...
+
+
+class LocalLink:
+    """The learner in this process: every request is answered before ``start`` returns."""
+
+    def __init__(self, agent: Agent, sizes: Sizes, **arguments: Any) -> None:
+        from raytune_rl.rllib.actor import AgentCore, one_thread
+
+        self._one_thread = one_thread
+        with one_thread():
+            self._core = AgentCore(agent, sizes, **arguments)
+
+    def start(self, method: str, *arguments: Any) -> Request:
+        with self._one_thread():
+            try:
+                value = getattr(self._core, method)(*arguments)
+            except Exception as error:
+                return _Done(error=error)
+        return _Done(value=value)
+
+    def close(self) -> None:
+        self._core.close()
+
+
+class ActorLink:
+    """The learner in a Ray actor that takes no CPU slot. Starting it does not wait."""
+
+    def __init__(self, agent: Agent, sizes: Sizes, **arguments: Any) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # On the driver's node, since both read and write the same checkpoint directory. Never restarted by Ray: the
+        # policy does that, with newer weights than Ray would have.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=bool(agent.num_gpus))
+        options = {"num_cpus": 0, "num_gpus": agent.num_gpus, "scheduling_strategy": here, "max_restarts": 0}
+        self._ray = ray
+        self._actor = ray.remote(**options)(_Host).remote(agent, sizes, arguments)
+
+    def start(self, method: str, *arguments: Any) -> Request:
+        return _Remote(self._ray, self._actor.call.remote(method, *arguments))
+
+    def close(self) -> None:
+        self._ray.kill(self._actor)
+
+
+class _Host:
+    """The actor. RLlib is imported in its process only when it starts."""
+
+    def __init__(self, agent: Agent, sizes: Sizes, arguments: dict[str, Any]) -> None:
+        import torch
+
+        from raytune_rl.rllib.actor import AgentCore
+
+        torch.set_num_threads(1)
+        self._core = AgentCore(agent, sizes, **arguments)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        if method == "pid":
+            return os.getpid()
+        return getattr(self._core, method)(*arguments)
+
+
+class _Done:
+    def __init__(self, value: Any = None, error: Exception | None = None) -> None:
+        self._value, self._error = value, error
+
+    def ready(self) -> bool:
+        return True
+
+    def result(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class _Remote:
+    def __init__(self, ray: Any, ref: Any) -> None:
+        self._ray, self._ref = ray, ref
+
+    def ready(self) -> bool:
+        return bool(self._ray.wait([self._ref], timeout=0, fetch_local=False)[0])
+
+    def result(self) -> Any:
+        return self._ray.get(self._ref)
+
+
+LinkFactory = Callable[..., Link]

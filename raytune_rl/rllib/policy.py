@@ -1,0 +1,336 @@
+"""The learning agent as the controller sees it: acts at once with a local copy, learns elsewhere.
+
+Decisions never wait for learning. Experience collects in an outbox; when there is a batch and the learner is free, it is
+sent, and when the answer is there, the new weights are adopted. Whatever happens to the learner (it dies, it raises, its
+weights turn NaN), decisions go on with the last good weights, and a new learner takes over.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from raytune_rl.controller.policy import Choice, Schedule, Situation
+from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.observation import ObservationSpec
+from raytune_rl.records import Chunk, Transition
+from raytune_rl.rllib import experience
+from raytune_rl.rllib.link import ActorLink, Link, LocalLink, Request
+from raytune_rl.rllib.settings import Agent
+from raytune_rl.rllib.spaces import Sizes
+
+if TYPE_CHECKING:
+    from raytune_rl.rllib.acting import Actor
+    from raytune_rl.rllib.actor import Update
+
+MAX_LAG = 4
+"""On-policy algorithms learn from transitions at most that many versions old."""
+OUTBOX = 4096
+"""Transitions that wait at most for a learner that is slower than the world; the oldest are dropped."""
+MAX_FAILURES = 5
+"""Failures of the learner in a row after which the policy goes on without learning."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A request that has not been answered, and the experience that it carries."""
+
+    kind: Literal["learn", "save", "restore"]
+    request: Request
+    chunks: tuple[Chunk, ...] = ()
+    directory: str = ""
+
+
+class LearningPolicy:
+    """A ``Policy`` that learns with RLlib.
+
+    Args:
+        agent: the settings.
+        remote: ``True`` learns in a Ray actor (as soon as Ray is initialised), ``False`` in this process, which then
+            waits for every update.
+
+    Attributes:
+        transitions: usable transitions received so far, over all runs of this agent.
+        version: of the weights that act now.
+        restarts: how often the learner had to be started again.
+        dropped: transitions that came too late or too fast to be learned from.
+        metrics: RLlib's numbers of the last update.
+    """
+
+    schedule: Schedule | None = None
+
+    def __init__(self, agent: Agent, *, remote: bool = True) -> None:
+        self.agent = agent
+        self.remote = remote
+        self.transitions = 0
+        self.version = 0
+        self.restarts = 0
+        self.dropped = 0
+        self.metrics: Mapping[str, float] = {}
+        self._outbox: list[Chunk] = []
+        self._calls = 0
+        self._saved = agent.checkpoint
+        self._failures = 0
+        self._sizes: Sizes | None = None
+        self._action: ActionSpec | None = None
+        self._seed = 0
+        self._forget_live()
+
+    # -- the Policy protocol -------------------------------------------------------------------------------------------
+
+    def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
+        """Fix the spaces and begin to start the learner, without waiting for it.
+
+        Raises:
+            ValueError: ``agent.checkpoint`` is missing, damaged, or was made for other spaces.
+        """
+        self._sizes = Sizes(features=tuple(observation.features), heads=action.names, nvec=action.nvec)
+        self._action = action
+        self._seed = seed % 2**31
+        if self._saved is not None:
+            self._check(self._saved)
+        self._ensure_link()
+        # RLlib takes seconds to import; whoever binds has other things to start meanwhile.
+        threading.Thread(target=importlib.import_module, args=("raytune_rl.rllib.acting",), daemon=True).start()
+
+    def act(self, situations: Sequence[Situation]) -> Sequence[Choice]:
+        if not situations:
+            return []
+        choices = self._local().act(situations, decisions=self.transitions)
+        return [_stamp(choice, self.version) for choice in choices]
+
+    def learn(self, chunks: Sequence[Chunk], *, wait: bool = False) -> None:
+        if not self.agent.learn:
+            return
+        self._receive(chunks)
+        self._collect()
+        if self._send() and wait:
+            self._collect(wait=True)
+
+    def get_state(self) -> dict[str, Any]:
+        """Counters and the experience that no answered update contains; the network is ``save``'s business."""
+        waiting = [chunk for call in self._open for chunk in call.chunks]
+        return {
+            "transitions": self.transitions,
+            "restarts": self.restarts,
+            "dropped": self.dropped,
+            "calls": self._calls,
+            "sent": tuple(waiting),
+            "outbox": tuple(self._outbox),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self.transitions = state["transitions"]
+        self.restarts = state["restarts"]
+        self.dropped = state["dropped"]
+        self._outbox = list(state["outbox"])
+        if state["sent"] and self._calls <= state["calls"]:
+            # The learner that is restored had not seen these yet.
+            self._outbox = [*state["sent"], *self._outbox]
+        self._calls = max(self._calls, state["calls"])
+
+    def save(self, directory: str, *, wait: bool = True) -> bool:
+        """Have the learner write a checkpoint (weights, optimiser, replay buffer, random streams).
+
+        ``wait=False`` returns at once, so that no decision is held up; the files appear some time later, all or none.
+        Returns whether one was written (begun, with ``wait=False``).
+        """
+        if not self._ensure_link() or any(call.kind == "save" for call in self._open) and not wait:
+            return False
+        assert self._link is not None
+        self._open.append(_Open("save", self._link.start("save", directory), directory=directory))
+        if not wait:
+            return True
+        self._saved_now = False
+        self._collect(wait=True)
+        return self._saved_now
+
+    def restore(self, directory: str) -> None:
+        """Act with the checkpoint's weights from now on; the learner follows as soon as it can.
+
+        Raises:
+            ValueError: there is no complete checkpoint, or it was made for other spaces.
+        """
+        from raytune_rl.rllib.actor import read_weights
+
+        found = self._check(directory)
+        self._saved = directory
+        self._collect(wait=True)
+        self._local().module.set_state(read_weights(found))
+        self.version = found.record["version"]
+        self.transitions = max(self.transitions, found.record["transitions"])
+        self._calls = found.record["calls"]
+        if self._link is not None:
+            self._open.append(_Open("restore", self._link.start("restore", directory), directory=directory))
+
+    def close(self) -> None:
+        if self._link is not None:
+            try:
+                self._link.close()
+            except Exception as error:
+                log.debug("Closing the learner: %s", error)
+        self._forget_live()
+
+    # -- experience ----------------------------------------------------------------------------------------------------
+
+    def _receive(self, chunks: Sequence[Chunk]) -> None:
+        chunks = experience.select(chunks, self._usable)
+        self.transitions += experience.count(chunks)
+        self._outbox = experience.join([*self._outbox, *chunks])
+        while experience.count(self._outbox) > OUTBOX:
+            self.dropped += len(self._outbox.pop(0).transitions)
+
+    def _usable(self, transition: Transition) -> bool:
+        """Fallback decisions and those of another algorithm carry nothing to learn from."""
+        from raytune_rl.rllib.algorithms import ALGORITHMS
+
+        needs = ALGORITHMS[self.agent.algorithm].encoding.needs
+        return bool(transition.decision.action) and all(name in transition.decision.extras for name in needs)
+
+    def _send(self) -> bool:
+        """Start a learn call if there is a batch and the learner is free; whether a call is under way now."""
+        from raytune_rl.rllib.algorithms import ALGORITHMS, batch_size
+
+        if any(call.kind == "learn" for call in self._open):
+            return True
+        if ALGORITHMS[self.agent.algorithm].on_policy:
+            self._drop_stale()
+        if experience.count(self._outbox) < batch_size(self.agent) or not self._ensure_link():
+            return False
+        assert self._link is not None
+        chunks, self._outbox = tuple(self._outbox), []
+        self._open.append(_Open("learn", self._link.start("learn", chunks), chunks))
+        self._collect()
+        return True
+
+    def _drop_stale(self) -> None:
+        oldest = self.version - MAX_LAG
+        before = experience.count(self._outbox)
+        self._outbox = experience.select(self._outbox, lambda t: t.decision.policy_version >= oldest)
+        self.dropped += before - experience.count(self._outbox)
+
+    # -- the learner ---------------------------------------------------------------------------------------------------
+
+    def _ensure_link(self) -> bool:
+        """Whether there is a learner now, or one that is starting."""
+        if self._link is None and self.agent.learn and self._failures < MAX_FAILURES and self._sizes is not None:
+            import ray
+
+            if self.remote and not ray.is_initialized():
+                return False
+            make = ActorLink if self.remote else LocalLink
+            weights = self._weights() if self.version else None
+            try:
+                self._link = make(
+                    self.agent,
+                    self._sizes,
+                    seed=self._seed,
+                    checkpoint=self._saved,
+                    weights=weights,
+                    version=self.version,
+                )
+            except Exception as error:
+                self._fail(error, ())
+        return self._link is not None
+
+    def _collect(self, *, wait: bool = False) -> None:
+        """Take the answers that are there, in order; with ``wait`` all of them."""
+        while self._open and (wait or self._open[0].request.ready()):
+            call = self._open.popleft()
+            try:
+                answer = call.request.result()
+            except Exception as error:
+                self._fail(error, call.chunks)
+                return
+            self._failures = 0
+            if call.kind == "learn":
+                self._adopt(answer)
+            elif call.kind == "save" and answer:
+                self._saved, self._saved_now = call.directory, True
+
+    def _adopt(self, update: Update) -> None:
+        self._calls = update.calls
+        if update.weights is None or update.version <= self.version:
+            return
+        self._local().module.set_state(update.weights)
+        self.version = update.version
+        self.metrics = update.metrics
+
+    def _fail(self, error: Exception, chunks: Sequence[Chunk]) -> None:
+        """The learner died or raised: begin a new one from its last checkpoint and the newest weights."""
+        self._failures += 1
+        self.restarts += 1
+        lost = [chunk for call in self._open for chunk in call.chunks]
+        if self._failures == 1:
+            # Once more; if it was this experience that killed it, it is not tried a third time.
+            self._outbox = experience.join([*chunks, *lost, *self._outbox])
+        else:
+            self.dropped += experience.count([*chunks, *lost])
+        if self._link is not None:
+            try:
+                self._link.close()
+            except Exception as also:
+                log.debug("Closing the failed learner: %s", also)
+        self._link, self._open = None, deque()
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        if self._failures >= MAX_FAILURES:
+            log.warning("The learning agent failed %d times (%s); it acts on without learning.", MAX_FAILURES, reason[0])
+            return
+        log.warning("The learning agent failed (%s: %s); starting it again.", type(error).__name__, reason[0])
+        self._ensure_link()
+
+    def _check(self, directory: str) -> Any:
+        from raytune_rl.rllib.actor import load
+
+        assert self._sizes is not None, "bind comes first"
+        return load(directory, self.agent, self._sizes)
+
+    def _local(self) -> Actor:
+        """The acting copy, built on first use."""
+        if self._actor is None:
+            from raytune_rl.rllib.acting import Actor
+
+            assert self._sizes is not None and self._action is not None, "bind comes first"
+            self._actor = Actor(self.agent, self._sizes, self._action, seed=self._seed)
+            if self._saved is not None:
+                from raytune_rl.rllib.actor import read_weights
+
+                found = self._check(self._saved)
+                self._actor.module.set_state(read_weights(found))
+                self.version = max(self.version, found.record["version"])
+        return self._actor
+
+    def _weights(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._local().module.get_state()
+        return state
+
+    # -- pickling ------------------------------------------------------------------------------------------------------
+
+    def _forget_live(self) -> None:
+        self._link: Link | None = None
+        self._actor: Actor | None = None
+        self._open: deque[_Open] = deque()
+        self._saved_now = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings and counters; the learner, its open requests and the network stay behind."""
+        state = self.__dict__ | {"_outbox": self.get_state()["sent"] + tuple(self._outbox)}
+        return {name: value for name, value in state.items() if name not in ("_link", "_actor", "_open")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._forget_live()
+        self.__dict__.update(state)
+        self._outbox = list(state["_outbox"])
+
+
+def _stamp(choice: Choice, version: int) -> Choice:
+    return Choice(
+        action=choice.action, logp=choice.logp, value=choice.value, version=version, extras=choice.extras
+    )

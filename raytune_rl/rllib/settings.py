@@ -1,0 +1,104 @@
+"""What a user says about the learning agent: plain values, checked at once, without importing Ray or torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from raytune_rl.rllib import checkpoints
+
+if TYPE_CHECKING:
+    from raytune_rl.rllib.policy import LearningPolicy
+
+AlgorithmName: TypeAlias = Literal["PPO", "DQN", "SAC", "APPO"]
+ALGORITHM_NAMES: tuple[str, ...] = get_args(AlgorithmName)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """A learning meta-agent: one of RLlib's algorithms and how it learns.
+
+    ``None`` leaves a setting to the algorithm's own default, chosen for short episodes and few transitions
+    (``rllib/algorithms.py``).
+
+    Attributes:
+        algorithm: ``PPO`` and ``APPO`` choose all heads of an action at once, ``DQN`` one head after the other, ``SAC``
+            a point in a box that is cut into bins.
+        learning_rate: of the network's optimiser, above 0.
+        gamma: discount per segment, in (0, 1]. Episodes are short, so it stays near 1.
+        batch: transitions (decisions) per call of the learner, at least 1.
+        hidden: widths of the hidden layers.
+        training: further arguments of the algorithm's ``AlgorithmConfig.training``, by their RLlib names.
+        checkpoint: a directory with an agent's checkpoint to start from (see ``from_run``).
+        learn: ``False`` acts with the checkpoint's weights (or the untrained network) and never changes them.
+        num_gpus: GPUs of the learning actor, 0 = CPU; a network this small is faster there.
+    """
+
+    algorithm: AlgorithmName = "PPO"
+    learning_rate: float | None = None
+    gamma: float = 0.99
+    batch: int | None = None
+    hidden: tuple[int, ...] = (64, 64)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+    learn: bool = True
+    num_gpus: float = 0
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHM_NAMES:
+            raise ValueError(f"Agent.algorithm is {self.algorithm!r}: use one of {', '.join(ALGORITHM_NAMES)}.")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"Agent.learning_rate is {self.learning_rate!r}: it must be above 0 and finite.")
+        if not 0 < self.gamma <= 1:
+            raise ValueError(f"Agent.gamma is {self.gamma!r}: it must lie in (0, 1].")
+        if self.batch is not None and not (_is_int(self.batch) and self.batch >= 1):
+            raise ValueError(f"Agent.batch is {self.batch!r}: it must be a whole number of at least 1.")
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if not self.hidden or not all(_is_int(width) and width >= 1 for width in self.hidden):
+            raise ValueError(f"Agent.hidden is {self.hidden!r}: give the width, at least 1, of one layer or several.")
+        if not all(isinstance(name, str) for name in self.training):
+            raise ValueError("Agent.training must map RLlib's argument names (strings) to values.")
+        if not 0 <= self.num_gpus < math.inf:
+            raise ValueError(f"Agent.num_gpus is {self.num_gpus!r}: it must be 0 or more.")
+        object.__setattr__(self, "training", dict(self.training))
+        if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", str(self.checkpoint))
+
+    @classmethod
+    def from_run(cls, directory: str | Path, **changes: Any) -> Agent:
+        """The agent that another run left behind, to be carried on.
+
+        Args:
+            directory: a run directory; its ``agent/`` holds the checkpoint.
+            changes: fields that shall differ, for instance ``learn=False``.
+
+        Raises:
+            ValueError: there is no usable checkpoint. Whether its spaces fit the experiment is known only when the
+                experiment starts; a difference is a ``ValueError`` then.
+        """
+        path = Path(directory) / checkpoints.NAME
+        found = checkpoints.newest(path)
+        if found is None:
+            raise ValueError(f"Agent.from_run: {str(directory)!r} has no complete agent checkpoint in {path.name}/.")
+        saved = {**found.record["agent"], "checkpoint": str(path.resolve()), "learn": True}
+        return cls(**{**saved, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for ``experiment.json`` and the checkpoint's record."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**values, "hidden": list(self.hidden), "training": dict(self.training)}
+
+    def build(self) -> LearningPolicy:
+        """The policy that these settings describe, not bound yet."""
+        from raytune_rl.rllib.policy import LearningPolicy
+
+        return LearningPolicy(self)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+

@@ -1,0 +1,126 @@
+"""``python -m raytune_rl.run exp.py``: run an experiment file, or go on with a run that was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from raytune_rl._version import __version__
+from raytune_rl.embedded import quiet_environment
+from raytune_rl.errors import BadInput
+
+EXAMPLES = """\
+examples:
+  python -m raytune_rl.run experiments/quickstart.py
+  python -m raytune_rl.run exp.py --out results/first --seed 7
+  python -m raytune_rl.run exp.py --set population=16 --set stop.seconds=600
+  python -m raytune_rl.run exp.py --resume results/first
+  python -m raytune_rl.run exp.py --address auto
+
+exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted (the resume command is printed)
+"""
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    quiet_environment()  # before the experiment file imports Ray
+    _log_to_terminal(options.verbose, options.quiet)
+    try:
+        return _run(options)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m raytune_rl.run",
+        description="Train the population of an experiment file while an RLlib agent steers it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("experiment_file", metavar="exp.py", help="a Python file with a module-level Experiment")
+    parser.add_argument("--experiment", metavar="NAME", help="which Experiment, where the file has several")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", metavar="DIR", help="the run directory (default: <storage_path>/<name>/<time>)")
+    where.add_argument("--resume", metavar="DIR", help="go on with the run in DIR; does nothing if it is finished")
+    parser.add_argument("--seed", type=int, metavar="N", help="instead of the experiment's seed")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides", help="change a scalar field"
+    )
+    parser.add_argument("--address", metavar="ADDR", help="an existing Ray cluster (default: a local Ray of its own)")
+    parser.add_argument("--quiet", action="store_true", help="print the summary only")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the debug log too")
+    parser.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from raytune_rl.loading import load_experiment
+    from raytune_rl.overrides import apply_overrides
+    from raytune_rl.progress import make_progress
+    from raytune_rl.runner import RunFailed, run
+
+    experiment = load_experiment(options.experiment_file, options.experiment)
+    experiment = apply_overrides(experiment, options.overrides)
+    if options.seed is not None:
+        experiment = replace(experiment, seed=options.seed)
+    out = options.resume or options.out or _new_directory(experiment.storage_path, experiment.name)
+    progress = make_progress(quiet=options.quiet)
+    try:
+        outcome = run(
+            experiment,
+            out=out,
+            resume=options.resume is not None,
+            address=options.address,
+            source=Path(options.experiment_file).resolve(),
+            progress=progress,
+        )
+    except RunFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    if outcome.interrupted:
+        print(f"interrupted; go on with:\n  {_resume_command(options, out)}", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+def _new_directory(storage_path: str, name: str) -> str:
+    return f"{storage_path.rstrip('/')}/{name}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+
+
+def _resume_command(options: argparse.Namespace, out: str) -> str:
+    words = ["python", "-m", "raytune_rl.run", options.experiment_file, "--resume", out]
+    if options.experiment:
+        words += ["--experiment", options.experiment]
+    if options.seed is not None:
+        words += ["--seed", str(options.seed)]
+    for override in options.overrides:
+        words += ["--set", override]
+    if options.address:
+        words += ["--address", options.address]
+    return shlex.join(words)
+
+
+def _log_to_terminal(verbose: bool, quiet: bool) -> None:
+    logger = logging.getLogger("raytune_rl")
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if verbose:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+    elif quiet:
+        logger.addHandler(logging.NullHandler())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

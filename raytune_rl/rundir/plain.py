@@ -1,0 +1,61 @@
+"""Turns whatever an experiment holds into plain JSON, and keeps secrets out of it.
+
+``experiment.json`` and ``summary.json`` are read by people, notebooks and other languages, so they hold standard JSON
+only: no NaN, no pickles, no object addresses that change from run to run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+HIDDEN = "(hidden)"
+_SECRET_NAME = re.compile(r"password|passwd|secret|credential|api_?key|access_?key|(^|_)token$|^env_vars$|^environ$", re.I)
+_USER_IN_URI = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRET_IN_URI = re.compile(r"([?&][^=&\s]*(?:password|secret|key|token|sig|signature)[^=&\s]*=)[^&\s]+", re.I)
+
+
+def plain(value: Any) -> Json:
+    """``value`` as standard JSON.
+
+    NaN and infinities become null; numpy scalars become numbers, arrays a note of their shape; dataclasses become
+    mappings of their fields; functions and classes are named as ``module:qualname``; of any other object only the
+    type is named, since its ``repr`` may hold an address or a secret. Values under names such as ``password``,
+    ``token`` or ``env_vars`` are hidden (unless they are numbers), and so are credentials inside URIs.
+    """
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, str):
+        return _SECRET_IN_URI.sub(rf"\1{HIDDEN}", _USER_IN_URI.sub("", value)) if "://" in value else str(value)
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, np.ndarray):
+        return f"array{value.shape} {value.dtype}"
+    if isinstance(value, os.PathLike):
+        return plain(os.fspath(value))
+    if isinstance(value, Mapping):
+        return {str(key): _named(str(key), item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _named(field.name, getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Set):
+        return [plain(item) for item in sorted(value, key=str)]
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [plain(item) for item in value]
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _named(name: str, value: Any) -> Json:
+    if _SECRET_NAME.search(name) and not isinstance(value, bool | int | float | None):
+        return HIDDEN
+    return plain(value)

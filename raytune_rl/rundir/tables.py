@@ -1,0 +1,282 @@
+"""The tables of a run, written while it goes on and readable at any moment.
+
+A table is a directory of parquet parts, so that nothing that was written has to be written again:
+
+- ``part-000000`` has no rows. It carries the columns of all parts, since readers of a directory take the columns of
+  its first file for all; a metric that appears late only changes this file.
+- The *tail*, the part with the highest number, is rewritten whole at each flush, aside and then moved over its old
+  version, until it is full; then a new tail begins.
+- A segment that a member trains again replaces its row in the part where the row stands. A row never moves to another
+  part, so at no moment are there two of it or none, whenever the writer is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raytune_rl.records import Step
+from raytune_rl.rundir.layout import DECISIONS, SEGMENTS, RunDirectory, SchemaError
+from raytune_rl.rundir.places import Places
+from raytune_rl.rundir.schemas import (
+    METRIC,
+    decision_row,
+    decisions_schema,
+    metric_values,
+    segment_row,
+    segments_schema,
+    stamped,
+)
+from raytune_rl.rundir.store import is_aside
+
+PART_ROWS = 8192
+PART_CELLS = 250_000
+"""A part is full at so many rows, or at fewer if the table is wide: rewriting the tail should take some 5 ms at most."""
+
+Key: TypeAlias = tuple[int, int]
+_PART = re.compile(r"part-(\d{6})\.parquet")
+_log = logging.getLogger(__name__)
+
+
+class TableWriter:
+    """Writes ``segments.parquet`` and ``decisions.parquet`` from the controller's steps.
+
+    In a directory that holds tables already (a resumed run) it goes on with them. Used by one thread.
+
+    Args:
+        directory: the run directory; both tables exist, empty, when the constructor returns.
+        hyperparameters: the type of each hyperparameter's column, see ``schemas.column_types``.
+        features: names of the observation's values, in order (``ObservationSpec.features``).
+        actions: names of the action's heads, in order.
+
+    Raises:
+        OSError: the directory cannot be written.
+        SchemaError: the tables there are newer than this version or have other types in the same columns.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        *,
+        hyperparameters: Mapping[str, pa.DataType],
+        features: Sequence[str],
+        actions: Sequence[str],
+    ) -> None:
+        self._hyperparameters = dict(hyperparameters)
+        self._features = len(features)
+        self._actions = len(actions)
+        self._segments = PartTable(directory, SEGMENTS, segments_schema(hyperparameters))
+        self._decisions = PartTable(directory, DECISIONS, decisions_schema(features, actions))
+        self._failing = False
+
+    @property
+    def pending(self) -> int:
+        """Rows that are not on the disk yet."""
+        return self._segments.pending + self._decisions.pending
+
+    def write(self, step: Step) -> None:
+        """Take the rows of a step. Nothing is on the disk before ``flush``."""
+        for report, opened, reward in zip(step.reports, step.opened, step.rewards, strict=True):
+            self._segments.put(segment_row(report, self._hyperparameters), metric_values(report))
+            if opened is not None:
+                row = decision_row(report, opened, reward, features=self._features, actions=self._actions)
+                self._decisions.put(row)
+
+    def flush(self) -> bool:
+        """Bring all rows to the disk. False if it takes no more (full, gone): then the rows stay in memory for the
+        next call, and the log says so once."""
+        try:
+            self._segments.flush()
+            self._decisions.flush()
+        except OSError as error:
+            if not self._failing:
+                _log.warning("The tables cannot be written (%s); %d rows wait in memory.", error, self.pending)
+            self._failing = True
+            return False
+        if self._failing:
+            _log.warning("The tables can be written again; no row was lost.")
+        self._failing = False
+        return True
+
+
+class PartTable:
+    """One table: a directory of parts with one row per (member, segment), its first two columns.
+
+    Raises:
+        OSError: the directory cannot be written.
+        SchemaError: the stored parts do not fit ``schema``.
+    """
+
+    def __init__(self, directory: RunDirectory, name: str, schema: pa.Schema, *, part_rows: int | None = None) -> None:
+        self._directory = directory
+        self._name = name
+        self._head = tuple(schema.names)
+        self._schema = schema
+        self._part_rows = part_rows or min(PART_ROWS, max(1, PART_CELLS // len(schema)))
+        self._places = Places()
+        self._pending: dict[Key, tuple[tuple[Any, ...], Mapping[str, Any]]] = {}
+        self._tail_number = 1
+        self._tail: pa.Table = schema.empty_table()
+        directory.make_directory(name)
+        self._open()
+
+    @property
+    def pending(self) -> int:
+        """Rows that are not on the disk yet."""
+        return len(self._pending)
+
+    def put(self, row: tuple[Any, ...], metrics: Mapping[str, Any] | None = None) -> None:
+        """Take a row: the values of the schema's columns, and metrics by column name. Replaces the row of the same
+        member and segment."""
+        self._pending[row[0], row[1]] = (row, metrics or {})
+
+    def flush(self) -> None:
+        """Bring the rows to the disk.
+
+        Raises:
+            OSError: not all could be written; those that were not stay pending.
+        """
+        if not self._pending:
+            return
+        self._widen()
+        new: list[Key] = []
+        known: dict[int, list[Key]] = {}
+        for key in self._pending:
+            part = self._places.find(*key)
+            (new if part is None else known.setdefault(part, [])).append(key)
+        for number in [number for number in known if number != self._tail_number]:
+            self._publish(number, self._replaced(self._read(number), known[number]))
+            self._settle(known[number], number)
+        self._extend_tail(known.get(self._tail_number, []), new)
+
+    def _extend_tail(self, repeated: list[Key], new: list[Key]) -> None:
+        """Write the tail with what belongs to it, and more parts if it overflows."""
+        while repeated or new:
+            room = self._part_rows - self._tail.num_rows
+            keys, new = repeated + new[:room], new[room:]
+            if keys:
+                tail = self._replaced(self._tail, keys)
+                self._publish(self._tail_number, tail)
+                self._tail = tail
+                self._settle(keys, self._tail_number)
+            if self._tail.num_rows >= self._part_rows:
+                self._tail_number, self._tail = self._tail_number + 1, self._schema.empty_table()
+            repeated = []
+
+    def _settle(self, keys: Iterable[Key], number: int) -> None:
+        """The rows are on the disk now."""
+        for key in keys:
+            del self._pending[key]
+            self._places.add(*key, number)
+
+    def _replaced(self, table: pa.Table, keys: Sequence[Key]) -> pa.Table:
+        """``table`` with the pending rows of ``keys`` in place of its own."""
+        rows = [self._pending[key] for key in keys]
+        head = dict(zip(self._head, zip(*(row for row, _ in rows), strict=True), strict=True))
+        columns = [
+            pa.array(head[field.name] if field.name in head else [named.get(field.name) for _, named in rows], field.type)
+            for field in self._schema
+        ]
+        fresh = pa.Table.from_arrays(columns, schema=self._schema)
+        if self._places_any(keys):
+            table = table.filter(pa.array(~np.isin(_codes(table), _codes(fresh))))
+        return pa.concat_tables([_aligned(table, self._schema), fresh]).combine_chunks()
+
+    def _places_any(self, keys: Sequence[Key]) -> bool:
+        return any(self._places.find(*key) is not None for key in keys)
+
+    def _widen(self) -> None:
+        """Add columns for metrics that have appeared. The first part tells readers of them before any row has them."""
+        names = dict.fromkeys(name for _, metrics in self._pending.values() for name in metrics)
+        missing = [name for name in names if name not in self._schema.names]
+        if missing:
+            schema = stamped(pa.schema([*self._schema, *((name, METRIC) for name in missing)]))
+            self._write(0, schema.empty_table())
+            self._schema = schema
+
+    def _publish(self, number: int, table: pa.Table) -> None:
+        # A full part is not written again, and a new one has no older version: these must survive a power cut.
+        full_or_new = table.num_rows >= self._part_rows or (number == self._tail_number and not self._tail.num_rows)
+        self._write(number, table, durable=full_or_new)
+
+    def _write(self, number: int, table: pa.Table, *, durable: bool = True) -> None:
+        texts = [field.name for field in table.schema if field.type == pa.string()]
+        sink = pa.BufferOutputStream()
+        # Dictionaries and statistics are left out where they cost more than they save: a tail is written many times.
+        pq.write_table(table, sink, use_dictionary=texts or False, write_statistics=False, compression="snappy")
+        self._directory.write_bytes(self._file(number), sink.getvalue(), durable=durable)
+
+    def _read(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        source = pa.BufferReader(self._directory.read_bytes(self._file(number)))
+        return pq.read_table(source, columns=columns)
+
+    def _file(self, number: int) -> str:
+        return f"{self._name}/part-{number:06d}.parquet"
+
+    def _open(self) -> None:
+        """Find what an earlier writer left: columns, rows, and the tail."""
+        numbers = self._tidy()
+        stored = self._schema
+        for number in numbers:
+            table = self._checked(number)
+            if table is None:
+                continue
+            stored = self._joined(stored, table.schema)
+            self._tail_number = max(self._tail_number, number)
+            order = np.lexsort((table["segment"].to_numpy(), table["member"].to_numpy()))
+            for row in table.select(["member", "segment"]).take(pa.array(order)).to_pylist():
+                if not self._places.add(row["member"], row["segment"], number):
+                    _log.warning("%s holds member %d, segment %d twice.", self._name, row["member"], row["segment"])
+            if number:
+                self._tail = table
+        self._schema = stamped(stored)
+        if self._tail.num_rows >= self._part_rows:
+            self._tail_number, self._tail = self._tail_number + 1, self._schema.empty_table()
+        self._write(0, self._schema.empty_table())
+
+    def _tidy(self) -> list[int]:
+        """The numbers of the parts, in order. What a killed writer had prepared aside is removed."""
+        names = self._directory.names(self._name)
+        for name in filter(is_aside, names):
+            self._directory.store.delete(f"{self._name}/{name}")
+        return sorted(int(match[1]) for match in map(_PART.fullmatch, names) if match)
+
+    def _checked(self, number: int) -> pa.Table | None:
+        """A stored part; None, and out of the readers' way, if it is damaged (a power cut, a full disk)."""
+        try:
+            return self._read(number)
+        except pa.ArrowException as error:
+            file = self._file(number)
+            folder, name = file.rsplit("/", 1)
+            self._directory.store.rename(file, f"{folder}/.damaged-{name}")
+            _log.warning("%s is damaged (%s); it is set aside and its rows are lost.", self._directory.uri(file), error)
+            return None
+
+    def _joined(self, ours: pa.Schema, stored: pa.Schema) -> pa.Schema:
+        """Our columns and those stored before."""
+        for field in stored:
+            if field.name in ours.names and ours.field(field.name).type != field.type:
+                raise SchemaError(
+                    f"{self._directory.uri(self._name)} holds {field.name} as {field.type}, and the experiment now has it as "
+                    f"{ours.field(field.name).type}; a resumed run must keep it."
+                )
+        return pa.schema([*ours, *(field for field in stored if field.name not in ours.names)])
+
+
+def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """``table`` with the columns of ``schema``, empty where it has none."""
+    for field in schema:
+        if field.name not in table.schema.names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).replace_schema_metadata(schema.metadata)
+
+
+def _codes(table: pa.Table) -> np.ndarray:
+    """One integer per (member, segment)."""
+    return table["member"].to_numpy() * 2**32 + table["segment"].to_numpy()

@@ -72,6 +72,11 @@ class Controller:
         target: stop everything once the metric has reached this value.
         agent_starts: let the policy's first action choose the starting values instead of spreading them.
         seed: all randomness derives from it, per member and segment.
+
+    Attributes:
+        incumbent: the best of all reports so far.
+        stopping: why everything is being stopped, if it is.
+        problem: a mistake of the user's that only a report could show, as one sentence.
     """
 
     def __init__(
@@ -106,6 +111,7 @@ class Controller:
         self.failures = failures or FailurePolicy()
         self.incumbent: Incumbent | None = None
         self.stopping: str | None = None
+        self.problem: str | None = None
         self._score = Score(metric=metric, mode=mode)
         self._ledgers: dict[int, Ledger] = {}
         self._buffer = EpisodeBuffer()
@@ -148,6 +154,7 @@ class Controller:
         for report, decision in zip(reports, opened, strict=True):
             self._take(report, decision)
         after = [self._ledgers[r.member].state for r in reports]
+        self._check_metric(reports)
         self._check_target()
         population = self._alive()
         observations = [self._observe(state, population) for state in after]
@@ -239,6 +246,14 @@ class Controller:
     def _better(self, value: float) -> bool:
         best = self.incumbent.value if self.incumbent else None
         return best is None or (value < best if self.mode == "min" else value > best)
+
+    def _check_metric(self, reports: Sequence[Report]) -> None:
+        """A metric that nobody reports is the user's mistake, known at the first report and not before."""
+        for report in reports:
+            if report.metrics and self.metric not in report.metrics and report.status in ("ok", "diverged"):
+                known = ", ".join(sorted(report.metrics))
+                self.problem = f"metric is {self.metric!r}, which the candidate does not report; it reports {known}."
+                self.stop_all(self.problem)
 
     def _check_target(self) -> None:
         if self.target is None or self.incumbent is None:

@@ -43,7 +43,7 @@ class Rule(ABC):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Nothing to restore."""
 
-    def save(self, directory: str) -> bool:
+    def save(self, directory: str, *, wait: bool = True) -> bool:
         return False
 
     def restore(self, directory: str) -> None:

@@ -76,8 +76,9 @@ class Policy(Protocol):
 
     def set_state(self, state: Mapping[str, Any]) -> None: ...
 
-    def save(self, directory: str) -> bool:
-        """Write a complete checkpoint (weights, optimiser, replay buffer) into ``directory``; False if there is none."""
+    def save(self, directory: str, *, wait: bool = True) -> bool:
+        """Write a complete checkpoint (weights, optimiser, replay buffer) into ``directory``; False if there is none.
+        With ``wait=False`` it may appear later, all or none of it."""
         ...
 
     def restore(self, directory: str) -> None: ...

@@ -119,8 +119,8 @@ class ActionSpec:
         """What ``action`` means for the member in ``state``.
 
         First decision: the hyperparameters' heads are absolute levels, weights are kept, nothing stops. Later ones:
-        the source is settled, then live hyperparameters move from the donor's positions (on a roll-back: from the member's
-        own, which did not become wrong). Start-only hyperparameters describe the weights (an initialisation, a width),
+        the source is settled, then live hyperparameters move from the donor's positions (on a roll-back: from the
+        member's own, which did not become wrong). Start-only hyperparameters describe the weights (an initialisation, a width),
         so they do not move, and come along with the weights from where those were trained.
 
         A source is ``keep`` where ``copy_allowed`` is false, where there is no such donor, and where the donor's weights

@@ -166,7 +166,7 @@ def ranking(population: Iterable[MemberState]) -> list[MemberState]:
 
 
 def training_seconds(state: MemberState) -> float:
-    """The time that the last segment's training took, as the candidate measured it, else as the trial did; 0 unknown."""
+    """What the last segment's training took, as the candidate measured it, else as the trial did; 0 = unknown."""
     measured = state.signals[SIGNALS.index("train_seconds")]
     return measured if measured is not None and measured > 0 else state.seconds
 
@@ -190,5 +190,3 @@ def _generalisation(report: Report, score: Score) -> tuple[float | None, float |
 
 def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
-
-

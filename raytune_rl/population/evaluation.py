@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -84,10 +84,10 @@ def rehearse(network: nn.Module, split: Split, *, loss: Loss, device: torch.devi
                 f"{type(loss).__name__} needs outputs in the shape of the targets, not {_shape(outputs)} for {given}."
             )
         try:
-            value = loss(outputs, targets)
+            answer: Any = loss(outputs, targets)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise ValueError(f"The loss cannot take outputs {_shape(outputs)} for {given}: {_line(error)}") from error
-    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+    if not isinstance(answer, torch.Tensor) or answer.numel() != 1:
         raise ValueError("The loss must return one number as a tensor, the mean over the batch.")
 
 

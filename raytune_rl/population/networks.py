@@ -91,7 +91,11 @@ def initialise(network: nn.Module, settings: Iterable[Value]) -> None:
         raise ValueError(f"The initialisation {scheme!r} is unknown; it must be one of {', '.join(SCHEMES)}.")
     if scheme == "default" and gain == 1.0:
         return
-    draw = {"xavier": nn.init.xavier_normal_, "kaiming": nn.init.kaiming_normal_, "orthogonal": nn.init.orthogonal_}
+    draw: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "xavier": nn.init.xavier_normal_,
+        "kaiming": nn.init.kaiming_normal_,
+        "orthogonal": nn.init.orthogonal_,
+    }
     with torch.no_grad():
         for module in network.modules():
             if not isinstance(module, _WEIGHTED):

@@ -29,7 +29,7 @@ def make_optimizer(
         return kind(parameters)
     if kind == "sgd":
         return torch.optim.SGD(parameters, lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
-    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    adam = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
     # one kernel for all parameters: small networks are bound by the number of calls
     return adam(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(momentum, 0.999), fused=True)
 

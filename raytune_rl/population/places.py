@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 Place: TypeAlias = Literal[
     "learning_rate",
@@ -74,8 +74,7 @@ def loss_setting(name: str, place: Place, loss: Callable[..., Any]) -> str:
 
 def place_of(name: str, *, role: str | None, network: Callable[..., Any], loss: Callable[..., Any]) -> Place | None:
     """Where the hyperparameter ``name`` takes hold, ``None`` where nothing would feel it."""
-    given = cast(Place, role) if role in PLACES else None
-    place: Place | None = given
+    place: Place | None = role if role in PLACES else None
     if place is None:
         known = _BY_NAME.get(name)
         # dropout is the one argument of a network that can also be changed in the finished network

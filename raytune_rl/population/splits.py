@@ -79,7 +79,7 @@ class Batches:
 @functools.lru_cache(maxsize=8)
 def load_splits(data: DataSource, device: torch.device) -> Splits:
     """Call ``data`` (once per process) and check what it returns. Raises ``ValueError`` with one sentence."""
-    loaded = data()
+    loaded: Any = data()  # may be anything, whatever the signature says
     if not isinstance(loaded, tuple | list) or len(loaded) != 3:
         raise ValueError(f"The data function must return (train, validation, test), not {_describe(loaded)}.")
     train, validation = _split(loaded[0], "train"), _split(loaded[1], "validation")

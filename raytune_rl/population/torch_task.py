@@ -159,8 +159,9 @@ class TorchTask:
         settings = ", ".join(sorted(loss_settings(self.loss))) or "none"
         return (
             f"The hyperparameter {name!r} reaches nothing: give it a role (learning_rate, weight_decay, momentum, "
-            "dropout, batch_size, label_smoothing for CrossEntropyLoss, frozen_layers, initialisation), name it grad_clip, "
-            f"or name it like an argument of {_name(self.network)} ({arguments}) or a setting of the loss ({settings})."
+            "dropout, batch_size, label_smoothing for CrossEntropyLoss, frozen_layers, initialisation), name it "
+            f"grad_clip, or name it like an argument of {_name(self.network)} ({arguments}) or a setting of the loss "
+            f"({settings})."
         )
 
 

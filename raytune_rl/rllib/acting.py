@@ -6,7 +6,8 @@ generator of its own seed, so that a choice does not depend on who else asks at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class Actor:
         """One choice per situation. ``decisions`` = how many transitions have been seen (for DQN's epsilon)."""
         observations = clean(np.stack([s.observation for s in situations]).astype(np.float32), OBSERVATION_BOUND)
         generators = [np.random.Generator(np.random.PCG64(s.seed)) for s in situations]
-        with torch.no_grad():
+        with torch.no_grad(), one_thread():
             return self._choose(observations, generators, decisions)
 
     def _categorical(self, observations: Floats, rngs: Sequence[np.random.Generator], _: int) -> list[Choice]:
@@ -137,3 +138,15 @@ class Actor:
         ]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the networks are too small to share, and one thread adds up in one order."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

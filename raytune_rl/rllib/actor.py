@@ -11,8 +11,7 @@ import itertools
 import logging
 import pickle
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.utils import update_target_network
 from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 
@@ -284,20 +283,3 @@ def _difference(old: Sequence[Any], new: Sequence[Any]) -> str:
     if len(old) != len(new) or not (missing or added):
         return f"{len(old)} then, {len(new)} now" if len(old) != len(new) else "another order"
     return f"{missing[0]!r} then, {added[0]!r} now" if missing and added else f"{list(old)} then, {list(new)} now"
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: the networks are too small to share, and one thread adds up in one order."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-__all__ = ["COMPONENT_RL_MODULE", "AgentCore", "Update", "Weights", "load", "one_thread", "read_weights"]

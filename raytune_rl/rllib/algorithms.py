@@ -97,6 +97,7 @@ def dqn(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
         target_network_update_freq=1,
         tau=0.02,
         n_step=1,
+        dueling=False,
         training_intensity=_intensity(updates=8, train_batch=64, sampled=batch * encoding.substeps),
         replay_buffer_config={"type": "PrioritizedEpisodeReplayBuffer", "capacity": 20_000 * encoding.substeps},
     )

@@ -41,7 +41,8 @@ class LocalLink:
     """The learner in this process: every request is answered before ``start`` returns."""
 
     def __init__(self, agent: Agent, sizes: Sizes, **arguments: Any) -> None:
-        from raytune_rl.rllib.actor import AgentCore, one_thread
+        from raytune_rl.rllib.acting import one_thread
+        from raytune_rl.rllib.actor import AgentCore
 
         self._one_thread = one_thread
         with one_thread():

@@ -160,7 +160,7 @@ class RunDirectory:
         if not self.names(name):
             raise FileNotFoundError(f"{self.uri(name)} does not exist.")
         table = pq.read_table(f"{self.store.root}/{_inside(name)}", filesystem=self.store.filesystem)
-        check_version(_parquet_version(table.schema.metadata), self.uri(name))
+        check_version(parquet_version(table.schema.metadata), self.uri(name))
         frame: pd.DataFrame = table.to_pandas()
         return frame.sort_values(["member", "segment"], ignore_index=True)
 
@@ -180,7 +180,8 @@ def check_version(version: object, where: str) -> None:
         )
 
 
-def _parquet_version(metadata: Mapping[bytes, bytes] | None) -> int | None:
+def parquet_version(metadata: Mapping[bytes, bytes] | None) -> int | None:
+    """The schema_version in a parquet file's metadata; None if it has none."""
     text = (metadata or {}).get(VERSION_KEY, b"")
     return int(text) if text.isdigit() else None
 

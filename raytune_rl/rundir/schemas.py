@@ -19,9 +19,6 @@ from raytune_rl.records import SCHEMA_VERSION, Decision, Report, Value
 from raytune_rl.rundir.layout import VERSION_KEY
 
 KEYS = (("member", pa.int64()), ("segment", pa.int64()))
-NULLABLE_INTEGERS = ("copied_from", "copied_segment")
-"""Read by pandas as ``Int64``: they would turn into floats wherever a row is empty."""
-
 METRIC = pa.float64()
 
 
@@ -62,11 +59,12 @@ def decisions_schema(features: Sequence[str], actions: Sequence[str]) -> pa.Sche
 
 
 def stamped(schema: pa.Schema) -> pa.Schema:
-    """``schema`` with the version, and with what pandas needs to read nullable integers as such."""
+    """``schema`` with the version, and with what makes pandas read integers that may be missing as ``Int64``: they would
+    turn into floats as soon as one is."""
     nullable = [
-        {"name": name, "field_name": name, "pandas_type": "int64", "numpy_type": "Int64", "metadata": None}
-        for name in NULLABLE_INTEGERS
-        if name in schema.names
+        {"name": field.name, "field_name": field.name, "pandas_type": "int64", "numpy_type": "Int64", "metadata": None}
+        for field in schema
+        if field.type == pa.int64() and field.name.startswith(("copied_", "hp/"))
     ]
     hints = {"index_columns": [], "column_indexes": [], "columns": nullable, "pandas_version": pd.__version__}
     return schema.with_metadata({VERSION_KEY: str(SCHEMA_VERSION), b"pandas": json.dumps(hints)})

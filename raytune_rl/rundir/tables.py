@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raytune_rl.records import Step
-from raytune_rl.rundir.layout import DECISIONS, SEGMENTS, RunDirectory, SchemaError
+from raytune_rl.rundir.layout import DECISIONS, SEGMENTS, RunDirectory, SchemaError, check_version, parquet_version
 from raytune_rl.rundir.places import Places
 from raytune_rl.rundir.schemas import (
     METRIC,
@@ -212,29 +212,26 @@ class PartTable:
         pq.write_table(table, sink, use_dictionary=texts or False, write_statistics=False, compression="snappy")
         self._directory.write_bytes(self._file(number), sink.getvalue(), durable=durable)
 
-    def _read(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
-        source = pa.BufferReader(self._directory.read_bytes(self._file(number)))
-        return pq.read_table(source, columns=columns)
+    def _read(self, number: int) -> pa.Table:
+        return pq.read_table(pa.BufferReader(self._directory.read_bytes(self._file(number))))
 
     def _file(self, number: int) -> str:
         return f"{self._name}/part-{number:06d}.parquet"
 
     def _open(self) -> None:
         """Find what an earlier writer left: columns, rows, and the tail."""
-        numbers = self._tidy()
         stored = self._schema
-        for number in numbers:
-            table = self._checked(number)
-            if table is None:
+        for number in self._tidy():
+            part = self._checked(number)
+            if part is None:
                 continue
-            stored = self._joined(stored, table.schema)
+            stored = self._joined(stored, part.schema_arrow)
+            for member, segment in _sorted_keys(part.read(["member", "segment"])):
+                if not self._places.add(member, segment, number):
+                    _log.warning("%s holds member %d, segment %d twice.", self._name, member, segment)
             self._tail_number = max(self._tail_number, number)
-            order = np.lexsort((table["segment"].to_numpy(), table["member"].to_numpy()))
-            for row in table.select(["member", "segment"]).take(pa.array(order)).to_pylist():
-                if not self._places.add(row["member"], row["segment"], number):
-                    _log.warning("%s holds member %d, segment %d twice.", self._name, row["member"], row["segment"])
-            if number:
-                self._tail = table
+        if self._places:
+            self._tail = self._read(self._tail_number)
         self._schema = stamped(stored)
         if self._tail.num_rows >= self._part_rows:
             self._tail_number, self._tail = self._tail_number + 1, self._schema.empty_table()
@@ -247,16 +244,18 @@ class PartTable:
             self._directory.store.delete(f"{self._name}/{name}")
         return sorted(int(match[1]) for match in map(_PART.fullmatch, names) if match)
 
-    def _checked(self, number: int) -> pa.Table | None:
+    def _checked(self, number: int) -> pq.ParquetFile | None:
         """A stored part; None, and out of the readers' way, if it is damaged (a power cut, a full disk)."""
+        file = self._file(number)
         try:
-            return self._read(number)
+            part = pq.ParquetFile(pa.BufferReader(self._directory.read_bytes(file)))
         except pa.ArrowException as error:
-            file = self._file(number)
             folder, name = file.rsplit("/", 1)
             self._directory.store.rename(file, f"{folder}/.damaged-{name}")
             _log.warning("%s is damaged (%s); it is set aside and its rows are lost.", self._directory.uri(file), error)
             return None
+        check_version(parquet_version(part.schema_arrow.metadata), self._directory.uri(file))
+        return part
 
     def _joined(self, ours: pa.Schema, stored: pa.Schema) -> pa.Schema:
         """Our columns and those stored before."""
@@ -271,10 +270,17 @@ class PartTable:
 
 def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """``table`` with the columns of ``schema``, empty where it has none."""
-    for field in schema:
-        if field.name not in table.schema.names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table.select(schema.names).replace_schema_metadata(schema.metadata)
+    present, wanted = set(table.schema.names), schema.names
+    for name in wanted:
+        if name not in present:
+            table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
+    return table.select(wanted).replace_schema_metadata(schema.metadata)
+
+
+def _sorted_keys(table: pa.Table) -> Iterator[Key]:
+    """(member, segment) of all rows, ascending."""
+    keys = table.sort_by([("member", "ascending"), ("segment", "ascending")])
+    return zip(keys["member"].to_numpy().tolist(), keys["segment"].to_numpy().tolist(), strict=True)
 
 
 def _codes(table: pa.Table) -> np.ndarray:

@@ -244,22 +244,24 @@ class TrainableMember:
 
     def _change(self, state: Snapshot | None) -> None:
         """Lay the present hyperparameters, and ``state`` if there is one, over the instance."""
-        order = self._order()
-        if order == "unsupported" or not change_config(self._instance, self._config(), order, state):
+        if state is not None and self._order() is None:
+            put_snapshot(self._instance, state)  # now it has something to lose, which makes the order plain
+            state = None
+        order = self._order() or "unsupported"  # nothing trained, nothing known: a new instance is always right
+        if not change_config(self._instance, self._config(), order, state):
             kept = state if state is not None else take_snapshot(self._instance)
             fresh = self._new_instance()
             put_snapshot(fresh, kept)
             self._instance.stop()
             self._instance = fresh
 
-    def _order(self) -> ResetOrder:
+    def _order(self) -> ResetOrder | None:
+        """How to change this class's configuration; ``None`` as long as that cannot be found out."""
         cls = self._task.trainable
-        if cls not in _orders:
-            if self._instance.training_iteration == 0:
-                return "unsupported"  # cannot be found out yet, and a new instance is always right
+        if cls not in _orders and self._instance.training_iteration > 0:
             _orders[cls] = find_reset_order(self._instance)
             logger.debug("reset_config of %s: %s", cls.__name__, _orders[cls])
-        return _orders[cls]
+        return _orders.get(cls)
 
     def _config(self) -> dict[str, Any]:
         return {**self._task.config, **self._hyperparameters}

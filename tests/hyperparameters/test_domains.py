@@ -88,12 +88,10 @@ def test_role_and_liveness_are_kept() -> None:
         (tune.grid_search([1, 2]), "an agent cannot steer a grid"),
         (tune.sample_from(lambda config: 1), "tune.sample_from does not work here"),
         (tune.choice([]), "a choice needs at least one option"),
-        (tune.uniform(0.0, float("nan")), "Uniform"),
         (0.1, "0.1 does not work here, it must be a Ray Tune domain"),
         (None, "it must be a Ray Tune domain"),
         (lambda: 0.1, "it must be a Ray Tune domain"),
-    ][:10]
-    + [(0.1, "0.1 does not work here, it must be a Ray Tune domain"), (None, "must be a Ray Tune domain")],
+    ],
 )
 def test_what_cannot_be_steered_is_refused_in_one_sentence(domain, message) -> None:
     with pytest.raises(ValueError, match=message) as refused:

@@ -110,7 +110,8 @@ def test_on_a_grid_a_move_changes_the_value_unless_it_is_at_its_end(
 
 
 @pytest.mark.parametrize(
-    ("role", "factors"), [("learning_rate", LEARNING_RATE_FACTORS), ("weight_decay", LOG_FACTORS), ("none", LOG_FACTORS)]
+    ("role", "factors"),
+    [("learning_rate", LEARNING_RATE_FACTORS), ("weight_decay", LOG_FACTORS), ("none", LOG_FACTORS)],
 )
 def test_log_moves_multiply_by_the_factors_of_the_role(role, factors) -> None:
     kind = Float(name="x", role=role, lower=1e-4, upper=1.0, log=True)
@@ -120,7 +121,9 @@ def test_log_moves_multiply_by_the_factors_of_the_role(role, factors) -> None:
 
 def test_linear_moves_add_shares_of_the_range() -> None:
     kind = Float(name="x", lower=10.0, upper=20.0)
-    assert [kind.decode(kind.move(0.5, i)) for i in range(LEVELS)] == pytest.approx([15 + 10 * s for s in LINEAR_SHARES])
+    assert [kind.decode(kind.move(0.5, i)) for i in range(LEVELS)] == pytest.approx(
+        [15 + 10 * s for s in LINEAR_SHARES]
+    )
 
 
 def test_each_integer_owns_an_equal_part_of_a_linear_range() -> None:

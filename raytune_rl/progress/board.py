@@ -1,0 +1,263 @@
+"""What a run looks like at this moment: the numbers behind every display of it.
+
+Taking a step costs microseconds (the driver that calls it also decides); sorting, rates and texts are worked out only
+when somebody looks.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from raytune_rl.records import Decision, Incumbent, Mode, Report, Status, Step, Value
+
+RATE_WINDOW = 20.0
+"""Seconds over which the rate of reports is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is about to run.
+
+    Attributes:
+        name: of the experiment.
+        members: size of the population.
+        metric: what is optimised, and ``mode`` its direction.
+        segments: per member; None if only time or a target ends the run.
+        hyperparameters: names, in the order of ``Decision.positions``.
+        directory: the run directory, as the user can paste it.
+        algorithm: who decides.
+        budget_s: seconds after which the run stops; None if it has no such limit.
+        done: reports that earlier sessions of a resumed run have made.
+        loadable: whether ``raytune_rl.load`` reads the best model.
+    """
+
+    name: str
+    members: int
+    metric: str
+    mode: Mode
+    directory: str
+    hyperparameters: tuple[str, ...] = ()
+    segments: int | None = None
+    algorithm: str = ""
+    budget_s: float | None = None
+    done: int = 0
+    loadable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One member: its last report, the answer to it, and the last answer that changed something (with the report that
+    it answered)."""
+
+    report: Report
+    best: float | None
+    decision: Decision | None = None
+    changed: tuple[Report, Decision, tuple[float, ...]] | None = None
+
+    @property
+    def value_status(self) -> Status:
+        return self.report.status
+
+    @property
+    def over(self) -> bool:
+        return self.decision is not None and self.decision.stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A consistent look at the board; ``rows`` are ordered by member."""
+
+    plan: Plan
+    rows: tuple[Row, ...]
+    incumbent: Incumbent | None
+    elapsed: float
+    rate: float
+    reports: int
+    version: int
+    transitions: int
+    failures: int
+    copies: int
+
+    @property
+    def segment(self) -> int:
+        """Segments that every member still under way has finished."""
+        if len(self.rows) < self.plan.members:
+            return 0
+        running = [row for row in self.rows if not row.over] or list(self.rows)
+        return min(row.report.segment for row in running) + 1
+
+    @property
+    def remaining(self) -> int | None:
+        """Reports to come; None if nobody knows."""
+        if self.plan.segments is None:
+            return None
+        unseen = (self.plan.members - len(self.rows)) * self.plan.segments
+        return unseen + sum(self.plan.segments - row.report.segment - 1 for row in self.rows if not row.over)
+
+    @property
+    def share(self) -> float | None:
+        """How much of the run is done, in [0, 1]; None if nobody knows."""
+        shares = []
+        if self.plan.segments is not None and self.remaining is not None:
+            shares.append(1 - self.remaining / max(1, self.plan.members * self.plan.segments))
+        if self.plan.budget_s:
+            shares.append(self.elapsed / self.plan.budget_s)
+        return min(1.0, max(shares)) if shares else None
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to the end; None if nobody knows."""
+        limits = []
+        if self.remaining is not None and self.rate > 0:
+            limits.append(self.remaining / self.rate)
+        if self.plan.budget_s is not None:
+            limits.append(max(0.0, self.plan.budget_s - self.elapsed))
+        return min(limits) if limits else None
+
+    def value(self, row: Row) -> float:
+        return row.report.metrics.get(self.plan.metric, math.nan)
+
+    def ranked(self) -> list[Row]:
+        """Best member first, by its last report; those without a value last."""
+        sign = 1 if self.plan.mode == "min" else -1
+
+        def key(row: Row) -> tuple[bool, float]:
+            value = self.value(row)
+            return (not math.isfinite(value), sign * value if math.isfinite(value) else 0.0)
+
+        return sorted(self.rows, key=key)
+
+    def median(self, rows: Iterable[Row]) -> float:
+        """Of the rows' last values; NaN if there are none."""
+        values = [value for value in map(self.value, rows) if math.isfinite(value)]
+        return statistics.median(values) if values else math.nan
+
+
+@dataclass
+class Board:
+    """Takes steps from the driver's thread, gives views to the display's."""
+
+    plan: Plan
+    clock: Callable[[], float] = time.monotonic
+    _rows: dict[int, Row] = field(default_factory=dict)
+    _incumbent: Incumbent | None = None
+    _reports: int = 0
+    _version: int = 0
+    _transitions: int = 0
+    _failures: int = 0
+    _copies: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started = self.clock()
+        self._ticks: deque[tuple[float, int]] = deque([(self._started, 0)])
+        self._reports = self.plan.done
+
+    def update(self, step: Step) -> None:
+        """Take one step of the controller."""
+        with self._lock:
+            for report, opened, decision in zip(step.reports, step.opened, step.decisions, strict=True):
+                self._rows[report.member] = self._row(report, opened, decision)
+                self._failures += report.status != "ok"
+                self._copies += report.copied_from is not None and report.copied_from != report.member
+                self._transitions += opened is not None
+                self._version = max(self._version, decision.policy_version)
+            self._incumbent = step.incumbent
+            self._reports += len(step.reports)
+            self._tick()
+
+    def view(self) -> View:
+        """The board as it stands."""
+        with self._lock:
+            now = self.clock()
+            oldest, before = self._ticks[0]
+            recent = self._reports - self.plan.done - before
+            return View(
+                plan=self.plan,
+                rows=tuple(self._rows[member] for member in sorted(self._rows)),
+                incumbent=self._incumbent,
+                elapsed=now - self._started,
+                rate=recent / (now - oldest) if now > oldest else 0.0,
+                reports=self._reports,
+                version=self._version,
+                transitions=self._transitions,
+                failures=self._failures,
+                copies=self._copies,
+            )
+
+    def _tick(self) -> None:
+        """Remember one count per second, back to the start of the window."""
+        now = self.clock()
+        if now - self._ticks[-1][0] >= 1.0:
+            self._ticks.append((now, self._reports - self.plan.done))
+        while len(self._ticks) > 1 and now - self._ticks[0][0] > RATE_WINDOW:
+            self._ticks.popleft()
+
+    def _row(self, report: Report, opened: Decision | None, decision: Decision) -> Row:
+        old = self._rows.get(report.member)
+        value = report.metrics.get(self.plan.metric, math.nan)
+        best = old.best if old else None
+        if report.status == "ok" and math.isfinite(value) and (best is None or self._better(value, best)):
+            best = value
+        before = (old.decision if old else None) or opened
+        positions = before.positions if before else ()
+        row = Row(report=report, best=best, decision=decision, changed=old.changed if old else None)
+        changes = decision.source.kind != "keep" or (positions and positions != decision.positions)
+        return replace(row, changed=(report, decision, positions)) if changes else row
+
+    def _better(self, value: float, best: float) -> bool:
+        return value < best if self.plan.mode == "min" else value > best
+
+
+def action_text(row: Row, plan: Plan) -> str:
+    """What was last done to a member, in a few words; empty if nothing was."""
+    if row.over:
+        finished = row.report.done or (plan.segments is not None and row.report.segment >= plan.segments - 1)
+        return "finished" if finished else "stopped"
+    if row.changed is None:
+        return ""
+    report, decision, positions = row.changed
+    source = decision.source
+    when = f" @{decision.segment}"
+    if source.kind == "checkpoint" and source.member == report.member:
+        return ("back to own best" if report.status == "ok" else "restarted") + when
+    if source.kind != "keep":
+        return f"copy of {source.member} ({source.name}){when}"
+    moves = zip(plan.hyperparameters, positions, decision.positions, strict=False)
+    # Plus and minus: every terminal has them.
+    return " ".join(f"{name}{'+' if new > old else '-'}" for name, old, new in moves if new != old) + when
+
+
+def short(value: Value | None) -> str:
+    """A value in at most seven characters where that is possible: ``3.2e-4``, ``0.0812``, ``128``, ``relu``."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool | int | str):
+        return str(value)
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        text = f"{value:.4g}"
+        return text if len(text) <= 7 else f"{value:.3g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def clock_text(seconds: float | None) -> str:
+    """``4:05``, ``1:02:03``; dashes if nobody knows."""
+    if seconds is None or not math.isfinite(seconds):
+        return "--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def values_text(values: Mapping[str, Value]) -> str:
+    """``lr 3.2e-4, dropout 0.12``."""
+    return ", ".join(f"{name} {short(value)}" for name, value in values.items())

@@ -1,0 +1,98 @@
+"""Writes down what a run does while it goes on: tables, the driver's state, the agent, and the screen.
+
+The order matters. Before a host is told to save, everything that its checkpoint presupposes is on the disk: so whatever
+is killed, a checkpoint after segment ``s`` never lacks the rows and the controller's state of the segments before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raytune_rl.controller.controller import Controller
+from raytune_rl.progress import Progress
+from raytune_rl.records import Step
+from raytune_rl.rundir.tables import TableWriter
+from raytune_rl.tune.storage import StateStore
+
+FLUSH_SECONDS = 2.0
+"""Readers of a running run see its rows at most that late."""
+
+
+@dataclass
+class Counts:
+    """What ``summary.json`` counts; goes on over interruptions."""
+
+    copies: int = 0
+    failures: int = 0
+    restarts: int = 0
+    reports: int = 0
+
+    def take(self, step: Step) -> None:
+        """Add one step."""
+        self.reports += len(step.reports)
+        self.copies += sum(r.copied_from is not None for r in step.reports)
+        self.failures += sum(r.status != "ok" for r in step.reports)
+        pairs = zip(step.reports, step.decisions, strict=True)
+        self.restarts += sum(r.status != "ok" and not d.stop for r, d in pairs)
+
+
+class RunSink:
+    """The scheduler's sink for a run with a run directory.
+
+    Args:
+        controller: whose state is kept.
+        tables: the run's tables.
+        state: where the driver's state goes.
+        agent_directory: where the agent's checkpoint goes, a local path; ``None`` keeps none.
+        progress: the screen.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        tables: TableWriter,
+        state: StateStore,
+        *,
+        agent_directory: str | None,
+        progress: Progress,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counts = Counts()
+        self._controller = controller
+        self._tables = tables
+        self._state = state
+        self._agent_directory = agent_directory
+        self._progress = progress
+        self._clock = clock
+        self._flushed = clock()
+
+    def record(self, step: Step) -> None:
+        """Take one step of the controller."""
+        self.counts.take(step)
+        self._tables.write(step)
+        self._progress.update(step)
+        if self._clock() - self._flushed >= FLUSH_SECONDS:
+            self._flush_tables()
+
+    def flush(self) -> None:
+        """Bring tables and the controller's state to the disk; the agent's checkpoint follows when it is ready."""
+        self._flush_tables()
+        self._state.save({"controller": self._controller.get_state(), "counts": vars(self.counts)})
+        if self._agent_directory is not None:
+            self._controller.policy.save(self._agent_directory, wait=False)
+
+    def restore(self) -> bool:
+        """Take up the state of an interrupted run; False if there is none."""
+        saved = self._state.load()
+        if saved is None:
+            return False
+        self._controller.set_state(saved["controller"])
+        self.counts = Counts(**saved["counts"])
+        return True
+
+    def _flush_tables(self) -> None:
+        self._tables.flush()
+        self._flushed = self._clock()

@@ -1,0 +1,244 @@
+"""One measurement of ``scripts/bench_overhead``, in a fresh process: what is trained, and by which tool.
+
+    python scripts/_bench_job.py '{"kind": "pbt", ...}'      (the jobs are made by scripts/bench_overhead)
+
+The candidates write down when each training step began and how long it took, into ``$BENCH_STEPS``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from ray import tune
+from ray.tune.examples.pbt_example import PBTBenchmarkExample
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from raytune_rl import Experiment
+
+Job: TypeAlias = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
+Arrays: TypeAlias = tuple[np.ndarray, np.ndarray]
+
+TOY_GOAL = 200.0
+"""The accuracy at which ``PBTBenchmarkExample`` says that it is done."""
+
+
+def note_step(began: float) -> None:
+    """Write down a step that has just ended. One file per process, so that nobody waits for anybody."""
+    with open(f"{os.environ['BENCH_STEPS']}/{os.getpid()}", "a") as steps:
+        steps.write(f"{began!r} {time.time() - began!r}\n")
+
+
+class Sleeper(tune.Trainable):
+    """An ordinary class Trainable whose step sleeps for ``pause`` seconds."""
+
+    pause = 0.05
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.lr, self.score = config["lr"], 0.0
+
+    def step(self) -> dict[str, float]:
+        began = time.time()
+        time.sleep(self.pause)
+        self.score += 1.0 - abs(np.log10(self.lr) + 2.0) / 4.0
+        note_step(began)
+        return {"score": self.score}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, float]:
+        return {"score": self.score}
+
+    def load_checkpoint(self, checkpoint: dict[str, float]) -> None:
+        self.score = checkpoint["score"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.lr = new_config["lr"]
+        return True
+
+
+class Sprinter(Sleeper):
+    """A Trainable whose step takes no time worth mentioning."""
+
+    pause = 0.0
+
+
+def _network(width: int, pause: float) -> nn.Module:
+    import torch
+
+    class Network(torch.nn.Module):
+        """One linear layer that sleeps in each training step, and not in validation."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(width, width)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            began = time.time()
+            outputs: torch.Tensor = self.layer(inputs)
+            if self.training:
+                time.sleep(pause)
+                note_step(began)
+            return outputs
+
+    return Network()
+
+
+def sleeping_network() -> nn.Module:
+    return _network(8, Sleeper.pause)
+
+
+def instant_network() -> nn.Module:
+    return _network(8, 0.0)
+
+
+def megabyte_network() -> nn.Module:
+    return _network(512, 0.0)  # 512 x 512 weights of 4 bytes
+
+
+def _data(width: int) -> tuple[Arrays, Arrays, Arrays]:
+    inputs = np.random.default_rng(0).normal(size=(16, width)).astype(np.float32)
+    return (inputs, inputs), (inputs, inputs), (inputs, inputs)
+
+
+def narrow_data() -> tuple[Arrays, Arrays, Arrays]:
+    return _data(8)
+
+
+def wide_data() -> tuple[Arrays, Arrays, Arrays]:
+    return _data(512)
+
+
+def run_ray(trainable: type[tune.Trainable], *, scheduler: Any, metric: str, stop: Any, reuse: bool, out: str) -> None:
+    """A Tuner as Ray's documentation has it, on an embedded Ray with ``SLOTS`` CPUs."""
+    import ray
+
+    ray.init(address="local", num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"lr": 0.0001},
+        run_config=tune.RunConfig(name="bench", storage_path=out, verbose=0, stop=stop),
+        tune_config=tune.TuneConfig(
+            metric=metric, mode="max", num_samples=POPULATION, reuse_actors=reuse, scheduler=scheduler
+        ),
+    )
+    errors = tuner.fit().errors
+    if errors:
+        raise RuntimeError(f"{len(errors)} trials failed; the first: {errors[0]}")
+
+
+def measure_pbt(job: Job) -> Row:
+    scheduler = tune.schedulers.PopulationBasedTraining(
+        time_attr="training_iteration", perturbation_interval=1, hyperparam_mutations={"lr": tune.loguniform(1e-4, 1.0)}
+    )
+    stop = {"training_iteration": job["segments"]}
+    reuse = job["tool"] == PBT_REUSED
+    run_ray(Sleeper, scheduler=scheduler, metric="score", stop=stop, reuse=reuse, out=job["out"])
+    return {}
+
+
+def measure_ours(job: Job) -> Row:
+    from raytune_rl import runner
+
+    timing = runner.run(experiment_for(job), out=job["out"])["timing"]
+    return {name: timing[name] for name in ("decision_ms_p50", "decision_ms_p99", "overhead_ratio")}
+
+
+def experiment_for(job: Job) -> Experiment:
+    """The experiment of one measurement; the agent is the default one, and learns."""
+    from raytune_rl import Experiment, TorchTask, roles
+
+    candidates: dict[str, Callable[[], Any]] = {
+        "sleeping torch task": lambda: TorchTask(sleeping_network, narrow_data, loss=_squared_error(), batch_size=8),
+        "instant torch task": lambda: TorchTask(instant_network, narrow_data, loss=_squared_error(), batch_size=8),
+        "megabyte torch task": lambda: TorchTask(megabyte_network, wide_data, loss=_squared_error(), batch_size=8),
+        "sleeping Trainable": lambda: Sleeper,
+        "instant Trainable": lambda: Sprinter,
+    }
+    torch_task = job["candidate"].endswith("torch task")
+    trials = job["population"] // job["members_per_trial"]
+    return Experiment(
+        candidate=candidates[job["candidate"]](),
+        hyperparameters={"lr": roles.learning_rate(tune.loguniform(1e-4, 1.0))},
+        metric="validation_loss" if torch_task else "score",
+        mode="min" if torch_task else "max",
+        population=job["population"],
+        members_per_trial=job["members_per_trial"],
+        resources={"cpu": SLOTS / trials},
+        segments=job["segments"],
+        segment_length=1,
+        checkpoint_every=job["checkpoint_every"],
+    )
+
+
+def _squared_error() -> nn.Module:
+    from torch import nn
+
+    return nn.MSELoss()
+
+
+class FirstOver(tune.Stopper):
+    """Ends the whole experiment when the first member passes the goal, and remembers its iteration."""
+
+    def __init__(self, goal: float, limit: int) -> None:
+        self.goal, self.limit = goal, limit
+        self.iterations: int | None = None
+        self.spent = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if self.iterations is None and result["mean_accuracy"] > self.goal:
+            self.iterations = result["training_iteration"]
+        self.spent = self.spent or result["training_iteration"] >= self.limit
+        return False
+
+    def stop_all(self) -> bool:
+        return self.spent or self.iterations is not None
+
+
+def measure_toy(job: Job) -> Row:
+    """Ray's example with its own settings; only the scheduler differs. The noise of the example cannot be seeded."""
+    random.seed(job["seed"])
+    np.random.seed(job["seed"])
+    stopper = FirstOver(TOY_GOAL, limit=1000)
+    scheduler = toy_scheduler(job["tool"], job["seed"])
+    run_ray(PBTBenchmarkExample, scheduler=scheduler, metric="mean_accuracy", stop=stopper, reuse=True, out=job["out"])
+    return {"iterations": stopper.iterations}
+
+
+def toy_scheduler(name: str, seed: int) -> Any:
+    if name == "Ray PBT":
+        return tune.schedulers.PopulationBasedTraining(
+            time_attr="training_iteration",
+            perturbation_interval=5,
+            hyperparam_mutations={"lr": lambda: random.uniform(0.0001, 0.02)},
+        )
+    if name == "Ray PB2":
+        from ray.tune.schedulers.pb2 import PB2
+
+        return PB2(time_attr="training_iteration", perturbation_interval=5, hyperparam_bounds={"lr": [0.0001, 0.02]})
+    from raytune_rl import MetaAgentScheduler, roles
+
+    return MetaAgentScheduler(
+        hyperparameters={"lr": roles.learning_rate(tune.loguniform(1e-4, 2e-2))}, segment_length=5, seed=seed
+    )
+
+
+MEASUREMENTS: dict[str, Callable[[Job], Row]] = {"pbt": measure_pbt, "ours": measure_ours, "toy": measure_toy}
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    row = MEASUREMENTS[job["kind"]](job)
+    Path(job["result"]).write_text(json.dumps({**row, "end": time.time()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Two layers tell benign tumours from malignant ones: the smallest experiment.
 
-    python -m raytune_rl.run experiments/binary_classification.py
+Run it: ``python -m raytune_rl.run experiments/binary_classification.py``
 """
 
 from ray import tune
@@ -19,4 +19,5 @@ experiment = Experiment(
     hyperparameters={"lr": roles.learning_rate(tune.loguniform(1e-5, 1.0))},
     metric="validation_loss",
     mode="min",
+    segment_length=20,
 )

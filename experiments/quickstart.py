@@ -1,9 +1,9 @@
 """Handwritten digits: an agent steers eight small networks through training, about a minute on two cores.
 
-    python -m raytune_rl.run experiments/quickstart.py
+Run it: ``python -m raytune_rl.run experiments/quickstart.py``
 
-The ranges are wide on purpose. Most random configurations in them learn badly, which the comparison at the end shows: the
-same networks and the same number of steps, spent on random search.
+The ranges are wide on purpose. Most random configurations in them learn badly, which the comparison at the end shows:
+the same networks and the same number of steps, spent on random search.
 """
 
 from ray import tune

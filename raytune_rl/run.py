@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 import time
@@ -33,7 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     quiet_environment()  # before the experiment file imports Ray
-    _log_to_terminal(options.verbose, options.quiet)
     try:
         return _run(options)
     except BadInput as error:
@@ -65,9 +63,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from raytune_rl.loading import load_experiment
     from raytune_rl.overrides import apply_overrides
-    from raytune_rl.progress import make_progress
+    from raytune_rl.progress import logging_to, make_progress
     from raytune_rl.runner import RunFailed, run
 
     experiment = load_experiment(options.experiment_file, options.experiment)
@@ -75,20 +75,25 @@ def _run(options: argparse.Namespace) -> int:
     if options.seed is not None:
         experiment = replace(experiment, seed=options.seed)
     out = options.resume or options.out or _new_directory(experiment.storage_path, experiment.name)
-    progress = make_progress(quiet=options.quiet)
+    console = Console(highlight=False)
     try:
-        outcome = run(
-            experiment,
-            out=out,
-            resume=options.resume is not None,
-            address=options.address,
-            source=Path(options.experiment_file).resolve(),
-            progress=progress,
-        )
+        with logging_to(console, quiet=options.quiet, verbose=options.verbose):
+            outcome = run(
+                experiment,
+                out=out,
+                resume=options.resume is not None,
+                address=options.address,
+                source=Path(options.experiment_file),
+                progress=make_progress(quiet=options.quiet, console=console),
+            )
     except RunFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    if outcome.interrupted:
+    except KeyboardInterrupt:
+        interrupted = True
+    else:
+        interrupted = outcome.interrupted
+    if interrupted:
         print(f"interrupted; go on with:\n  {_resume_command(options, out)}", file=sys.stderr)
         return INTERRUPTED
     return DONE
@@ -109,17 +114,6 @@ def _resume_command(options: argparse.Namespace, out: str) -> str:
     if options.address:
         words += ["--address", options.address]
     return shlex.join(words)
-
-
-def _log_to_terminal(verbose: bool, quiet: bool) -> None:
-    logger = logging.getLogger("raytune_rl")
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-    if verbose:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-    elif quiet:
-        logger.addHandler(logging.NullHandler())
 
 
 if __name__ == "__main__":

@@ -1,45 +1,380 @@
-"""Puts a run together: experiment in, run directory out.
+"""Puts a run together: an experiment in, a run directory out.
 
-``run`` is what the command line calls and what a notebook can call; everything it does lies in the parts.
+``run`` is what the command line calls and what a notebook can call. A run has three parts: the population under the
+agent, perhaps the same budget spent on random search, and the summary. Each can be interrupted and gone on with.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import signal
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from raytune_rl import composition
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.policies import Fixed
-from raytune_rl.controller.policy import Policy
 from raytune_rl.embedded import ray_cluster
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
-from raytune_rl.mdp.action import ActionSpec
-from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.population.candidate import Candidate
-from raytune_rl.progress import Progress, make_progress
+from raytune_rl.progress import Plan, Progress, make_progress
 from raytune_rl.records import Value
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.environment import describe_experiment
 from raytune_rl.rundir.layout import RunDirectory
+from raytune_rl.rundir.log import RunLog
 from raytune_rl.rundir.plain import plain
 from raytune_rl.rundir.schemas import column_types
+from raytune_rl.rundir.summary import AgentSummary, Comparison, Counters, build_summary, comparison_of
 from raytune_rl.rundir.tables import TableWriter
+from raytune_rl.signals import Stoppable, stopping_on_signals
 from raytune_rl.sink import RunSink
 from raytune_rl.tune.storage import StateStore, refuse_foreign
 
 logger = logging.getLogger(__name__)
 
 RANDOM_SEARCH = "random_search"
-"""Where the comparison run keeps its tables, inside the run directory."""
+"""Where the comparison keeps its tables and states, inside the run directory."""
+
+MAY_DIFFER = frozenset({"checkpoint_every", "segment_timeout", "stop", "storage_path", "resources", "compare"})
+"""Fields that a resumed run may change: they say how long and where to train, not what."""
+
+
+class RunFailed(RuntimeError):
+    """The run came to nothing: one sentence why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What ``run`` returns.
+
+    Attributes:
+        directory: the run directory.
+        summary: the content of its ``summary.json``; empty when the run was interrupted.
+        interrupted: whether it can be gone on with.
+    """
+
+    directory: str
+    summary: Mapping[str, Any]
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What training a population left behind, beside its tables."""
+
+    controller: Controller
+    sink: RunSink
+    plan: Any
+    decision_ms: Sequence[float]
+    interrupted: bool
+
+    def best_state(self) -> Any | None:
+        """The incumbent's weights, if its trial has saved any."""
+        from raytune_rl.tune.host import read_snapshot
+
+        incumbent = self.controller.incumbent
+        if incumbent is None:
+            return None
+        home = next(i for i, group in enumerate(self.plan.groups) if incumbent.member in group)
+        snapshot = read_snapshot(self.plan.state_uris[home], incumbent.member, best=True)
+        return None if snapshot is None else snapshot.state
+
+
+def run(
+    experiment: Experiment,
+    *,
+    out: str | os.PathLike[str],
+    resume: bool = False,
+    address: str | None = None,
+    source: Path | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run an experiment into a run directory, or go on with one that was interrupted.
+
+    Args:
+        experiment: what to run.
+        out: the run directory, a local path or any URI that ``pyarrow.fs`` opens.
+        resume: go on with the run in ``out``; a finished one is left as it is.
+        address: a Ray cluster to use instead of a local one of its own.
+        source: the experiment file; its folder is shipped to a given cluster.
+        progress: the screen; by default the summary only.
+
+    Raises:
+        BadInput: something that the user wrote cannot work. Found before Ray starts, but for a metric that the
+            candidate does not report, which only its first report can show.
+        RunFailed: nothing was trained.
+    """
+    progress = progress or make_progress(quiet=True)
+    directory = _opened(RunDirectory(out), experiment) if resume else _unused(RunDirectory(out))
+    if resume and directory.finished:
+        summary = directory.read_json(layout.SUMMARY)
+        progress.start(_screen_plan(experiment, directory))
+        progress.finish(summary)
+        return Outcome(directory=str(directory), summary=summary)
+    candidate = composition.make_candidate(experiment)
+    if address is None:
+        composition.check_machine(experiment)
+    policy = composition.make_policy(experiment.agent)
+    controller = composition.make_controller(experiment, policy)
+    if not resume:
+        directory.create()
+    log = RunLog(directory)
+    logging.getLogger("raytune_rl").addHandler(log)
+    try:
+        with progress, stopping_on_signals() as stop, ray_cluster(address, working_dir=_folder(source)) as available:
+            placement = _placement(directory, experiment, available, resume=resume)
+            logger.info(placement.reason)
+            progress.start(_screen_plan(experiment, directory))
+            return _run(experiment, directory, candidate, controller, placement, progress, stop)
+    finally:
+        policy.close()
+        logging.getLogger("raytune_rl").removeHandler(log)
+        log.close()
+
+
+def _run(
+    experiment: Experiment,
+    directory: RunDirectory,
+    candidate: Candidate,
+    controller: Controller,
+    placement: composition.Placement,
+    progress: Progress,
+    stop: Stoppable,
+) -> Outcome:
+    points = composition.starting_points(experiment)
+    ours = _train(experiment, directory, candidate, controller, placement, points, progress, stop)
+    _save_agent(controller, directory)
+    if ours.interrupted:
+        return Outcome(directory=str(directory), summary={}, interrupted=True)
+    if controller.incumbent is None:
+        raise RunFailed(f"no member ever reported a finite {experiment.metric}; see {directory.uri(layout.LOG)}.")
+    comparison = None
+    if experiment.compare == "random":
+        progress.note("The same budget for random search ...")
+        theirs = _random_search(experiment, directory, candidate, placement, stop)
+        if theirs is None:
+            return Outcome(directory=str(directory), summary={}, interrupted=True)
+        comparison = theirs
+    summary = _summarise(experiment, directory, candidate, ours, comparison)
+    directory.write_json(layout.SUMMARY, summary)
+    progress.finish(summary)
+    return Outcome(directory=str(directory), summary=summary)
+
+
+def _train(
+    experiment: Experiment,
+    directory: RunDirectory,
+    candidate: Candidate,
+    controller: Controller,
+    placement: composition.Placement,
+    points: Sequence[Mapping[str, Value] | None],
+    progress: Progress,
+    stop: Stoppable,
+) -> Trained:
+    """Train a population to its end or to an interruption; takes up what ``directory`` holds of it."""
+    from raytune_rl.tune.population import PopulationPlan, PopulationRun
+
+    sink = RunSink(
+        controller,
+        TableWriter(
+            directory,
+            hyperparameters=column_types(controller.space),
+            features=controller.observation.features,
+            actions=[head.name.removeprefix("hp/") for head in controller.actions.heads],
+        ),
+        StateStore(directory.uri(f"{layout.STATE}/driver")),
+        agent_directory=_agent_directory(controller, directory),
+        progress=progress,
+        seconds=experiment.stop.seconds,
+    )
+    if sink.restore():
+        logger.info("going on with the run in %s", directory)
+        _restore_agent(controller, directory)
+    plan = PopulationPlan(
+        candidate=candidate,
+        start={member: controller.begin(member, point) for member, point in enumerate(points)},
+        groups=placement.groups,
+        resources=experiment.resources,
+        directory=str(directory),
+        segment_length=experiment.segment_length,
+        metric=experiment.metric,
+        mode=experiment.mode,
+        seed=experiment.seed,
+        segment_timeout=experiment.segment_timeout,
+        synchronous=experiment.synchronous,
+        checkpoint_every=experiment.checkpoint_every,
+    )
+    population = PopulationRun(plan, controller, sink)
+    with stop.by(population.request_stop):
+        outcome = population.fit()
+    sink.flush()
+    if controller.problem is not None:
+        raise BadInput(controller.problem)
+    return Trained(
+        controller=controller,
+        sink=sink,
+        plan=plan,
+        decision_ms=[1e3 * s for s in outcome.decision_seconds],
+        interrupted=outcome.interrupted is not None,
+    )
+
+
+def _random_search(
+    experiment: Experiment,
+    directory: RunDirectory,
+    candidate: Candidate,
+    placement: composition.Placement,
+    stop: Stoppable,
+) -> Comparison | None:
+    """The same candidates for the same segments with random values that never change; None if interrupted."""
+    plain_search = replace(experiment, agent=Fixed(), schedule="constant", searcher=None, start="spread")
+    inside = RunDirectory(directory.uri(RANDOM_SEARCH))
+    inside.make_directory("")
+    theirs = _train(
+        plain_search,
+        inside,
+        candidate,
+        composition.make_controller(plain_search, Fixed()),
+        placement,
+        composition.random_points(experiment),
+        make_progress(quiet=True),
+        stop,
+    )
+    if theirs.interrupted:
+        return None
+    state = theirs.best_state()
+    return comparison_of(
+        inside.read_table(layout.SEGMENTS),
+        metric=experiment.metric,
+        mode=experiment.mode,
+        test=candidate.test(state) if state is not None else None,
+    )
+
+
+def _summarise(
+    experiment: Experiment,
+    directory: RunDirectory,
+    candidate: Candidate,
+    ours: Trained,
+    comparison: Comparison | None,
+) -> dict[str, Any]:
+    state = ours.best_state()
+    if state is None:
+        logger.warning("the best member's trial has saved no weights, so there is no %s/", layout.BEST)
+    else:
+        with directory.staging(layout.BEST) as path:
+            candidate.export(state, path)
+    policy = ours.controller.policy
+    learner = isinstance(experiment.agent, Agent)
+    return build_summary(
+        directory.read_table(layout.SEGMENTS),
+        metric=experiment.metric,
+        mode=experiment.mode,
+        counters=Counters(
+            wall_s=ours.sink.wall_s,
+            slots=len(ours.plan.groups),
+            decision_ms=ours.decision_ms,
+            failures=ours.sink.counts.failures,
+            restarts=ours.sink.counts.restarts,
+        ),
+        agent=AgentSummary(
+            algorithm=experiment.agent.algorithm if isinstance(experiment.agent, Agent) else repr(experiment.agent),
+            checkpoint=layout.AGENT if learner and directory.exists(layout.AGENT) else None,
+            transitions=getattr(policy, "transitions", 0),
+        ),
+        best_path=None if state is None else layout.BEST,
+        incumbent=ours.controller.incumbent,
+        test=candidate.test(state) if state is not None else None,
+        comparison=comparison,
+    )
+
+
+# -- the directory -------------------------------------------------------------------------------------------------
+
+
+def _unused(directory: RunDirectory) -> RunDirectory:
+    try:
+        directory.check_unused()
+    except OSError as error:
+        raise BadInput(str(error)) from None
+    return directory
+
+
+def _opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
+    """The directory of a run that is to go on.
+
+    Raises:
+        BadInput: there is no run, others could have tampered with its pickles, or it was made by another experiment.
+    """
+    try:
+        directory.open()
+        if directory.local is not None:
+            refuse_foreign(directory.local)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--resume {directory}: {error}") from None
+    there = directory.read_json(layout.EXPERIMENT)["experiment"]
+    here = plain(composition.resolved_fields(experiment))
+    assert isinstance(here, dict)
+    names = [name for name in here if name not in MAY_DIFFER and here[name] != there.get(name)]
+    if names:
+        differences = "; ".join(f"{n} is {there.get(n)!r} there and {here[n]!r} here" for n in names)
+        raise BadInput(f"--resume {directory}: the experiment is not the one of that run: {differences}.")
+    return directory
+
+
+def _placement(
+    directory: RunDirectory, experiment: Experiment, available: Mapping[str, float], *, resume: bool
+) -> composition.Placement:
+    """Where members train; a resumed run keeps its groups, since each trial finds its own state again."""
+    if resume:
+        groups = directory.read_json(layout.EXPERIMENT)["groups"]
+        return composition.Placement(groups=tuple(tuple(g) for g in groups), reason="the trials of the run that goes on")
+    placement = composition.place(experiment, available)
+    content = describe_experiment(
+        name=experiment.name, experiment=composition.resolved_fields(experiment), seed=experiment.seed
+    )
+    directory.write_json(layout.EXPERIMENT, {**content, "groups": placement.groups})
+    return placement
+
+
+def _agent_directory(controller: Controller, directory: RunDirectory) -> str | None:
+    """Where the agent's checkpoint goes while the run goes on: local folders only, RLlib writes no others."""
+    return str(directory.path(layout.AGENT)) if directory.local is not None else None
+
+
+def _save_agent(controller: Controller, directory: RunDirectory) -> None:
+    with directory.staging(layout.AGENT) as path:
+        controller.policy.save(str(path))
+
+
+def _restore_agent(controller: Controller, directory: RunDirectory) -> None:
+    if directory.local is not None and directory.exists(layout.AGENT):
+        try:
+            controller.policy.restore(str(directory.path(layout.AGENT)))
+        except ValueError as error:
+            logger.warning("the agent begins anew: %s", error)
+
+
+def _folder(source: Path | None) -> str | None:
+    return None if source is None else str(source.resolve().parent)
+
+
+def _screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
+    agent = experiment.agent
+    return Plan(
+        name=experiment.name,
+        members=experiment.population,
+        metric=experiment.metric,
+        mode=experiment.mode,
+        directory=str(directory),
+        hyperparameters=experiment.space().names,
+        segments=experiment.segments,
+        algorithm=agent.algorithm if isinstance(agent, Agent) else repr(agent),
+        budget_s=experiment.stop.seconds,
+        loadable=experiment.kind == "member",
+    )

@@ -41,12 +41,15 @@ class Counts:
 class RunSink:
     """The scheduler's sink for a run with a run directory.
 
+    ``wall_s`` counts from the start of the first segment to the last report, over all sessions of a run.
+
     Args:
         controller: whose state is kept.
         tables: the run's tables.
         state: where the driver's state goes.
         agent_directory: where the agent's checkpoint goes, a local path; ``None`` keeps none.
         progress: the screen.
+        seconds: the wall time after which everything stops.
         clock: seconds, monotonic.
     """
 
@@ -58,9 +61,14 @@ class RunSink:
         *,
         agent_directory: str | None,
         progress: Progress,
+        seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
+        self.wall_s = 0.0
+        self._before = 0.0
+        self._began: float | None = None
+        self._seconds = seconds
         self._controller = controller
         self._tables = tables
         self._state = state
@@ -74,13 +82,14 @@ class RunSink:
         self.counts.take(step)
         self._tables.write(step)
         self._progress.update(step)
+        self._take_time(step)
         if self._clock() - self._flushed >= FLUSH_SECONDS:
             self._flush_tables()
 
     def flush(self) -> None:
         """Bring tables and the controller's state to the disk; the agent's checkpoint follows when it is ready."""
         self._flush_tables()
-        self._state.save({"controller": self._controller.get_state(), "counts": vars(self.counts)})
+        self._state.save({"controller": self._controller.get_state(), "counts": vars(self.counts), "wall_s": self.wall_s})
         if self._agent_directory is not None:
             self._controller.policy.save(self._agent_directory, wait=False)
 
@@ -91,7 +100,19 @@ class RunSink:
             return False
         self._controller.set_state(saved["controller"])
         self.counts = Counts(**saved["counts"])
+        self._before = self.wall_s = saved["wall_s"]
         return True
+
+    def _take_time(self, step: Step) -> None:
+        now = self._clock()
+        if self._began is None:
+            by_trial: dict[str, float] = {}
+            for report in step.reports:
+                by_trial[report.trial_id] = by_trial.get(report.trial_id, 0.0) + report.seconds
+            self._began = now - max(by_trial.values(), default=0.0)
+        self.wall_s = self._before + now - self._began
+        if self._seconds is not None and self.wall_s >= self._seconds:
+            self._controller.stop_all(f"the budget of {self._seconds:g} seconds is used up")
 
     def _flush_tables(self) -> None:
         self._tables.flush()

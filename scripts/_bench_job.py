@@ -117,17 +117,21 @@ def wide_data() -> tuple[Arrays, Arrays, Arrays]:
     return _data(512)
 
 
-def run_ray(trainable: type[tune.Trainable], *, scheduler: Any, metric: str, stop: Any, reuse: bool, out: str) -> None:
-    """A Tuner as Ray's documentation has it, on an embedded Ray with ``SLOTS`` CPUs."""
+def run_tuner(
+    job: Job, trainable: type[tune.Trainable], *, scheduler: Any, metric: str, stop: Any, reuse: bool
+) -> None:
+    """A Tuner as in Ray's documentation, on an embedded Ray with as many CPUs as there are slots."""
     import ray
 
-    ray.init(address="local", num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local", num_cpus=job["slots"], include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     tuner = tune.Tuner(
         trainable,
         param_space={"lr": 0.0001},
-        run_config=tune.RunConfig(name="bench", storage_path=out, verbose=0, stop=stop),
+        run_config=tune.RunConfig(name="bench", storage_path=job["out"], verbose=0, stop=stop),
         tune_config=tune.TuneConfig(
-            metric=metric, mode="max", num_samples=POPULATION, reuse_actors=reuse, scheduler=scheduler
+            metric=metric, mode="max", num_samples=job["population"], reuse_actors=reuse, scheduler=scheduler
         ),
     )
     errors = tuner.fit().errors
@@ -140,15 +144,15 @@ def measure_pbt(job: Job) -> Row:
         time_attr="training_iteration", perturbation_interval=1, hyperparam_mutations={"lr": tune.loguniform(1e-4, 1.0)}
     )
     stop = {"training_iteration": job["segments"]}
-    reuse = job["tool"] == PBT_REUSED
-    run_ray(Sleeper, scheduler=scheduler, metric="score", stop=stop, reuse=reuse, out=job["out"])
+    run_tuner(job, Sleeper, scheduler=scheduler, metric="score", stop=stop, reuse=job["reuse"])
     return {}
 
 
 def measure_ours(job: Job) -> Row:
     from raytune_rl import runner
 
-    timing = runner.run(experiment_for(job), out=job["out"])["timing"]
+    runner.run(experiment_for(job), out=job["out"])
+    timing = json.loads(Path(job["out"], "summary.json").read_text())["timing"]
     return {name: timing[name] for name in ("decision_ms_p50", "decision_ms_p99", "overhead_ratio")}
 
 
@@ -172,7 +176,7 @@ def experiment_for(job: Job) -> Experiment:
         mode="min" if torch_task else "max",
         population=job["population"],
         members_per_trial=job["members_per_trial"],
-        resources={"cpu": SLOTS / trials},
+        resources={"CPU": job["slots"] / trials},
         segments=job["segments"],
         segment_length=1,
         checkpoint_every=job["checkpoint_every"],
@@ -186,31 +190,32 @@ def _squared_error() -> nn.Module:
 
 
 class FirstOver(tune.Stopper):
-    """Ends the whole experiment when the first member passes the goal, and remembers its iteration."""
+    """Ends the whole experiment when the first member passes the goal, or at the limit."""
 
-    def __init__(self, goal: float, limit: int) -> None:
-        self.goal, self.limit = goal, limit
-        self.iterations: int | None = None
-        self.spent = False
+    def __init__(self, goal: float, *, iterations: int, seconds: float) -> None:
+        self.goal, self.limit, self.deadline = goal, iterations, time.monotonic() + seconds
+        self.iterations = 0
+        self.finished = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        if self.iterations is None and result["mean_accuracy"] > self.goal:
-            self.iterations = result["training_iteration"]
-        self.spent = self.spent or result["training_iteration"] >= self.limit
+        iteration = result["training_iteration"]
+        if not self.finished:
+            self.finished = result["mean_accuracy"] > self.goal
+            self.iterations = iteration if self.finished else max(self.iterations, iteration)
         return False
 
     def stop_all(self) -> bool:
-        return self.spent or self.iterations is not None
+        return self.finished or self.iterations >= self.limit or time.monotonic() > self.deadline
 
 
 def measure_toy(job: Job) -> Row:
-    """Ray's example with its own settings; only the scheduler differs. The noise of the example cannot be seeded."""
+    """Ray's example with its own settings; only the scheduler differs. The example's own noise cannot be seeded."""
     random.seed(job["seed"])
     np.random.seed(job["seed"])
-    stopper = FirstOver(TOY_GOAL, limit=1000)
+    stopper = FirstOver(TOY_GOAL, **job["limit"])
     scheduler = toy_scheduler(job["tool"], job["seed"])
-    run_ray(PBTBenchmarkExample, scheduler=scheduler, metric="mean_accuracy", stop=stopper, reuse=True, out=job["out"])
-    return {"iterations": stopper.iterations}
+    run_tuner(job, PBTBenchmarkExample, scheduler=scheduler, metric="mean_accuracy", stop=stopper, reuse=True)
+    return {"iterations": stopper.iterations, "finished": stopper.finished}
 
 
 def toy_scheduler(name: str, seed: int) -> Any:

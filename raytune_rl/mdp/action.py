@@ -120,11 +120,11 @@ class ActionSpec:
 
         First decision: the hyperparameters' heads are absolute levels, weights are kept, nothing stops. Later ones:
         the source is settled, then live hyperparameters move from the donor's positions (on a roll-back: from the
-        member's own, which did not become wrong). Start-only hyperparameters describe the weights (an initialisation, a width),
-        so they do not move, and come along with the weights from where those were trained.
+        member's own, which did not become wrong). Start-only hyperparameters describe the weights (an initialisation,
+        a width), so they do not move, and come along with the weights from where those were trained.
 
-        A source is ``keep`` where ``copy_allowed`` is false, where there is no such donor, and where the donor's weights
-        score no better than the member's own (so the best member never copies).
+        A source is ``keep`` where ``copy_allowed`` is false, where there is no such donor, and where the donor's
+        weights score no better than the member's own (so the best member never copies).
 
         Args:
             action: one index per head.

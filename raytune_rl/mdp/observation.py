@@ -154,7 +154,7 @@ def _signals(state: MemberState, crowd: Crowd) -> dict[str, float]:
         "signals_known": sum(not math.isnan(value) for value in known.values()) / len(SIGNALS),
         "train_loss": crowd.train_loss - _log(_number(state.train_loss) + OFFSET),
         "loss_slope": known["loss_slope"],
-        "loss_noise": known["loss_noise"],
+        "loss_noise": abs(known["loss_noise"]),
         "grad_norm": _log(known["grad_norm"]) / math.log(10),
         "update_norm": _log(known["update_norm"]) / math.log(10) + 3.0,
         "train_seconds": _log(training_seconds(state)) - _log(crowd.seconds),

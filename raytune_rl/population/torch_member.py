@@ -27,23 +27,23 @@ from raytune_rl.population.optimisers import (
     to_tensor,
 )
 from raytune_rl.population.places import START_ONLY
-from raytune_rl.population.randomness import TRAIN, random_stream
+from raytune_rl.population.randomness import START, TRAIN, random_stream
 from raytune_rl.population.splits import Batches, load_splits
 from raytune_rl.records import Value
 
 if TYPE_CHECKING:
     from raytune_rl.population.torch_task import TorchTask
 
-GRADIENT_PROBES = 8
-"""Steps per segment whose gradient norm is measured (each one where gradients are clipped: there it comes for free)."""
+PROBES = 8
+"""About so many steps per segment, evenly spaced, have their gradient and their update measured."""
 
 
 class TorchMember:
     """See ``Member`` for what the methods promise.
 
-    Random numbers are a function of the member's seed and its counters (``randomness.py``). A snapshot of its own takes
-    the counters back, so training repeats bit for bit on the CPU; a snapshot of another member leaves them, so the
-    receiver goes on with batches of its own, and counts its own steps.
+    Random numbers are a function of the member's seed and its counters (``randomness.py``). A snapshot of its own
+    brings both back, so training goes on as it did, bit for bit on the CPU; a snapshot of another member leaves them,
+    so the receiver goes on with batches of its own, and counts its own steps.
     """
 
     def __init__(self, task: TorchTask, context: MemberContext, hyperparameters: Mapping[str, Value]) -> None:
@@ -54,11 +54,12 @@ class TorchMember:
         self._train, self._validation = splits.train, splits.validation
         self._loss = copy.deepcopy(task.loss).to(self._device) if isinstance(task.loss, nn.Module) else task.loss
         self._places = task.places(hyperparameters)
-        self._batches = Batches(self._train, seed=context.seed, device=self._device)
+        self._seed = context.seed
+        self._batches = Batches(self._train, seed=self._seed, device=self._device)
         self._steps = 0
         self._metrics: dict[str, float] = {}
         self._controls = self._assemble(hyperparameters)
-        with random_stream(self._device, context.seed):
+        with random_stream(self._device, START, self._seed):
             rehearse(self._controls.network, self._train, loss=self._controls.loss, device=self._device)
 
     def apply(self, hyperparameters: Mapping[str, Value]) -> Mapping[str, Value]:
@@ -72,29 +73,32 @@ class TorchMember:
         """Train ``length`` steps and validate.
 
         Metrics: ``validation_loss``, ``validation_<metric>`` and ``train_loss``, the mean over the segment's batches
-        (label smoothing included). Signals: ``train_loss``; ``loss_slope``, the change of the loss over the segment by
-        a straight line through it, and ``loss_noise``, the deviation from that line (RMS), both relative to the mean
-        absolute loss; ``grad_norm``, the mean gradient norm before clipping; ``update_norm``, the distance that the
-        trainable weights moved in the segment, relative to their norm before it. A diverged member reports NaN.
+        (label smoothing included). Signals: those of ``mdp.state.SIGNALS`` but ``train_seconds``, which no run could
+        repeat; ``grad_norm`` is taken before clipping, both norms over what trains. Slope and noise are left out where
+        the loss has no logarithm. A diverged member reports NaN.
         """
         controls, network, optimizer = self._controls, self._controls.network, self._controls.optimizer
         training_mode(network, controls.frozen_layers)
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        before = [parameter.detach().clone() for parameter in parameters]
-        every = max(1, length // GRADIENT_PROBES)
+        every = max(1, length // PROBES)
         losses: list[torch.Tensor] = []
-        norms: list[torch.Tensor] = []
-        with random_stream(self._device, TRAIN, self._context.seed, self._steps):
+        gradients: list[torch.Tensor] = []
+        updates: list[torch.Tensor] = []
+        with random_stream(self._device, TRAIN, self._seed, self._steps):
             for step in range(length):
                 inputs, targets = self._batches.take(controls.batch_size)
                 loss = controls.loss(network(inputs), targets)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                probe = step % every == 0
+                if probe:
+                    gradients.append(get_total_norm([p.grad for p in parameters if p.grad is not None]))
+                    before = [parameter.detach().clone() for parameter in parameters]
                 if controls.grad_clip > 0:
-                    norms.append(clip_grad_norm_(parameters, controls.grad_clip))
-                elif step % every == 0:
-                    norms.append(get_total_norm([p.grad for p in parameters if p.grad is not None]))
+                    clip_grad_norm_(parameters, controls.grad_clip)
                 optimizer.step()
+                if probe:
+                    updates.append(_relative_change(parameters, before))
                 losses.append(loss.detach())
             self._steps += length
             validation = evaluate(
@@ -105,11 +109,8 @@ class TorchMember:
                 prefix="validation",
                 device=self._device,
             )
-        curve = torch.stack(losses).flatten().double().cpu().numpy() if losses else np.full(1, np.nan)
-        signals = _curve_signals(curve) | {
-            "grad_norm": float(torch.stack(norms).mean()) if norms else float("nan"),
-            "update_norm": _relative_change(before, parameters),
-        }
+        signals = _curve_signals(torch.stack(losses).flatten().double().cpu().numpy())
+        signals |= {"grad_norm": _mean(gradients), "update_norm": _mean(updates)}
         self._metrics = validation | {"train_loss": signals["train_loss"]}
         return SegmentResult(metrics=dict(self._metrics), signals=signals, steps=self._steps)
 
@@ -118,6 +119,7 @@ class TorchMember:
         return {
             "kind": "torch",
             "member": self._context.member,
+            "seed": self._seed,
             "steps": self._steps,
             "examples": self._batches.examples,
             "hyperparameters": self._effective(),
@@ -138,7 +140,9 @@ class TorchMember:
         self.apply(values)
         self._metrics = dict(state["metrics"])
         if state["member"] == self._context.member:
-            self._steps, self._batches.examples = state["steps"], state["examples"]
+            self._seed, self._steps = state["seed"], state["steps"]
+            self._batches = Batches(self._train, seed=self._seed, device=self._device)
+            self._batches.examples = state["examples"]
 
     def close(self) -> None:
         """Nothing is held but memory."""
@@ -150,7 +154,7 @@ class TorchMember:
             task.network,
             values,
             device=self._device,
-            seed=self._context.seed,
+            seed=self._seed,
             dropout=[name for name, place in self._places.items() if place == "dropout"],
             initialisation=[values[name] for name, place in self._places.items() if place == "initialisation"],
         )
@@ -187,20 +191,21 @@ class TorchMember:
 
 
 def _curve_signals(losses: np.ndarray[Any, Any]) -> dict[str, float]:
+    """Mean of the losses, and the line through their logarithms where they have some."""
     mean = float(losses.mean())
-    if len(losses) < 2:
+    if len(losses) < 2 or not np.all((losses > 0) & np.isfinite(losses)):
         return {"train_loss": mean}
     time = np.linspace(-0.5, 0.5, len(losses))
-    slope = float(time @ losses / (time @ time))
-    residual = losses - mean - slope * time
-    scale = float(np.abs(losses).mean()) + 1e-12
-    return {
-        "train_loss": mean,
-        "loss_slope": slope / scale,
-        "loss_noise": float(np.sqrt(np.mean(residual**2))) / scale,
-    }
+    logs = np.log(losses)
+    slope = float(time @ logs / (time @ time))
+    trend = np.exp(logs.mean() + slope * time)
+    return {"train_loss": mean, "loss_slope": slope, "loss_noise": float(np.std(losses - trend)) / mean}
 
 
-def _relative_change(before: list[torch.Tensor], parameters: list[nn.Parameter]) -> float:
+def _relative_change(parameters: list[nn.Parameter], before: list[torch.Tensor]) -> torch.Tensor:
     moved = torch._foreach_sub([parameter.detach() for parameter in parameters], before)
-    return float(get_total_norm(moved) / (get_total_norm(before) + 1e-12))
+    return get_total_norm(moved) / (get_total_norm(before) + 1e-12)
+
+
+def _mean(values: list[torch.Tensor]) -> float:
+    return float(torch.stack(values).mean())

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from raytune_rl.records import Decision, Incumbent, Mode, Report, Status, Step, Value
+from raytune_rl.records import Decision, Incumbent, Mode, Report, Step, Value
 
 RATE_WINDOW = 20.0
 """Seconds over which the rate of reports is taken."""
@@ -32,7 +32,7 @@ class Plan:
         hyperparameters: names, in the order of ``Decision.positions``.
         directory: the run directory, as the user can paste it.
         algorithm: who decides.
-        budget_s: seconds after which the run stops; None if it has no such limit.
+        budget_s: seconds from now after which the run stops; None if it has no such limit.
         done: reports that earlier sessions of a resumed run have made.
         loadable: whether ``raytune_rl.load`` reads the best model.
     """
@@ -59,10 +59,6 @@ class Row:
     best: float | None
     decision: Decision | None = None
     changed: tuple[Report, Decision, tuple[float, ...]] | None = None
-
-    @property
-    def value_status(self) -> Status:
-        return self.report.status
 
     @property
     def over(self) -> bool:
@@ -97,7 +93,9 @@ class View:
         """Reports to come; None if nobody knows."""
         if self.plan.segments is None:
             return None
-        unseen = (self.plan.members - len(self.rows)) * self.plan.segments
+        # Of members that have not reported in this session, an earlier one has done its share.
+        each = max(0, self.plan.segments - self.plan.done // max(1, self.plan.members))
+        unseen = (self.plan.members - len(self.rows)) * each
         return unseen + sum(self.plan.segments - row.report.segment - 1 for row in self.rows if not row.over)
 
     @property
@@ -228,7 +226,7 @@ def action_text(row: Row, plan: Plan) -> str:
     if source.kind == "checkpoint" and source.member == report.member:
         return ("back to own best" if report.status == "ok" else "restarted") + when
     if source.kind != "keep":
-        return f"copy of {source.member} ({source.name}){when}"
+        return f"copy of {source.member}{when}"
     moves = zip(plan.hyperparameters, positions, decision.positions, strict=False)
     # Plus and minus: every terminal has them.
     return " ".join(f"{name}{'+' if new > old else '-'}" for name, old, new in moves if new != old) + when

@@ -20,7 +20,7 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.utils import update_target_network
 from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 
@@ -126,8 +126,11 @@ class AgentCore:
 
     def weights(self) -> Weights:
         """The newest weights, as far as the acting copy needs them."""
-        state = self._algorithm.learner_group.get_weights(inference_only=not self._way.critic)
-        return {name: np.array(value) for name, value in state[DEFAULT_MODULE_ID].items()}
+        state = self._algorithm.learner_group.get_state(
+            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=not self._way.critic
+        )
+        module = state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
+        return {name: np.array(value) for name, value in module.items()}
 
     def save(self, directory: str) -> bool:
         """Write a new generation into ``directory``; ``False`` (and a warning) when the disk does not take it."""

@@ -94,7 +94,7 @@ def dqn(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
         train_batch_size_per_learner=64,
         epsilon=[(0, 0.8), (1000, 0.05)],
         num_steps_sampled_before_learning_starts=64 * encoding.substeps,
-        target_network_update_freq=1,
+        target_network_update_freq=0,
         tau=0.02,
         n_step=1,
         dueling=False,

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+import ray
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
@@ -79,8 +80,10 @@ class FeedRunner(EnvRunner, Checkpointable):
 
     def set_state(self, state: dict[str, Any]) -> None:
         weights = state.get(COMPONENT_RL_MODULE)
+        if isinstance(weights, ray.ObjectRef):  # APPO
+            weights = ray.get(weights)
         if weights is not None:
-            self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights) if isinstance(weights, dict) else weights)
+            self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
         self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, 0) or self._weights_seq_no
 
 

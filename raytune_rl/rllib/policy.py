@@ -279,6 +279,7 @@ class LearningPolicy:
             except Exception as also:
                 log.debug("Closing the failed learner: %s", also)
         self._link, self._open = None, deque()
+        log.debug("The failure of the learner:", exc_info=error)
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         if self._failures >= MAX_FAILURES:
             log.warning("The learning agent failed %d times (%s); it acts on without learning.", MAX_FAILURES, reason[0])

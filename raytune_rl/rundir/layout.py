@@ -7,9 +7,11 @@ anywhere else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -70,6 +72,13 @@ class RunDirectory:
         """Whether the run has come to its end: the summary is the last file to be written."""
         return self.exists(SUMMARY)
 
+    def check_unused(self) -> None:
+        """Raise ``FileExistsError`` when the directory holds a run, or something else."""
+        if self.exists(EXPERIMENT):
+            raise FileExistsError(f"{self} already holds a run; continue it with --resume {self} or choose another --out.")
+        if any(not name.startswith(".") for name in self.names()):
+            raise FileExistsError(f"{self} is not empty; choose another --out, so that nothing of yours is overwritten.")
+
     def create(self) -> RunDirectory:
         """Start a run here.
 
@@ -77,10 +86,7 @@ class RunDirectory:
             FileExistsError: the directory already holds a run, or something else.
             OSError: it cannot be made.
         """
-        if self.exists(EXPERIMENT):
-            raise FileExistsError(f"{self} already holds a run; continue it with --resume {self} or choose another --out.")
-        if any(not name.startswith(".") for name in self.names()):
-            raise FileExistsError(f"{self} is not empty; choose another --out, so that nothing of yours is overwritten.")
+        self.check_unused()
         self.store.make_directory("")
         return self
 
@@ -109,6 +115,18 @@ class RunDirectory:
         if self.local is None:
             raise ValueError(f"{self} is not a local directory, so {name} has no path on this machine.")
         return self.local / _inside(name)
+
+    @contextlib.contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        """A local folder for what can only be written by path. It is ``name`` itself where the run directory is local,
+        and is copied there afterwards where it is not."""
+        if self.local is not None:
+            yield self.path(name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            target = f"{self.store.root}/{_inside(name)}"
+            fs.copy_files(folder, target, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self.store.filesystem)
 
     def names(self, name: str = "") -> list[str]:
         """Sorted names in the directory or in one below it."""
@@ -175,8 +193,8 @@ def check_version(version: object, where: str) -> None:
         raise SchemaError(f"{where} has no schema_version, so it was not written by raytune_rl.")
     if version > SCHEMA_VERSION:
         raise SchemaError(
-            f"{where} was written by a newer raytune_rl (schema_version {version}, this one reads up to {SCHEMA_VERSION}); "
-            "please upgrade."
+            f"{where} was written by a newer raytune_rl (schema_version {version}, this one reads up to "
+            f"{SCHEMA_VERSION}); please upgrade."
         )
 
 

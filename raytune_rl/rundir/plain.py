@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 HIDDEN = "(hidden)"
-_SECRET_NAME = re.compile(r"password|passwd|secret|credential|api_?key|access_?key|(^|_)token$|^env_vars$|^environ$", re.I)
+_SECRET_NAME = re.compile(r"passw|secret|credential|api_?key|access_?key|(^|_)token$|^env_vars$|^environ$", re.I)
 _USER_IN_URI = re.compile(r"(?<=://)[^/@\s]+@")
 _SECRET_IN_URI = re.compile(r"([?&][^=&\s]*(?:password|secret|key|token|sig|signature)[^=&\s]*=)[^&\s]+", re.I)
 

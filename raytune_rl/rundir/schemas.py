@@ -59,8 +59,8 @@ def decisions_schema(features: Sequence[str], actions: Sequence[str]) -> pa.Sche
 
 
 def stamped(schema: pa.Schema) -> pa.Schema:
-    """``schema`` with the version, and with what makes pandas read integers that may be missing as ``Int64``: they would
-    turn into floats as soon as one is."""
+    """``schema`` with the version, and with what makes pandas read integers that may be missing as ``Int64``: as plain
+    columns they would turn into floats as soon as one is."""
     nullable = [
         {"name": field.name, "field_name": field.name, "pandas_type": "int64", "numpy_type": "Int64", "metadata": None}
         for field in schema

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 from pyarrow import fs
 
-Bytes = bytes | pa.Buffer
+Bytes: TypeAlias = bytes | pa.Buffer
 
 
 class Store(Protocol):

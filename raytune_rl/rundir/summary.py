@@ -166,7 +166,12 @@ def compare(value: float | None, other: Comparison, mode: Mode) -> dict[str, Any
 
 
 def comparison_of(
-    segments: pd.DataFrame, *, metric: str, mode: Mode, name: str = "random search", test: Mapping[str, float] | None = None
+    segments: pd.DataFrame,
+    *,
+    metric: str,
+    mode: Mode,
+    name: str = "random search",
+    test: Mapping[str, float] | None = None,
 ) -> Comparison | None:
     """The comparison with another run, from its ``segments.parquet``; None if it reached nothing."""
     best = best_of(segments, metric, mode)
@@ -194,7 +199,7 @@ def _best(best: Incumbent, *, path: str | None, test: Mapping[str, float]) -> di
 
 def _values(row: pd.Series, prefix: str) -> dict[str, Any]:
     """The row's cells under ``prefix`` as plain values, without the empty ones."""
-    cells = {name.removeprefix(prefix): cell for name, cell in row.items() if str(name).startswith(prefix)}
+    cells = {str(name).removeprefix(prefix): cell for name, cell in row.items() if str(name).startswith(prefix)}
     return {name: _plain(cell) for name, cell in cells.items() if not pd.isna(cell)}
 
 

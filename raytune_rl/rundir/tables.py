@@ -37,7 +37,7 @@ from raytune_rl.rundir.store import is_aside
 
 PART_ROWS = 8192
 PART_CELLS = 250_000
-"""A part is full at so many rows, or at fewer if the table is wide: rewriting the tail should take some 5 ms at most."""
+"""A part is full at so many rows, or at fewer if the table is wide, so that rewriting the tail takes milliseconds."""
 
 Key: TypeAlias = tuple[int, int]
 _PART = re.compile(r"part-(\d{6})\.parquet")
@@ -179,10 +179,10 @@ class PartTable:
         """``table`` with the pending rows of ``keys`` in place of its own."""
         rows = [self._pending[key] for key in keys]
         head = dict(zip(self._head, zip(*(row for row, _ in rows), strict=True), strict=True))
-        columns = [
-            pa.array(head[field.name] if field.name in head else [named.get(field.name) for _, named in rows], field.type)
-            for field in self._schema
-        ]
+        columns = []
+        for field in self._schema:
+            cells = head[field.name] if field.name in head else [metrics.get(field.name) for _, metrics in rows]
+            columns.append(pa.array(cells, field.type))
         fresh = pa.Table.from_arrays(columns, schema=self._schema)
         if self._places_any(keys):
             table = table.filter(pa.array(~np.isin(_codes(table), _codes(fresh))))
@@ -262,8 +262,8 @@ class PartTable:
         for field in stored:
             if field.name in ours.names and ours.field(field.name).type != field.type:
                 raise SchemaError(
-                    f"{self._directory.uri(self._name)} holds {field.name} as {field.type}, and the experiment now has it as "
-                    f"{ours.field(field.name).type}; a resumed run must keep it."
+                    f"{self._directory.uri(self._name)} holds {field.name} as {field.type}, and the experiment now has "
+                    f"it as {ours.field(field.name).type}; a resumed run must keep it."
                 )
         return pa.schema([*ours, *(field for field in stored if field.name not in ours.names)])
 

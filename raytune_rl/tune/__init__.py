@@ -1,1 +1,1 @@
-"""Ray Tune's side: trials that host members, and the schedulers that carry reports and decisions between Tune and us."""
+"""Ray Tune's side: trials that host members, and schedulers that carry reports and decisions to and fro."""

@@ -1,10 +1,10 @@
 """Makes any Ray Tune class Trainable a candidate, without a change to it.
 
 The instance lives inside our own actor. Its checkpoints, through its own ``save`` and ``restore``, are the member's
-state, and ``reset_config`` is how its hyperparameters change while it runs. Two traps decide the order of these calls:
-a ``reset_config`` may rebuild the model (then the state must be put back after it), and a ``restore`` may bring back the
-hyperparameters of the checkpoint (ray issue 62173; then the change must come after it). ``find_reset_order`` looks which
-one it is.
+state, and ``reset_config`` is how its hyperparameters change while it runs. Two traps decide the order of the calls: a
+``reset_config`` may rebuild the model (then the state must be put back after it), and a ``restore`` may bring back the
+hyperparameters of the checkpoint (ray issue 62173; then the change must come after it). ``find_reset_order`` looks
+which one it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from ray import tune
-from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, DONE, TIME_TOTAL_S, TRAINING_ITERATION
+from ray.air.constants import TRAINING_ITERATION
+from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, DONE, TIME_TOTAL_S
 
 from raytune_rl.population.candidate import MemberContext, SegmentResult, State
 from raytune_rl.records import Value
@@ -155,9 +156,10 @@ class TrainableTask:
     done_metric: str = DONE
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.trainable, type) and issubclass(self.trainable, tune.Trainable)):
+        cls: Any = self.trainable
+        if not (isinstance(cls, type) and issubclass(cls, tune.Trainable)):
             raise ValueError(
-                f"TrainableTask.trainable is {self.trainable!r}; it must be a class that inherits from ray.tune.Trainable."
+                f"TrainableTask.trainable is {self.trainable!r}; it must be a subclass of ray.tune.Trainable."
             )
         for method in ("save_checkpoint", "load_checkpoint"):
             if getattr(self.trainable, method) is getattr(tune.Trainable, method):
@@ -168,7 +170,7 @@ class TrainableTask:
     def check(self, hyperparameters: Mapping[str, Value]) -> None:
         for name in hyperparameters:
             if name in self.config:
-                raise ValueError(f"{name!r} is a hyperparameter and a constant in TrainableTask.config; keep one of them.")
+                raise ValueError(f"{name!r} is a hyperparameter and in TrainableTask.config as well; keep one of them.")
 
     def build(self, context: MemberContext, hyperparameters: Mapping[str, Value]) -> TrainableMember:
         return TrainableMember(self, context, hyperparameters)

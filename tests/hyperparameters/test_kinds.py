@@ -38,7 +38,7 @@ def integers(draw: st.DrawFn) -> Integer:
 def choices(draw: st.DrawFn) -> Choice:
     options = draw(
         st.lists(st.integers(-99, 99), min_size=1, max_size=9, unique=True)
-        | st.lists(st.text(max_size=3), min_size=1, max_size=9, unique=True)
+        | st.lists(st.sampled_from("abcdefghijk"), min_size=1, max_size=9, unique=True)
         | st.permutations([True, False])
     )
     return Choice(name="c", options=tuple(options))
@@ -169,9 +169,9 @@ def test_levels_cover_a_range_evenly_and_regularisation_to_its_ends() -> None:
 
 @given(kinds, st.integers().filter(lambda index: not 0 <= index < LEVELS))
 def test_unknown_moves_and_levels_are_refused(kind: Hyperparameter, index: int) -> None:
-    with pytest.raises(ValueError, match=f"'{kind.name}': the index"):
+    with pytest.raises(ValueError, match=r"the index -?\d+ must be in 0"):
         kind.move(0.5, index)
-    with pytest.raises(ValueError, match=f"'{kind.name}': the index"):
+    with pytest.raises(ValueError, match=r"the index -?\d+ must be in 0"):
         kind.level(index)
 
 
@@ -187,7 +187,7 @@ def test_numbers_outside_the_range_encode_to_its_nearer_end(kind: Float | Intege
 
 @pytest.mark.parametrize("value", [math.nan, "0.1", True])
 def test_what_is_no_number_cannot_be_encoded(value) -> None:
-    with pytest.raises(ValueError, match="'lr': .* must be a number"):
+    with pytest.raises(ValueError, match=r"'lr': .* must be a number"):
         Float(name="lr", lower=0.0, upper=1.0).encode(value)
 
 

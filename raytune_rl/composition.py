@@ -1,0 +1,183 @@
+"""Makes the parts of a run from an experiment: candidate, policy, controller, placement, starting points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from raytune_rl.controller.controller import Controller
+from raytune_rl.controller.policy import Policy
+from raytune_rl.errors import BadInput
+from raytune_rl.experiment import Experiment
+from raytune_rl.hyperparameters import Spec
+from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.observation import ObservationSpec
+from raytune_rl.population.candidate import Candidate
+from raytune_rl.records import Value
+from raytune_rl.rllib.settings import Agent
+from raytune_rl.rundir.environment import describe_environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Which members share which trial, and why."""
+
+    groups: tuple[tuple[int, ...], ...]
+    reason: str
+
+
+def make_candidate(experiment: Experiment) -> Candidate:
+    """The candidate behind the protocol, checked against the hyperparameters, and picklable.
+
+    Raises:
+        BadInput: it cannot work with these hyperparameters, or cannot be sent to the trials.
+    """
+    candidate: Any = experiment.candidate
+    try:
+        if experiment.kind == "trainable":
+            from raytune_rl.tune.trainable import TrainableTask
+
+            candidate = TrainableTask(trainable=candidate, config=dict(experiment.constants))
+        space = experiment.space()
+        candidate.check(space.decode([0.5] * len(space)))
+    except BadInput:
+        raise
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    check_picklable(candidate, experiment.candidate)
+    return candidate  # type: ignore[no-any-return]
+
+
+def check_picklable(candidate: object, written: object) -> None:
+    """Raise ``BadInput`` when Ray could not send the candidate to a trial."""
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.dumps(candidate)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        name = getattr(written, "__name__", type(written).__name__)
+        raise BadInput(
+            f"candidate {name} cannot be pickled, which Ray needs to send it to the trials ({reason}); "
+            "open files, locks and connections inside it, not outside."
+        ) from None
+
+
+def make_policy(agent: Agent | Policy) -> Policy:
+    """The policy of an experiment's ``agent``."""
+    return agent.build() if isinstance(agent, Agent) else agent
+
+
+def make_controller(experiment: Experiment, policy: Policy) -> Controller:
+    """The controller of an experiment. The agent begins to start in the background.
+
+    Raises:
+        BadInput: the agent's checkpoint does not fit the experiment.
+    """
+    space = experiment.space()
+    try:
+        return Controller(
+            space=space,
+            observation=ObservationSpec(space),
+            actions=ActionSpec(space, stopping=experiment.stopping, copy_every=experiment.copy_every),
+            reward=experiment.reward,
+            policy=policy,
+            metric=experiment.metric,
+            mode=experiment.mode,
+            population=experiment.population,
+            segments=experiment.segments,
+            seed=experiment.seed,
+            schedule=experiment.schedule,
+            target=experiment.stop.target,
+            agent_starts=experiment.start == "agent",
+            failures=experiment.failures,
+        )
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
+def starting_points(experiment: Experiment) -> list[Mapping[str, Value] | None]:
+    """What each member starts with: the searcher's proposals, or ``None`` for the controller's own choice.
+
+    Raises:
+        BadInput: the searcher gives none.
+    """
+    if experiment.searcher is None:
+        return [None] * experiment.population
+    domains = {n: s.domain if isinstance(s, Spec) else s for n, s in experiment.hyperparameters.items()}
+    searcher = experiment.searcher
+    searcher.set_search_properties(experiment.metric, experiment.mode, domains)
+    names = experiment.space().names
+    points: list[Mapping[str, Value] | None] = []
+    for member in range(experiment.population):
+        proposal = searcher.suggest(f"member-{member}")
+        if not isinstance(proposal, Mapping) or any(name not in proposal for name in names):
+            raise BadInput(
+                f"searcher {type(searcher).__name__} proposed {proposal!r} for member {member}; it must propose a value "
+                f"for each of {', '.join(names)}."
+            )
+        points.append({name: proposal[name] for name in names})
+    return points
+
+
+def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
+    """Starting points of plain random search over the same space, one per member."""
+    space = experiment.space()
+    rng = np.random.default_rng([experiment.seed, 0xBA5E])
+    return [space.decode(space.sample(rng)) for _ in range(experiment.population)]
+
+
+def check_machine(experiment: Experiment) -> None:
+    """Raise ``BadInput`` when a trial asks for more than this machine has."""
+    hardware = describe_environment()["hardware"]
+    have = {"CPU": hardware["cores"], "GPU": len(hardware["gpus"])}
+    for name, amount in experiment.resources.items():
+        if name in have and amount > have[name]:
+            raise BadInput(f"resources asks for {amount:g} {name} per trial, and this machine has {have[name]}.")
+
+
+def place(experiment: Experiment, available: Mapping[str, float]) -> Placement:
+    """Spread the members over as many trials as can run at once.
+
+    Raises:
+        BadInput: not even one trial fits, or more trials are asked for than fit.
+    """
+    needs = {name: amount for name, amount in experiment.resources.items() if amount > 0}
+    missing = [name for name, amount in needs.items() if available.get(name, 0.0) < amount]
+    if missing:
+        name = missing[0]
+        raise BadInput(
+            f"resources asks for {needs[name]:g} {name} per trial, and the cluster has {available.get(name, 0.0):g}."
+        )
+    slots = min(math.floor(available[name] / amount + 1e-9) for name, amount in needs.items())
+    population = experiment.population
+    if experiment.members_per_trial == "auto":
+        trials = min(population, slots)
+        reason = f"{slots} trials of {_words(needs)} fit at once"
+    else:
+        trials = math.ceil(population / experiment.members_per_trial)
+        reason = f"members_per_trial is {experiment.members_per_trial}"
+        if trials > slots:
+            raise BadInput(
+                f"members_per_trial is {experiment.members_per_trial}, which makes {trials} trials of {_words(needs)}, and "
+                f'{slots} fit at once; use "auto" or smaller resources.'
+            )
+    groups = tuple(tuple(int(m) for m in part) for part in np.array_split(np.arange(population), trials))
+    return Placement(groups=groups, reason=f"{population} members in {trials} trials: {reason}")
+
+
+def resolved_fields(experiment: Experiment) -> dict[str, Any]:
+    """All fields of an experiment by name, for ``experiment.json``."""
+    return {f.name: getattr(experiment, f.name) for f in fields(experiment)}
+
+
+def _words(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+PointSource = Callable[[Experiment], Sequence[Mapping[str, Value] | None]]
+"""Who says where members start."""

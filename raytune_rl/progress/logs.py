@@ -1,0 +1,56 @@
+"""Where the messages under the logger ``raytune_rl`` go: above the display, and into the run directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+LOGGER = "raytune_rl"
+_STYLE = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "bold red"}
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints through rich's console, so that a message appears above the live screen and does not tear it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            prefix = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+            text = Text(prefix + self.format(record), style=_STYLE.get(record.levelno, ""))
+            self._console.print(text, soft_wrap=not self._console.is_terminal, highlight=False)
+        except Exception:
+            self.handleError(record)
+
+
+@contextmanager
+def logging_to(
+    console: Console, *, quiet: bool = False, verbose: bool = False, log: logging.Handler | None = None
+) -> Iterator[None]:
+    """Send messages to the console (warnings; everything if ``verbose``, errors only if ``quiet``) and to ``log``, the
+    run directory's ``RunLog`` (information; everything if ``verbose``), while the context is open. ``log`` is closed
+    at its end."""
+    logger = logging.getLogger(LOGGER)
+    screen = ConsoleHandler(console)
+    screen.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    # Ray puts a handler on the root logger; each message would appear twice.
+    logger.propagate = False
+    handlers = [screen, *([log] if log is not None else [])]
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

@@ -1,0 +1,246 @@
+"""How a run is shown: the live screen and the summary at its end, as rich renderables. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+from raytune_rl.progress.board import Plan, Row, View, action_text, clock_text, short, values_text
+from raytune_rl.records import Status
+
+MEMBER_ROWS = 20
+BEST_ROWS = 10
+"""A population of more than ``MEMBER_ROWS`` shows its best ``BEST_ROWS`` and a line about the others."""
+_OTHER_LINES = 8
+"""Lines of the live screen that are not members."""
+
+_STYLE: Mapping[Status, str] = {"ok": "", "diverged": "yellow", "failed": "red", "hung": "red"}
+
+
+def live_screen(view: View, width: int, height: int = 60) -> RenderableType:
+    """The whole live display, for a terminal of ``width`` columns and ``height`` lines."""
+    if not view.rows:
+        return Group(_header(view, width), Text("waiting for the first reports", style="dim"))
+    return Group(_header(view, width), _best_line(view), _members(view, width, height), _agent_line(view))
+
+
+def _header(view: View, width: int) -> RenderableType:
+    plan = view.plan
+    segment = f"segment {view.segment}/{plan.segments}" if plan.segments else f"segment {view.segment}"
+    times = f"{clock_text(view.elapsed)} elapsed, {clock_text(view.eta)} left"
+    line = Table.grid(Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True), padding=(0, 1), expand=True)
+    bar = ProgressBar(total=1.0, completed=view.share or 0.0, pulse=view.share is None)
+    wide = f"{segment}  {times}  {view.rate:.1f} reports/s"
+    # The name gives way first, then the rate: the bar and the time left are what one looks for.
+    text = wide if width >= 90 else f"{segment}  {times}"
+    line.add_row(Text(plan.name[: max(8, width // 5)], style="bold"), bar, Text(text))
+    return line
+
+
+def _best_line(view: View) -> RenderableType:
+    if view.incumbent is None:
+        return Text(f"no {view.plan.metric} yet", style="dim")
+    best = view.incumbent
+    line = Text.assemble("best ", view.plan.metric, " ", (short(best.value), "bold green"))
+    line.append(f"  member {best.member}, segment {best.segment}  ", style="dim")
+    line.append(values_text(best.hyperparameters), style="dim")
+    line.truncate(10_000)
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
+
+
+def _agent_line(view: View) -> RenderableType:
+    parts = [
+        f"{view.plan.algorithm or 'agent'} version {view.version}",
+        f"{view.transitions} decisions rewarded",
+        _count(view.copies, "copies"),
+        _count(view.failures, "failures"),
+    ]
+    return Text(" | ".join(parts), style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _members(view: View, width: int, height: int) -> RenderableType:
+    plan = view.plan
+    room = max(1, height - _OTHER_LINES)
+    crowded = len(view.rows) > min(MEMBER_ROWS, room)
+    shown = view.ranked()[: min(BEST_ROWS, room)] if crowded else list(view.rows)
+    names = plan.hyperparameters[: max(0, (width - 50) // 10)]
+    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("member", justify="right", no_wrap=True)
+    table.add_column("seg", justify="right", no_wrap=True)
+    table.add_column("now", justify="right", no_wrap=True, min_width=7)
+    table.add_column("own best", justify="right", no_wrap=True, min_width=8)
+    for name in names:
+        table.add_column(_heading(name), justify="right", no_wrap=True, overflow="ellipsis", max_width=10)
+    table.add_column("last change", no_wrap=True, overflow="ellipsis", ratio=1, min_width=18)
+    for row in shown:
+        values = [short(row.report.hyperparameters.get(name)) for name in names]
+        table.add_row(str(row.report.member), str(row.report.segment), *_scores(view, row), *values, _action(row, plan))
+    if crowded:
+        shown_members = {row.report.member for row in shown}
+        rest = [row for row in view.rows if row.report.member not in shown_members]
+        text = f"median of {len(rest)} more; {sum(row.over for row in rest)} ended"
+        table.add_row("...", "", short(view.median(rest)), "", *[""] * len(names), text, style="dim")
+    return table
+
+
+def _heading(name: str) -> str:
+    """``weight_decay`` over two lines, so that it does not make its column wide."""
+    first, mark, rest = name.partition("_")
+    return f"{first}\n{rest}" if mark and first else name
+
+
+def _scores(view: View, row: Row) -> tuple[Text, str]:
+    status = row.report.status
+    now = Text(short(view.value(row)) if status == "ok" else status, style=_STYLE[status])
+    if view.incumbent is not None and row.best == view.incumbent.value:
+        now.stylize("bold green")
+    return now, short(row.best)
+
+
+def _action(row: Row, plan: Plan) -> Text:
+    return Text(action_text(row, plan), style="dim" if row.over else "")
+
+
+def progress_line(view: View) -> str:
+    """The same in one line for a log, as ``key=value`` after the word ``progress``."""
+    plan = view.plan
+    total = plan.members * plan.segments if plan.segments else None
+    fields: dict[str, Any] = {
+        "segment": f"{view.segment}/{plan.segments}" if plan.segments else view.segment,
+        "reports": f"{view.reports}/{total}" if total else view.reports,
+        f"best_{plan.metric}": short(view.incumbent.value) if view.incumbent else "-",
+        "best_member": view.incumbent.member if view.incumbent else "-",
+        "elapsed": clock_text(view.elapsed),
+        "eta": clock_text(view.eta),
+        "rate": f"{view.rate:.1f}/s",
+        "copies": view.copies,
+        "failures": view.failures,
+        "agent_version": view.version,
+    }
+    return "progress " + " ".join(f"{key}={value}" for key, value in fields.items())
+
+
+def final_screen(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
+    """The end of a run. ``summary`` is the content of ``summary.json``."""
+    parts: list[RenderableType] = [Text(), verdict(plan, summary), Text()]
+    if summary.get("best"):
+        parts += [_best_block(summary["best"]), Text()]
+    if summary.get("best") and summary.get("comparison"):
+        parts += [_comparison(plan, summary), Text()]
+    return Group(*parts, _facts(plan, summary))
+
+
+def verdict(plan: Plan, summary: Mapping[str, Any]) -> Text:
+    """What came out, in one sentence."""
+    best, other = summary.get("best"), summary.get("comparison")
+    text = Text(plan.name, style="bold")
+    if not best:
+        return text.append(f": no member reached a valid {plan.metric}; run.log says why.", style="red")
+    text.append(f": {plan.metric} {short(best['value'])}")
+    if not other:
+        return text.append(f", reached by member {best['member']} in segment {best['segment']}.")
+    against = f"{other['name']} with the same budget ({short(other['value'])})"
+    if other["better"] is None:
+        return text.append(f", the same as {against}.")
+    gap = _gap(best["value"], other["value"], better=other["better"])
+    style = "green" if other["better"] else "yellow"
+    return text.append(f", {gap} than {against}.", style=style)
+
+
+def _gap(ours: float, theirs: float, *, better: bool) -> str:
+    """How far apart two values are: in percent where that makes sense."""
+    words = f"{'better' if better else 'worse'} ({'lower' if ours < theirs else 'higher'})"
+    if ours <= 0 or theirs <= 0:
+        return f"{short(abs(ours - theirs))} {words}"
+    share = abs(ours - theirs) / theirs
+    return f"{share:.0%} {words}" if share >= 0.1 else f"{100 * share:.2g}% {words}"
+
+
+def _best_block(best: Mapping[str, Any]) -> RenderableType:
+    """Hyperparameters and metrics of the best, side by side."""
+    metrics = dict(best["metrics"])
+    tests = {name: value for name, value in metrics.items() if name.startswith("test")}
+    others = {name: value for name, value in metrics.items() if name not in tests}
+    grid = Table.grid(padding=(0, 6, 0, 0))
+    title = f"Best: member {best['member']} after segment {best['segment']}"
+    grid.add_row(_pairs("Hyperparameters", best["hyperparameters"]), _pairs("Metrics", {**others, **tests}))
+    return Group(Text(title, style="bold"), grid)
+
+
+def _pairs(title: str, values: Mapping[str, Any]) -> RenderableType:
+    table = Table(title=None, box=None, show_header=True, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(f"  {title}")
+    table.add_column("", justify="right")
+    for name, value in values.items():
+        table.add_row(f"  {name}", short(value))
+    return table
+
+
+def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
+    best, other = summary["best"], summary["comparison"]
+    tests = [n for n in best["metrics"] if n.startswith("test") and n in other["metrics"]]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("Same budget", no_wrap=True)
+    for name in (plan.metric, *tests[:2]):
+        table.add_column(_heading(name), justify="right")
+    table.add_column("segments", justify="right")
+    table.add_column("training", justify="right")
+    ours = summary["timing"]["train_s"]
+    table.add_row(
+        f"raytune_rl ({plan.algorithm})" if plan.algorithm else "raytune_rl",
+        *_cells([best["value"], *(best["metrics"][name] for name in tests[:2])]),
+        str(summary["counts"]["segments"]),
+        _seconds(ours),
+        style="bold",
+    )
+    theirs = [other["value"], *(other["metrics"][name] for name in tests[:2])]
+    table.add_row(other["name"], *_cells(theirs), str(other["segments"]), _seconds(other["train_s"]))
+    if other["ratio"] is not None:
+        table.add_row("ratio", f"{other['ratio']:.3g}", style="dim")
+    return table
+
+
+def _cells(values: Sequence[float]) -> list[str]:
+    return [short(value) for value in values]
+
+
+def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
+    timing, counts, agent = summary["timing"], summary["counts"], summary["agent"]
+    time = f"{_seconds(timing['wall_s'])} for {_seconds(timing['train_s'])} of training"
+    if timing["overhead_ratio"] is not None:
+        time += f", {timing['overhead_ratio']:.2f} times the ideal {_seconds(timing['ideal_s'])}"
+    if timing["decision_ms_p50"] is not None:
+        time += f"; decisions {timing['decision_ms_p50']:.1f} ms (p99 {timing['decision_ms_p99']:.1f})"
+    counted = ", ".join(_count(counts[key], key) for key in ("members", "segments", "copies", "failures", "restarts"))
+    grid = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))
+    grid.add_row("Time", time)
+    grid.add_row("Counts", counted)
+    grid.add_row("Agent", f"{agent['algorithm']}, {_count(agent['transitions'], 'transitions')}")
+    grid.add_row("Run", plan.directory)
+    if summary.get("best") and plan.loadable:
+        grid.add_row("Load", f'model = raytune_rl.load("{plan.directory}")')
+    elif summary.get("best") and summary["best"].get("path"):
+        grid.add_row("Best", f"{plan.directory.rstrip('/')}/{summary['best']['path']}")
+    return grid
+
+
+def _count(number: int, plural: str) -> str:
+    singular = {"copies": "copy"}.get(plural, plural.removesuffix("s"))
+    return f"{number} {singular if number == 1 else plural}"
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

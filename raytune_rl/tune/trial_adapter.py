@@ -1,0 +1,269 @@
+"""The private side of Ray that a scheduler of one-member trials needs: which checkpoint a trial goes on from.
+
+Tune has no public way to say "go on from that trial's checkpoint". Ray's own PBT writes into the trial's checkpoint
+manager, and so does this file, which holds all such places; ``adapter.CHECKED`` names the Ray versions they hold for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+import shutil
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from pyarrow import fs as pafs
+from ray import tune
+from ray.air.constants import TRAINING_ITERATION
+from ray.train._internal.session import _TrainingResult
+from ray.tune.experiment import Trial
+from ray.tune.result import EPISODES_TOTAL, TIME_TOTAL_S, TIMESTEPS_TOTAL
+from ray.tune.trainable.function_trainable import FunctionTrainable
+from ray.tune.utils import flatten_dict
+
+from raytune_rl.records import Mode
+from raytune_rl.tune.adapter import _core, supports_in_place
+
+logger = logging.getLogger(__name__)
+
+COPY_PREFIX = "copied_"
+"""Directories in a trial's folder that hold weights of another trial; Tune's own are named ``checkpoint_...``."""
+
+_OWN = re.compile(r"checkpoint_(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What can be done with trials of one Trainable.
+
+    Attributes:
+        function: it is a function that reports; it can be interrupted only where it reports a checkpoint.
+        saves: it is a class that can be saved and restored.
+        in_place: it is a class with ``reset_config``, and this version of Ray lets its running actor be called.
+    """
+
+    function: bool
+    saves: bool
+    in_place: bool
+
+    @classmethod
+    def of(cls, trial: Trial) -> Abilities:
+        trainable = trial.get_trainable_cls() or tune.Trainable
+        if issubclass(trainable, FunctionTrainable):
+            return cls(function=True, saves=True, in_place=False)
+        saves = all(
+            getattr(trainable, name) is not getattr(tune.Trainable, name)
+            for name in ("save_checkpoint", "load_checkpoint")
+        )
+        resets = trainable.reset_config is not tune.Trainable.reset_config
+        return cls(function=False, saves=saves, in_place=saves and resets and supports_in_place())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A checkpoint in storage and the result that it was taken at."""
+
+    checkpoint: tune.Checkpoint
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def iteration(self) -> int:
+        """Tune's count of reports."""
+        return int(self.metrics.get(TRAINING_ITERATION) or 0)
+
+    def exists(self) -> bool:
+        """Whether it has not been deleted meanwhile (``num_to_keep``; ray issues 9036, 8441)."""
+        with contextlib.suppress(OSError):
+            info = self.checkpoint.filesystem.get_file_info(self.checkpoint.path)
+            return bool(info.type != pafs.FileType.NotFound)
+        return False
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def latest(trial: Trial) -> Saved | None:
+    """What the trial would go on from."""
+    return _saved(trial.latest_checkpoint_result)
+
+
+def best(trial: Trial, metric: str, mode: Mode) -> Saved | None:
+    """The trial's own checkpoint with the best metric, of those that still exist."""
+
+    def score(saved: Saved) -> float:
+        value = flatten_dict(dict(saved.metrics)).get(metric)
+        if not isinstance(value, int | float) or math.isnan(value):
+            return -math.inf
+        return -value if mode == "min" else value
+
+    found = [saved for saved in _kept(trial) if score(saved) > -math.inf]
+    return next((saved for saved in sorted(found, key=score, reverse=True) if saved.exists()), None)
+
+
+def goes_on_from(trial: Trial, checkpoint: tune.Checkpoint, metrics: Mapping[str, Any]) -> None:
+    """Let the paused trial go on from ``checkpoint``, with the counters in ``metrics``."""
+    result = _TrainingResult(checkpoint=checkpoint, metrics=dict(metrics))
+    trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
+    trial.run_metadata.invalidate_cache()
+
+
+def goes_on_from_nothing(trial: Trial) -> None:
+    """Let the paused trial begin anew."""
+    trial.run_metadata.checkpoint_manager._latest_checkpoint_result = None
+    trial.run_metadata.last_result = {}
+    trial.run_metadata.invalidate_cache()
+
+
+def find_checkpoint(trial: Trial) -> Saved | None:
+    """What a trial that comes back can go on from: its latest checkpoint, or the newest one that still exists.
+
+    Tune's snapshot of the experiment may be older than the checkpoints: what it calls the latest can have been deleted
+    since. A trial that is sent to a missing checkpoint fails, so another is put in its place.
+    """
+    newest = latest(trial)
+    if newest is None or newest.exists():
+        return newest
+    kept = sorted((saved for saved in _kept(trial) if saved.exists()), key=lambda saved: saved.iteration)
+    if kept:
+        goes_on_from(trial, kept[-1].checkpoint, kept[-1].metrics)
+    else:
+        goes_on_from_nothing(trial)
+    logger.warning(
+        "the checkpoint %s of trial %s is gone; it goes on from %s",
+        newest.checkpoint.path,
+        trial.trial_id,
+        f"iteration {kept[-1].iteration}" if kept else "its start",
+    )
+    return kept[-1] if kept else None
+
+
+def skip_used_names(trial: Trial) -> None:
+    """Have the trial's next checkpoint take a name that is free.
+
+    After a crash Tune counts on from its snapshot, and would write new checkpoints into the folders of newer ones.
+    """
+    numbers = [int(m[1]) for name in _folders(trial) if (m := _OWN.fullmatch(name))]
+    storage = trial.storage
+    storage.current_checkpoint_index = max([storage.current_checkpoint_index, *numbers])
+
+
+def copy_into(trial: Trial, checkpoint: tune.Checkpoint, at: int) -> tune.Checkpoint:
+    """A copy of ``checkpoint`` in the trial's own folder, so that its owner may delete the original; older copies go.
+
+    On a local disk the files are linked, not copied: checkpoints are written once.
+
+    Raises:
+        OSError: it is gone, or there is no room.
+    """
+    storage = trial.storage
+    target = f"{storage.trial_fs_path}/{COPY_PREFIX}{at:06d}"
+    filesystem = storage.storage_filesystem
+    if isinstance(filesystem, pafs.LocalFileSystem) and isinstance(checkpoint.filesystem, pafs.LocalFileSystem):
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(checkpoint.path, target, copy_function=_link)
+    else:
+        filesystem.create_dir(target)
+        pafs.copy_files(
+            checkpoint.path, target, source_filesystem=checkpoint.filesystem, destination_filesystem=filesystem
+        )
+    for name in _folders(trial):
+        if name.startswith(COPY_PREFIX) and name != PurePosixPath(target).name:
+            with contextlib.suppress(OSError):
+                filesystem.delete_dir(f"{storage.trial_fs_path}/{name}")
+    return tune.Checkpoint(path=target, filesystem=filesystem)
+
+
+def reports_checkpoint(result: Mapping[str, Any]) -> bool:
+    """Whether a function's report came with a checkpoint."""
+    return bool(result.get("should_checkpoint"))
+
+
+def save(controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
+    """Have a running trial write a checkpoint after what it is doing now."""
+    core = _core(controller)
+    if not trial.is_saving and trial in core._trial_to_actor:
+        core._schedule_trial_save(trial, result=dict(result))
+
+
+# -- the experiment ---------------------------------------------------------------------------------------------------
+
+
+def will_recover(trial: Trial) -> bool:
+    """In ``on_trial_error``: whether Tune starts the trial again (it has been marked as failed already, then)."""
+    return bool(trial.status == Trial.ERROR)
+
+
+def fail(controller: Any, trial: Trial, error: str) -> None:
+    """Treat the trial as failed, by the user's ``FailureConfig``."""
+    _core(controller)._trial_task_failure(trial, exception=tune.TuneError(error))
+
+
+def reuses_actors(controller: Any) -> bool:
+    return bool(_core(controller)._reuse_actors)
+
+
+def search_is_over(controller: Any) -> bool:
+    """Whether no more trials will be added."""
+    return bool(_core(controller).search_alg.is_finished())
+
+
+def at_end(controller: Any, action: Callable[[], None]) -> weakref.finalize:
+    """Call ``action`` when the experiment's controller is gone, whichever way the experiment ended, or at exit."""
+    return weakref.finalize(_core(controller), action)
+
+
+# -- inside the trial's actor -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def detached(instance: tune.Trainable) -> Iterator[None]:
+    """Saves and restores inside do not touch the trial's storage or counters: Tune does not know about them."""
+    names = ("_storage", "_timesteps_total", "_episodes_total", "_time_since_restore", "_iterations_since_restore")
+    before = {name: getattr(instance, name) for name in names}
+    instance._storage = None
+    try:
+        yield
+    finally:
+        vars(instance).update(before)
+
+
+def counters(instance: tune.Trainable) -> dict[str, Any]:
+    """What ``Trainable.restore`` takes from a checkpoint's result, as it is now."""
+    state = instance.get_state()
+    return {
+        TRAINING_ITERATION: state["iteration"],
+        TIME_TOTAL_S: state["time_total"],
+        TIMESTEPS_TOTAL: state["timesteps_total"],
+        EPISODES_TOTAL: state["episodes_total"],
+    }
+
+
+def _kept(trial: Trial) -> list[Saved]:
+    """The trial's own checkpoints that Tune holds."""
+    results = trial.run_metadata.checkpoint_manager.best_checkpoint_results
+    return [saved for saved in map(_saved, results) if saved is not None]
+
+
+def _saved(result: Any) -> Saved | None:
+    if result is None or result.checkpoint is None:
+        return None
+    return Saved(checkpoint=result.checkpoint, metrics=result.metrics or {})
+
+
+def _folders(trial: Trial) -> list[str]:
+    selector = pafs.FileSelector(trial.storage.trial_fs_path, allow_not_found=True)
+    infos = trial.storage.storage_filesystem.get_file_info(selector)
+    return [info.base_name for info in infos if info.type == pafs.FileType.Directory]
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

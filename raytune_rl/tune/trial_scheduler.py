@@ -1,0 +1,417 @@
+"""Carries reports and decisions between Tune's trials and the controller where every trial is one member.
+
+It translates and nothing else: a result becomes a ``Report``, a ``Decision`` becomes what Tune can do. There are two
+ways to carry one out. *In place*: a running class Trainable is changed inside its actor and goes on. *By pause*: the
+trial saves, gives its slot up and comes back with another configuration, perhaps from another trial's checkpoint. That
+is the way of Ray's PBT, and the only one for functions and where the population takes turns on fewer slots.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+
+from raytune_rl.controller.controller import Controller
+from raytune_rl.records import Decision, Report, Step, Value
+from raytune_rl.tune import trial_adapter
+from raytune_rl.tune.adapter import call_in_place, resume_training
+from raytune_rl.tune.trial_actor import Outcome, reconfigure
+from raytune_rl.tune.trial_adapter import Abilities
+from raytune_rl.tune.trial_copies import Copies
+from raytune_rl.tune.trial_members import Members
+from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report, seconds_of, set_values
+from raytune_rl.tune.trial_state import TrialState
+from raytune_rl.tune.trial_track import Track
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 10
+"""Segments without a checkpoint after which a function is told that it gets no decisions."""
+SNAPSHOT_LAG = 120.0
+"""Seconds after which a checkpoint is taken to be in Tune's snapshot of the experiment."""
+
+
+class TrialScheduler(FIFOScheduler):
+    """One trial = one member.
+
+    Args:
+        controller: decides.
+        segment_length: reports between two decisions, at least (a function is interrupted at checkpoints only).
+        synchronous: let all members wait until each has finished its segment, and decide for them at once.
+        horizon: reports after which Tune stops a trial, if known; corrects ``controller.segments`` where a function's
+            checkpoints turn out to be further apart than ``segment_length``.
+        state: where to keep what a restored run needs; ``None`` keeps nothing.
+        record: called with each step of the controller.
+        starts: starting values of member ``n``, for the hyperparameters that its trial's config lacks.
+
+    Attributes:
+        latencies: seconds that decisions took, the newest ones.
+    """
+
+    _supports_buffered_results = False
+
+    def __init__(
+        self,
+        controller: Controller,
+        *,
+        segment_length: int = 1,
+        synchronous: bool = False,
+        horizon: int | None = None,
+        state: TrialState | None = None,
+        record: Callable[[Step], None] | None = None,
+        starts: Callable[[int], Mapping[str, Value]] | None = None,
+    ) -> None:
+        super().__init__()
+        self._metric = controller.metric
+        self.controller = controller
+        self.segment_length = segment_length
+        self.synchronous = synchronous
+        self.latencies: deque[float] = deque(maxlen=10_000)
+        self._horizon = horizon
+        self._state = state
+        self._record = record
+        self._members = Members(controller, segment_length=segment_length, starts=starts)
+        self._copies = Copies(controller, self._members)
+        self._arrived: dict[int, Report] = {}
+        self._abilities = Abilities(function=False, saves=False, in_place=False)
+        self._added = False
+        self._closed = False
+        self._durable: deque[tuple[float, int, int]] = deque()
+        self._warned: set[str] = set()
+
+    # -- trials come and go --------------------------------------------------------------------------------------------
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        if not self._added:
+            self._added = True
+            self._abilities = Abilities.of(trial)
+            self._check_abilities(tune_controller)
+        if trial in self._members:
+            member = self._members.member(trial)
+            self._arrived.pop(member, None)
+            self._copies.forget(member, unless_at=self._members.rejoin(trial))
+        elif not trial.is_finished():
+            self._members.join(trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        if not trial_adapter.will_recover(trial):
+            self._leave(tune_controller, trial)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
+        """The end of a trial. Tune skips ``on_trial_result`` for the result that stops it, so it is reported here."""
+        track = self._members.track(trial)
+        at = self._members.at(trial, result)
+        if at > max(track.newest.at, track.reported) and self._metric in result:
+            self._step([self._report(trial, result, done=not is_out_of_budget(trial, result))])
+        if self._abilities.function and trial_adapter.latest(trial) is None:
+            self._warn_no_checkpoints()
+        self._leave(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        self._leave(tune_controller, trial)
+
+    def _leave(self, tune_controller: Any, trial: Trial) -> None:
+        member = self._members.member(trial)
+        self._arrived.pop(member, None)
+        self._copies.forget(member)
+        self.controller.drop([member])
+        others = (other for other in tune_controller.get_trials() if other is not trial)
+        if all(other.is_finished() for other in others) and trial_adapter.search_is_over(tune_controller):
+            self.close()
+        else:
+            self.controller.learn(wait=False)
+            self._save(changed=False)
+
+    def close(self) -> None:
+        """The experiment is over: save everything and let the agent go. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self.controller.learn(wait=self.synchronous)
+        if self._state is not None:
+            self._state.save_agent(self.controller.policy, force=True)
+            self._state.save(self.get_state, changed=True, force=True)
+        self.controller.policy.close()
+
+    # -- results -------------------------------------------------------------------------------------------------------
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        started = time.perf_counter()
+        if not self._is_decision_point(trial, result):
+            return str(self.CONTINUE)
+        report = self._report(trial, result)
+        if self.synchronous:
+            self._arrived[report.member] = report
+            return str(self.PAUSE)
+        (decision,) = self._step([report]).decisions
+        answer = self._carry_out(tune_controller, trial, decision, result)
+        self.latencies.append(time.perf_counter() - started)
+        return answer
+
+    def _is_decision_point(self, trial: Trial, result: Mapping[str, Any]) -> bool:
+        since = self._members.at(trial, result) - self._members.track(trial).newest.at
+        if since < self.segment_length or self._metric not in result:
+            return False
+        if not self._abilities.function or trial_adapter.reports_checkpoint(result):
+            if self._horizon is not None and since > self.segment_length:
+                self.controller.segments = math.ceil(self._horizon / since)
+            self._horizon = None  # the first segment has shown how long segments really are
+            return True
+        if since >= PATIENCE * self.segment_length:
+            self._warn_no_checkpoints()
+        return False
+
+    def _report(self, trial: Trial, result: Mapping[str, Any], *, done: bool = False) -> Report:
+        track = self._members.track(trial)
+        report = make_report(
+            trial,
+            result,
+            member=self._members.member(trial),
+            track=track,
+            at=self._members.at(trial, result),
+            names=self.controller.space.names,
+            metric=self.controller.metric,
+            done=done,
+        )
+        track.reported = report.steps
+        self._compare(report, track.newest.values)
+        return report
+
+    def _compare(self, report: Report, asked: Mapping[str, Value]) -> None:
+        """Say when a trial does not train with what was decided (ray issue 62173)."""
+        for name, value in report.hyperparameters.items():
+            if name not in self._warned and name in asked and not _same(value, asked[name]):
+                self._warned.add(name)
+                logger.warning(
+                    "trial %s trains with %s=%r where %r was decided: its reset_config or its restore overwrites it",
+                    *(report.trial_id, name, value, asked[name]),
+                )
+
+    def _step(self, reports: Sequence[Report]) -> Step:
+        step = self.controller.step(reports)
+        if self._record is not None:
+            self._record(step)
+        self.controller.learn(wait=self.synchronous)
+        return step
+
+    # -- decisions -----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, tune_controller: Any, trial: Trial, decision: Decision, result: Mapping[str, Any]) -> str:
+        """Do what was decided for a running trial, and give Tune its answer."""
+        if decision.stop:
+            return str(self.STOP)
+        self._note_durable(trial)
+        copies = decision.source.kind != "keep"
+        config = set_values(trial.config, decision.hyperparameters)
+        gives_way = self._abilities.saves and self._is_ahead(tune_controller, trial)
+        if not gives_way:
+            self._save_record(tune_controller, trial, result)
+        if config == trial.config and not copies:
+            self._open(trial, result, decision)
+            return str(self.PAUSE if gives_way else self.CONTINUE)
+        if self._abilities.in_place and not gives_way:
+            weights = self._copies.weights(decision.source) if copies else None
+            if weights is not None or not copies:
+                self._change_in_place(tune_controller, trial, decision, config, weights, result)
+                return str(self.NOOP)
+        if not self._abilities.saves:
+            self._open(trial, result, None)
+            return str(self.CONTINUE)
+        self._open(trial, result, decision)
+        trial.set_config(config)
+        if copies:
+            at = self._members.at(trial, result)
+            self._copies.note(tune_controller, decision, at, by_class=not self._abilities.function)
+        self._save(changed=True)
+        return str(self.PAUSE)
+
+    def _open(self, trial: Trial, result: Mapping[str, Any], decision: Decision | None) -> Track:
+        """Open the trial's next segment, with the decision or, without one, as the last."""
+        track = self._members.track(trial)
+        values = decision.hyperparameters if decision else None
+        track.open(at=self._members.at(trial, result), seconds=seconds_of(result), values=values)
+        self._save(changed=False)
+        return track
+
+    def _is_ahead(self, tune_controller: Any, trial: Trial) -> bool:
+        """Whether another trial waits for a slot and has trained less."""
+        own, _ = self._members.turn(trial)
+        return any(
+            other is not trial
+            and other.status in (Trial.PENDING, Trial.PAUSED)
+            and self._members.turn(other)[0] <= own  # the own segment has just been finished
+            for other in tune_controller.get_trials()
+        )
+
+    def _save_record(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Have a trial that is not paused save its best weights, where they may be asked for next."""
+        state = self.controller.members[self._members.member(trial)]
+        is_best = state.status == "ok" and state.best_segment == state.segment - 1
+        due = self.controller.actions.copy_allowed(state.segment) or trial_adapter.latest(trial) is None
+        by_tune = trial.checkpoint_freq and result.get(ITERATION, 0) % trial.checkpoint_freq == 0
+        if self._abilities.in_place and is_best and due and not by_tune:
+            trial_adapter.save(tune_controller, trial, result)
+
+    def _change_in_place(
+        self,
+        tune_controller: Any,
+        trial: Trial,
+        decision: Decision,
+        config: dict[str, Any],
+        weights: Any,
+        result: Mapping[str, Any],
+    ) -> None:
+        """Change the running trial, which is parked until that has been done."""
+
+        def finished(trial: Trial, outcome: Outcome) -> None:
+            if outcome.broken:
+                trial_adapter.fail(tune_controller, trial, outcome.error)
+                return
+            track = self._open(trial, result, decision if outcome.done else None)
+            if outcome.done:
+                trial.set_config(config)
+                track.amend(**self._copies.origin(decision.source))
+                self._save(changed=True)
+            else:
+                self._not_done(trial, outcome)
+            resume_training(tune_controller, trial)
+
+        def failed(trial: Trial, error: Exception) -> None:
+            if not isinstance(error, RayActorError):  # a dead actor is Tune's to deal with
+                finished(trial, Outcome(unsupported=True, error=str(error)))
+
+        call_in_place(
+            tune_controller,
+            trial,
+            "__ray_call__",
+            *(reconfigure, config, weights),
+            on_result=finished,
+            on_error=failed,
+        )
+
+    def _not_done(self, trial: Trial, outcome: Outcome) -> None:
+        if outcome.unsupported:
+            self._abilities = Abilities(function=False, saves=self._abilities.saves, in_place=False)
+            why = outcome.error or "reset_config returned False"
+            logger.warning("%s cannot be changed in place (%s): trials are paused instead", trial.trainable_name, why)
+        else:
+            logger.warning("trial %s keeps its weights: %s", trial.trial_id, outcome.error)
+
+    # -- trials that wait ----------------------------------------------------------------------------------------------
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The waiting trial that has trained least, of those that nothing holds back."""
+        if self._arrived:
+            self._settle_barrier(tune_controller)
+        if self._copies.settle():
+            self._save(changed=True)
+        waiting = [
+            trial
+            for trial in tune_controller.get_trials()
+            if trial.status in (Trial.PENDING, Trial.PAUSED) and not self._is_held(trial)
+        ]
+        return min(waiting, key=self._members.turn) if waiting else None
+
+    def _is_held(self, trial: Trial) -> bool:
+        if trial not in self._members:
+            return False
+        member = self._members.member(trial)
+        return member in self._arrived or self._copies.awaited_by(member)
+
+    def _settle_barrier(self, tune_controller: Any) -> None:
+        """Decide for all, once every member that is alive has arrived and been saved.
+
+        This is asked in every turn of Tune's loop, so a member that dies or finishes holds nobody.
+        """
+        live = [(member, trial) for member, trial in self._members if not trial.is_finished()]
+        if any(member not in self._arrived or trial.status != Trial.PAUSED for member, trial in live):
+            return
+        started = time.perf_counter()
+        reports = [self._arrived[member] for member, _ in live]
+        self._arrived.clear()
+        decisions = self._step(reports).decisions
+        self.latencies.append(time.perf_counter() - started)
+        for (_, trial), decision in zip(live, decisions, strict=True):
+            if decision.stop:
+                tune_controller.stop_trial(trial)
+                continue
+            result = trial.last_result
+            self._open(trial, result, decision)
+            trial.set_config(set_values(trial.config, decision.hyperparameters))
+            if decision.source.kind != "keep":
+                self._copies.note(tune_controller, decision, self._members.at(trial, result), by_class=False)
+        self._save(changed=True)
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """All that a restored run needs, but for the agent's own checkpoint."""
+        return {
+            **self._members.get_state(),
+            "copies": self._copies.get_state(),
+            "segments": self.controller.segments,
+            "controller": self.controller.get_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up where ``get_state`` was called. Comes before the first ``on_trial_add``."""
+        self._members.set_state(state)
+        self._copies.set_state(state["copies"])
+        self._horizon = None
+        self.controller.segments = state["segments"]
+        self.controller.set_state(state["controller"])
+
+    def _save(self, *, changed: bool) -> None:
+        if self._state is not None and not self._closed:
+            self._state.save(self.get_state, changed=changed)
+            self._state.save_agent(self.controller.policy)
+
+    def _note_durable(self, trial: Trial) -> None:
+        """Let the controller forget what lies before checkpoints that Tune's snapshot must know by now."""
+        now, track = time.monotonic(), self._members.track(trial)
+        if track.segment > 0 and trial_adapter.latest(trial) is not None:
+            # The latest checkpoint is at least as old as the newest decision, at most one interval older.
+            saved = trial_adapter.latest(trial)
+            segment = track.segment_at(self._members.at(trial, saved.metrics)) if saved else 0
+            self._durable.append((now, self._members.member(trial), segment - 1))
+        while self._durable and now - self._durable[0][0] > SNAPSHOT_LAG:
+            _, member, segment = self._durable.popleft()
+            if segment >= 0:
+                self.controller.durable(member, segment)
+
+    # -- words ---------------------------------------------------------------------------------------------------------
+
+    def _check_abilities(self, tune_controller: Any) -> None:
+        if not self._abilities.saves:
+            if self.synchronous:
+                raise ValueError("synchronous=True pauses trials: the Trainable needs save_ and load_checkpoint.")
+            logger.warning("the Trainable has no save_checkpoint: no weights are copied, and trials cannot take turns")
+        if not trial_adapter.reuses_actors(tune_controller):
+            logger.warning("set reuse_actors=True in TuneConfig: without it each pause costs the start of a process")
+
+    def _warn_no_checkpoints(self) -> None:
+        if "no checkpoints" not in self._warned:
+            self._warned.add("no checkpoints")
+            logger.warning(
+                "the function reports no checkpoints, so it cannot be interrupted: it gets decisions at its start only "
+                "(give tune.report a checkpoint to have it steered)"
+            )
+
+    def debug_string(self) -> str:
+        best = self.controller.incumbent
+        found = f"best {self._metric}: {best.value:.6g} (member {best.member})" if best else "no result yet"
+        return f"{len(self.controller.members)} members, {found}"
+
+
+def _same(a: Value, b: Value) -> bool:
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=1e-6)
+    return a == b

@@ -1,0 +1,121 @@
+"""Which segment a trial is in, and how each of its segments began.
+
+On the trial path Tune counts reports (``training_iteration``) and the controller counts segments. They are not in step:
+a function can only be interrupted where it reports a checkpoint, and a trial that died goes on from an older one. A
+track keeps the report count at which each segment was opened, so that segments are consecutive, a crash leads back to
+the segment that the checkpoint lies in, and the values that were in force there are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from raytune_rl.records import Value
+
+HISTORY = 512
+"""Openings kept per trial; nothing older than a checkpoint can come back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How one segment began.
+
+    Attributes:
+        at: reports that the member had made.
+        seconds: training time that it had spent.
+        values: its hyperparameters.
+        decision: the segment whose decision they come from (an older one where a decision could not be carried out).
+        copied_from, copied_segment: whose weights it began with, and in which segment those were trained last.
+    """
+
+    at: int
+    seconds: float
+    values: Mapping[str, Value]
+    decision: int
+    copied_from: int | None = None
+    copied_segment: int | None = None
+
+
+@dataclass(slots=True)
+class Track:
+    """One trial's segments: ``openings[i]`` opened segment ``first + i``.
+
+    >>> track = Track.start({"lr": 0.1})
+    >>> track.open(at=5, seconds=1.0, values={"lr": 0.2})
+    >>> track.segment, track.newest.at
+    (1, 5)
+    >>> track.rewind(4)
+    >>> track.segment, track.newest.values
+    (0, {'lr': 0.1})
+    """
+
+    openings: list[Opening]
+    first: int = 0
+    offset: int = 0
+    """Reports made before the member last began from nothing, which starts Tune's count at zero again."""
+    reported: int = -1
+    """The report count of the newest report that the controller has had."""
+
+    @classmethod
+    def start(cls, values: Mapping[str, Value], *, at: int = 0) -> Track:
+        return cls(openings=[Opening(at=at, seconds=0.0, values=dict(values), decision=0)])
+
+    @property
+    def newest(self) -> Opening:
+        return self.openings[-1]
+
+    @property
+    def segment(self) -> int:
+        """The index of the newest segment."""
+        return self.first + len(self.openings) - 1
+
+    def open(self, *, at: int, seconds: float, values: Mapping[str, Value] | None = None, decided: bool = True) -> None:
+        """Open the next segment; without ``values``, or when not ``decided``, with those before."""
+        carried_out = decided and values is not None
+        self.openings.append(
+            Opening(
+                at=at,
+                seconds=seconds,
+                values=dict(values) if carried_out and values is not None else self.newest.values,
+                decision=self.segment + 1 if decided else self.newest.decision,
+            )
+        )
+        surplus = len(self.openings) - HISTORY
+        if surplus > 0:
+            del self.openings[:surplus]
+            self.first += surplus
+
+    def amend(self, **changes: Any) -> None:
+        """Correct how the newest segment began."""
+        self.openings[-1] = replace(self.newest, **changes)
+
+    def take_back(self) -> None:
+        """The newest segment's decision was not carried out after all: it has begun like the one before."""
+        if len(self.openings) > 1:
+            before = self.openings[-2]
+            self.amend(values=before.values, decision=before.decision, copied_from=None, copied_segment=None)
+
+    def rewind(self, at: int) -> None:
+        """The member goes on from its state after ``at`` reports."""
+        while len(self.openings) > 1 and self.newest.at > at:
+            self.openings.pop()
+        self.reported = min(self.reported, at)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "openings": [asdict(opening) for opening in self.openings],
+            "first": self.first,
+            "offset": self.offset,
+            "reported": self.reported,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Track:
+        return cls(
+            openings=[Opening(**opening) for opening in data["openings"]],
+            first=data["first"],
+            offset=data["offset"],
+            reported=data["reported"],
+        )

@@ -1,0 +1,50 @@
+"""The statistics over a population count who has something to say."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raytune_rl.mdp import MemberState
+from raytune_rl.mdp.crowd import Crowd
+from tests.mdp.lives import LOSS, MIDDLE, SPACE, live
+
+STATES = [live([1.0, loss], member=i, positions=(i / 3,) * 4) for i, loss in enumerate((0.5, 0.2, 0.4, 0.8))]
+SCORES = [LOSS.of(loss) for loss in (0.5, 0.2, 0.4, 0.8)]
+
+
+def test_it_is_the_statistics_of_the_scores_and_positions() -> None:
+    crowd = Crowd.of(STATES, len(SPACE))
+    assert (crowd.size, crowd.best) == (4, STATES[1])
+    assert crowd.median == pytest.approx(np.median(SCORES))
+    assert (crowd.mean, crowd.spread) == pytest.approx((np.mean(SCORES), np.std(SCORES)))
+    assert crowd.mean_change == pytest.approx(np.mean(SCORES) - LOSS.of(1.0))
+    assert crowd.position_spread == pytest.approx([np.std([0, 1 / 3, 2 / 3, 1])] * 4)
+
+
+def test_rank_is_the_share_of_the_others_that_are_better() -> None:
+    crowd = Crowd.of(STATES, len(SPACE))
+    assert [crowd.rank(state) for state in STATES] == pytest.approx([2 / 3, 0, 1 / 3, 1])
+    newcomer = live([0.3], member=9)
+    assert crowd.rank(newcomer) == 0.25, "a member that is not among them is ranked against all"
+    assert math.isnan(crowd.rank(MemberState.start(9, MIDDLE)))
+
+
+def test_equals_have_different_ranks() -> None:
+    twins = [live([0.5], member=i) for i in range(3)]
+    assert [Crowd.of(twins, 4).rank(twin) for twin in twins] == [0, 0.5, 1]
+
+
+def test_the_dead_count_for_nothing_and_the_failed_for_their_rank_only() -> None:
+    failed = live([1.0, None], member=4)
+    dead = replace(live([0.01], member=5), alive=False)
+    crowd = Crowd.of([*STATES, failed, dead], len(SPACE))
+    assert (crowd.size, crowd.best, crowd.rank(failed)) == (5, STATES[1], 1.0)
+    assert crowd.median == pytest.approx(np.median(SCORES))
+
+
+def test_an_empty_population_has_no_statistics() -> None:
+    crowd = Crowd.of([], len(SPACE))
+    assert (crowd.size, crowd.best, crowd.ranked) == (0, None, ())
+    assert all(math.isnan(x) for x in (crowd.median, crowd.mean, crowd.spread, crowd.train_loss, crowd.seconds))

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from raytune_rl.records import Incumbent
+from raytune_rl.rundir.layout import SEGMENTS, SUMMARY, RunDirectory
+from raytune_rl.rundir.summary import (
+    AgentSummary,
+    Comparison,
+    Counters,
+    best_of,
+    build_summary,
+    compare,
+    comparison_of,
+    counts,
+    timing,
+)
+from raytune_rl.rundir.tables import TableWriter
+from tests.rundir.steps import ACTIONS, FEATURES, HYPERPARAMETERS, report, step
+
+NAN, INF = math.nan, math.inf
+TYPES = {"lr": pa.float64(), "layers": pa.int64(), "activation": pa.string(), "nesterov": pa.bool_()}
+COUNTERS = Counters(wall_s=3.0, slots=2, decision_ms=(1.0, 2.0, 3.0), failures=4, restarts=3)
+AGENT = AgentSummary(algorithm="PPO", checkpoint="agent", transitions=12)
+
+
+def frame(*reports: object) -> pd.DataFrame:
+    """Reports as the tables hold them."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        directory = RunDirectory(Path(folder) / "run").create()
+        tables = TableWriter(directory, hyperparameters=TYPES, features=FEATURES, actions=ACTIONS)
+        tables.write(step(*reports))  # type: ignore[arg-type]
+        assert tables.flush()
+        return directory.read_table(SEGMENTS)
+
+
+def test_the_best_follows_the_direction() -> None:
+    segments = frame(report(0, 0, 0.5), report(1, 0, 0.3), report(2, 1, 0.9))
+    lowest, highest = best_of(segments, "loss", "min"), best_of(segments, "loss", "max")
+    assert lowest is not None and (lowest.member, lowest.segment, lowest.value) == (1, 0, 0.3)
+    assert highest is not None and (highest.member, highest.segment, highest.value) == (2, 1, 0.9)
+    assert lowest.hyperparameters == HYPERPARAMETERS
+    assert [type(value) for value in lowest.hyperparameters.values()] == [float, int, str, bool]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_nan_infinity_and_failures_never_win(mode: str) -> None:
+    segments = frame(
+        report(0, 0, NAN),
+        report(1, 0, INF),
+        report(2, 0, -INF),
+        report(3, 0, -1e9, status="diverged"),
+        report(4, 0, 1e9, status="failed"),
+        report(5, 0, metrics={}, hyperparameters={}, status="failed"),
+        report(6, 0, 0.5, metrics={"loss": 0.5}),
+    )
+    best = best_of(segments, "loss", mode)  # type: ignore[arg-type]
+    assert best is not None and best.member == 6
+
+
+def test_the_earliest_of_equals_wins() -> None:
+    best = best_of(frame(report(0, 5, 0.5), report(3, 2, 0.5), report(2, 2, 0.5)), "loss", "max")
+    assert best is not None and (best.member, best.segment) == (2, 2)
+
+
+def test_no_best_where_nothing_is_valid() -> None:
+    assert best_of(frame(report(0, 0, NAN)), "loss", "min") is None
+    assert best_of(frame(report(0, 0)), "accuracy", "max") is None
+    assert best_of(frame(), "loss", "min") is None
+    assert comparison_of(frame(), metric="loss", mode="min") is None
+
+
+def test_timing() -> None:
+    segments = frame(report(0, 0, seconds=1.0), report(1, 0, seconds=3.0))
+    found = timing(segments, COUNTERS)
+    assert found == {
+        "wall_s": 3.0,
+        "train_s": 4.0,
+        "ideal_s": 2.0,
+        "overhead_ratio": 1.5,
+        "decision_ms_p50": 2.0,
+        "decision_ms_p99": pytest.approx(2.98),
+    }
+    nothing = timing(frame(), Counters(wall_s=0.1, slots=2))
+    assert nothing["overhead_ratio"] is None and nothing["decision_ms_p50"] is None
+
+
+def test_counts_copies_between_members_only() -> None:
+    segments = frame(
+        report(0, 0), report(0, 1, copied_from=1, copied_segment=0), report(1, 0), report(1, 1, copied_from=1)
+    )
+    assert counts(segments, COUNTERS) == {"members": 2, "segments": 4, "copies": 1, "failures": 4, "restarts": 3}
+
+
+def test_the_summary_is_the_contract_and_standard_json(tmp_path: Path) -> None:
+    segments = frame(report(0, 0, 0.5), report(1, 0, 0.25, metrics={"loss": 0.25, "accuracy": 0.9}))
+    summary = build_summary(
+        segments,
+        metric="loss",
+        mode="min",
+        counters=COUNTERS,
+        agent=AGENT,
+        best_path="best",
+        test={"test_loss": 0.3},
+        comparison=Comparison(value=0.5, segments=2, train_s=1.0),
+    )
+    assert summary["best"] == {
+        "member": 1,
+        "segment": 0,
+        "value": 0.25,
+        "metrics": {"loss": 0.25, "accuracy": 0.9, "test_loss": 0.3},
+        "hyperparameters": dict(HYPERPARAMETERS),
+        "path": "best",
+    }
+    assert summary["agent"] == {"algorithm": "PPO", "checkpoint": "agent", "transitions": 12}
+    assert list(summary) == ["best", "timing", "counts", "agent", "comparison"]
+    directory = RunDirectory(tmp_path / "run").create()
+    directory.write_json(SUMMARY, summary)
+    assert directory.read_json(SUMMARY) == {"schema_version": 1, **json.loads(json.dumps(summary))}
+
+
+def test_the_model_that_was_saved_is_the_one_described() -> None:
+    saved = Incumbent(member=7, segment=3, value=0.1, metrics={"loss": 0.1}, hyperparameters={"lr": 1.0})
+    summary = build_summary(
+        frame(report(0, 0, 0.5)), metric="loss", mode="min", counters=COUNTERS, agent=AGENT, incumbent=saved
+    )
+    assert (summary["best"]["member"], summary["best"]["value"]) == (7, 0.1)
+    assert "comparison" not in summary
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "mode", "ratio", "better"),
+    [
+        (0.2, 0.4, "min", 0.5, True),
+        (0.2, 0.4, "max", 0.5, False),
+        (0.4, 0.4, "max", 1.0, None),
+        (0.4, 0.0, "max", None, True),
+        (None, 0.4, "min", None, None),
+        (0.4, NAN, "min", NAN, None),
+    ],
+)
+def test_comparison(ours: float | None, theirs: float, mode: str, ratio: float | None, better: bool | None) -> None:
+    other = Comparison(value=theirs, segments=8, train_s=4.0, metrics={"test_loss": 0.5})
+    found = compare(ours, other, mode)  # type: ignore[arg-type]
+    assert found["better"] is better
+    assert found["ratio"] == (pytest.approx(ratio, nan_ok=True) if ratio is not None else None)
+    assert (found["name"], found["segments"], found["metrics"]) == ("random search", 8, {"test_loss": 0.5})
+
+
+def test_a_comparison_is_taken_from_the_other_runs_table() -> None:
+    segments = frame(report(0, 0, 0.5, seconds=1.0), report(1, 0, 0.4, seconds=2.0))
+    other = comparison_of(segments, metric="loss", mode="min", test={"test_loss": 0.6})
+    assert other == Comparison(value=0.4, segments=2, train_s=3.0, metrics={"loss": 0.4, "test_loss": 0.6})

@@ -95,6 +95,7 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
             target=experiment.stop.target,
             agent_starts=experiment.start == "agent",
             failures=experiment.failures,
+            timed=not experiment.synchronous,
         )
     except ValueError as error:
         raise BadInput(str(error)) from None

@@ -43,6 +43,8 @@ def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Itera
     quiet_environment()
     import ray
 
+    for name in ("ray", "ray.rllib", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
         yield ray.cluster_resources()
         return

@@ -20,6 +20,7 @@ from raytune_rl.embedded import ray_cluster
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
 from raytune_rl.population.candidate import Candidate
+from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.progress import Plan, Progress, make_progress
 from raytune_rl.records import Value
 from raytune_rl.rllib.settings import Agent
@@ -376,5 +377,11 @@ def _screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
         segments=experiment.segments,
         algorithm=agent.algorithm if isinstance(agent, Agent) else repr(agent),
         budget_s=experiment.stop.seconds,
-        loadable=experiment.kind == "member",
+        done=_rows(directory),
+        loadable=isinstance(experiment.candidate, TorchTask),
     )
+
+
+def _rows(directory: RunDirectory) -> int:
+    """Segments that earlier sessions of the run have trained."""
+    return len(directory.read_table(layout.SEGMENTS)) if directory.exists(layout.SEGMENTS) else 0

@@ -151,8 +151,7 @@ def measure_pbt(job: Job) -> Row:
 def measure_ours(job: Job) -> Row:
     from raytune_rl import runner
 
-    runner.run(experiment_for(job), out=job["out"])
-    timing = json.loads(Path(job["out"], "summary.json").read_text())["timing"]
+    timing = runner.run(experiment_for(job), out=job["out"]).summary["timing"]
     return {name: timing[name] for name in ("decision_ms_p50", "decision_ms_p99", "overhead_ratio")}
 
 

@@ -19,6 +19,7 @@ from raytune_rl.controller.ledger import Ledger
 from raytune_rl.controller.policy import Choice, Policy, Schedule, Situation
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.crowd import Crowd
 from raytune_rl.mdp.episode import EpisodeBuffer
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, RewardContext
@@ -71,6 +72,9 @@ class Controller:
         segments: length of a member's training; ``None`` = unknown (somebody else stops it).
         target: stop everything once the metric has reached this value.
         agent_starts: let the policy's first action choose the starting values instead of spreading them.
+        failures: what happens to members that go wrong.
+        timed: whether measured times enter observations and rewards. No two runs measure the same, so a run that is to
+            repeat bit for bit does without.
         seed: all randomness derives from it, per member and segment.
 
     Attributes:
@@ -96,6 +100,7 @@ class Controller:
         target: float | None = None,
         agent_starts: bool = False,
         failures: FailurePolicy | None = None,
+        timed: bool = True,
     ) -> None:
         self.space = space
         self.observation = observation
@@ -112,6 +117,7 @@ class Controller:
         self.incumbent: Incumbent | None = None
         self.stopping: str | None = None
         self.problem: str | None = None
+        self.timed = timed
         self._score = Score(metric=metric, mode=mode)
         self._ledgers: dict[int, Ledger] = {}
         self._buffer = EpisodeBuffer()
@@ -157,7 +163,8 @@ class Controller:
         self._check_metric(reports)
         self._check_target()
         population = self._alive()
-        observations = [self._observe(state, population) for state in after]
+        crowd = Crowd.of(population, len(self.space))
+        observations = [self._observe(state, crowd) for state in after]
         endings = [self._ending(report) for report in reports]
         rewards = [
             self.reward(b, a, self._context(report, a, ending is not None, population))
@@ -231,7 +238,8 @@ class Controller:
         ledger = self._ledgers[report.member]
         in_force = ledger.decisions.get(report.decision) or opened
         positions = in_force.positions if in_force else ledger.state.positions
-        state = advance(ledger.state, report, score=self._score, positions=positions)
+        seen = report if self.timed else _without_times(report)
+        state = advance(ledger.state, seen, score=self._score, positions=positions)
         ledger.push(state)
         value = report.metrics.get(self.metric, math.nan)
         if report.status == "ok" and math.isfinite(value) and self._better(value):
@@ -280,7 +288,7 @@ class Controller:
         return RewardContext(
             final=final,
             segments=self.segments,
-            seconds=report.seconds,
+            seconds=report.seconds if self.timed else 0.0,
             population=tuple(population),
             incumbent_score=self._incumbent_score(),
         )
@@ -387,7 +395,7 @@ class Controller:
     def _first_choice(self, member: int) -> Decision:
         # The start is seen by nobody yet: the member knows its place, the empty population and the task.
         state = MemberState.start(member, tuple(0.5 for _ in self.space.names))
-        observation = self._observe(state, [state])
+        observation = self._observe(state, Crowd.of([state], len(self.space)))
         situation = Situation(
             member=member, segment=0, first=True, observation=observation, seed=self._decision_seed(member, 0)
         )
@@ -418,14 +426,19 @@ class Controller:
     def _incumbent_score(self) -> float | None:
         return self._score.of(self.incumbent.value) if self.incumbent else None
 
-    def _observe(self, state: MemberState, population: Sequence[MemberState]) -> np.ndarray:
+    def _observe(self, state: MemberState, crowd: Crowd) -> np.ndarray:
         return self.observation.observe(
             state,
-            population,
+            crowd,
             segments=self.segments,
             incumbent_score=self._incumbent_score(),
             copy_allowed=self.actions.copy_allowed(state.segment),
         )
+
+
+def _without_times(report: Report) -> Report:
+    signals = {name: value for name, value in report.signals.items() if name != "train_seconds"}
+    return replace(report, seconds=0.0, signals=signals)
 
 
 def _chosen(choice: Choice) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class ObservationSpec:
     def observe(
         self,
         state: MemberState,
-        population: Sequence[MemberState],
+        population: Sequence[MemberState] | Crowd,
         *,
         segments: int | None,
         incumbent_score: float | None,
@@ -81,12 +81,13 @@ class ObservationSpec:
 
         Args:
             state: the member's newest state, or one made by ``MemberState.start`` before its first decision.
-            population: the newest states of all members, with or without this one; those not alive are left out.
+            population: the newest states of all members, with or without this one; those not alive are left out. Who
+                observes several members of one population passes its ``Crowd``, made once.
             segments: length of a member's training; ``None`` = unknown.
             incumbent_score: the best score that any member has ever had, if any.
             copy_allowed: whether weights may be taken from elsewhere at this decision.
         """
-        crowd = Crowd.of(population, len(self.space))
+        crowd = population if isinstance(population, Crowd) else Crowd.of(population, len(self.space))
         member = {
             **_time(state, segments),
             **_standing(state, crowd, _number(incumbent_score)),

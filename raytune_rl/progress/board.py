@@ -96,7 +96,7 @@ class View:
         # Of members that have not reported in this session, an earlier one has done its share.
         each = max(0, self.plan.segments - self.plan.done // max(1, self.plan.members))
         unseen = (self.plan.members - len(self.rows)) * each
-        return unseen + sum(self.plan.segments - row.report.segment - 1 for row in self.rows if not row.over)
+        return unseen + sum(max(0, self.plan.segments - row.report.segment - 1) for row in self.rows if not row.over)
 
     @property
     def share(self) -> float | None:
@@ -233,7 +233,7 @@ def action_text(row: Row, plan: Plan) -> str:
 
 
 def short(value: Value | None) -> str:
-    """A value in at most seven characters where that is possible: ``3.2e-4``, ``0.0812``, ``128``, ``relu``."""
+    """A value in at most seven characters where that is possible: ``3.2e-4``, ``0.08123``, ``128``, ``relu``."""
     if value is None:
         return "-"
     if isinstance(value, bool | int | str):

@@ -78,10 +78,10 @@ def _members(view: View, width: int, height: int) -> RenderableType:
     table.add_column("now", justify="right", no_wrap=True, min_width=7)
     table.add_column("own best", justify="right", no_wrap=True, min_width=8)
     for name in names:
-        table.add_column(_heading(name), justify="right", no_wrap=True, overflow="ellipsis", max_width=10)
+        table.add_column(Text(_heading(name)), justify="right", no_wrap=True, overflow="ellipsis", max_width=10)
     table.add_column("last change", no_wrap=True, overflow="ellipsis", ratio=1, min_width=18)
     for row in shown:
-        values = [short(row.report.hyperparameters.get(name)) for name in names]
+        values = [Text(short(row.report.hyperparameters.get(name))) for name in names]
         table.add_row(str(row.report.member), str(row.report.segment), *_scores(view, row), *values, _action(row, plan))
     if crowded:
         shown_members = {row.report.member for row in shown}
@@ -180,7 +180,7 @@ def _pairs(title: str, values: Mapping[str, Any]) -> RenderableType:
     table.add_column(f"  {title}")
     table.add_column("", justify="right")
     for name, value in values.items():
-        table.add_row(f"  {name}", short(value))
+        table.add_row(Text(f"  {name}"), Text(short(value)))
     return table
 
 
@@ -190,19 +190,19 @@ def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("Same budget", no_wrap=True)
     for name in (plan.metric, *tests[:2]):
-        table.add_column(_heading(name), justify="right")
+        table.add_column(Text(_heading(name)), justify="right")
     table.add_column("segments", justify="right")
     table.add_column("training", justify="right")
     ours = summary["timing"]["train_s"]
     table.add_row(
-        f"raytune_rl ({plan.algorithm})" if plan.algorithm else "raytune_rl",
+        Text(f"raytune_rl ({plan.algorithm})" if plan.algorithm else "raytune_rl"),
         *_cells([best["value"], *(best["metrics"][name] for name in tests[:2])]),
         str(summary["counts"]["segments"]),
         _seconds(ours),
         style="bold",
     )
     theirs = [other["value"], *(other["metrics"][name] for name in tests[:2])]
-    table.add_row(other["name"], *_cells(theirs), str(other["segments"]), _seconds(other["train_s"]))
+    table.add_row(Text(other["name"]), *_cells(theirs), str(other["segments"]), _seconds(other["train_s"]))
     if other["ratio"] is not None:
         table.add_row("ratio", f"{other['ratio']:.3g}", style="dim")
     return table
@@ -221,14 +221,19 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
         time += f"; decisions {timing['decision_ms_p50']:.1f} ms (p99 {timing['decision_ms_p99']:.1f})"
     counted = ", ".join(_count(counts[key], key) for key in ("members", "segments", "copies", "failures", "restarts"))
     grid = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))
-    grid.add_row("Time", time)
-    grid.add_row("Counts", counted)
-    grid.add_row("Agent", f"{agent['algorithm']}, {_count(agent['transitions'], 'transitions')}")
-    grid.add_row("Run", plan.directory)
+    facts = {
+        "Time": time,
+        "Counts": counted,
+        "Agent": f"{agent['algorithm']}, {_count(agent['transitions'], 'transitions')}",
+        "Run": plan.directory,
+    }
     if summary.get("best") and plan.loadable:
-        grid.add_row("Load", f'model = raytune_rl.load("{plan.directory}")')
+        facts["Load"] = f'model = raytune_rl.load("{plan.directory}")'
     elif summary.get("best") and summary["best"].get("path"):
-        grid.add_row("Best", f"{plan.directory.rstrip('/')}/{summary['best']['path']}")
+        facts["Best"] = f"{plan.directory.rstrip('/')}/{summary['best']['path']}"
+    for name, fact in facts.items():
+        # As Text: in a plain string rich would take square brackets for markup.
+        grid.add_row(name, Text(fact, overflow="fold"))
     return grid
 
 

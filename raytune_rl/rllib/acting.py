@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ Floats = NDArray[np.float32]
 def build_module(agent: Agent, sizes: Sizes, *, seed: int) -> RLModule:
     """The network with its starting weights. The same arguments give the same weights in every process, so the actor
     and its acting copy begin alike without talking to each other. Torch's global stream is left as it was."""
-    config = build_config(agent, sizes, seed=seed)
+    config = build_config(agent, sizes)
     spec = config.get_rl_module_spec(
         spaces={DEFAULT_MODULE_ID: (config.observation_space, config.action_space)},
         inference_only=not ALGORITHMS[agent.algorithm].critic,
@@ -64,12 +65,19 @@ class Actor:
         }
         self._choose = ways[agent.algorithm]
 
-    def act(self, situations: Sequence[Situation], *, decisions: int) -> list[Choice]:
-        """One choice per situation. ``decisions`` = how many transitions have been seen (for DQN's epsilon)."""
+    def act(self, situations: Sequence[Situation], *, decisions: int = 0, version: int = 0) -> list[Choice]:
+        """One choice per situation.
+
+        Args:
+            situations: at least one.
+            decisions: how many have been made so far, for DQN's epsilon.
+            version: of the weights, noted in the choices.
+        """
         observations = clean(np.stack([s.observation for s in situations]).astype(np.float32), OBSERVATION_BOUND)
         generators = [np.random.Generator(np.random.PCG64(s.seed)) for s in situations]
         with torch.no_grad(), one_thread():
-            return self._choose(observations, generators, decisions)
+            choices = self._choose(observations, generators, decisions)
+        return [replace(choice, version=version) for choice in choices]
 
     def _categorical(self, observations: Floats, rngs: Sequence[np.random.Generator], _: int) -> list[Choice]:
         batch = {Columns.OBS: torch.from_numpy(observations)}

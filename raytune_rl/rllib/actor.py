@@ -7,11 +7,12 @@ object store). All random streams that RLlib draws from are the core's own, and 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import pickle
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.utils import update_target_network
 from ray.rllib.core.rl_module.apis import TargetNetworkAPI
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from raytune_rl.records import Chunk
 from raytune_rl.rllib import checkpoints, experience, feed
@@ -36,6 +38,9 @@ Weights = dict[str, NDArray[Any]]
 
 WEIGHTS, STATE, ALGORITHM = "weights.npz", "state.pkl", "algorithm"
 """What a checkpoint consists of: the network (readable without unpickling), buffer and random streams, RLlib's own."""
+
+PACE = 4
+"""Trainings per learn call at most, however much has piled up: new weights must not be long in coming."""
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +96,7 @@ class AgentCore:
         self._streams = _Streams(seed)
         self.version, self.transitions, self.calls = 0, 0, 0
         with self._streams:
-            self._algorithm = build_config(agent, sizes, seed=seed).build_algo()
-        self._streams = _Streams(seed)
+            self._algorithm = build_config(agent, sizes).build_algo()
         self._buffer = getattr(self._algorithm, "local_replay_buffer", None)
         if self._buffer is not None:
             self._buffer.rng = np.random.default_rng(seed)
@@ -108,17 +112,18 @@ class AgentCore:
         """Learn from transitions whose decisions carry what the algorithm needs (``Encoding.needs``)."""
         with self._streams:
             result: Mapping[str, Any] = {}
-            size = experience.count(chunks) if self._way.on_policy else batch_size(self._agent)
+            everything = experience.count(chunks)
+            size = everything if self._way.on_policy else max(batch_size(self._agent), everything // PACE)
             for group in experience.batches(chunks, max(size, 1)):
                 for _ in range(self._way.passes):
                     self._algorithm.env_runner.feed(feed.episodes(group, self._encoding, self._numbers))
                     result = self._algorithm.train()
         self.calls += 1
-        self.transitions += experience.count(chunks)
+        self.transitions += everything
         state = self._learner_state()
         if not _finite(state):
             log.warning("An update made the agent's network NaN or infinite; it goes on from the one before.")
-            self._algorithm.learner_group.set_state(self._good)
+            self._set_learner_state(self._good)
             return self._update(None)
         self._good = state
         self.version += 1
@@ -157,6 +162,7 @@ class AgentCore:
         found = load(directory, self._agent, self._sizes)
         self._algorithm.restore_from_path(str(found.path / ALGORITHM))
         kept = pickle.loads((found.path / STATE).read_bytes())
+        self._set_learner_state(kept["learner"])
         if self._buffer is not None and kept["buffer"] is not None:
             self._buffer.set_state(kept["buffer"])
             self._buffer.rng = kept["buffer_rng"]
@@ -178,6 +184,7 @@ class AgentCore:
         kept = {
             "buffer": self._buffer.get_state() if self._buffer is not None else None,
             "buffer_rng": self._buffer.rng if self._buffer is not None else None,
+            "learner": self._learner_state(),
             "streams": self._streams,
             "number": number,
         }
@@ -190,8 +197,22 @@ class AgentCore:
         return Update(weights=weights, metrics=_scalars(result or {}), **self._counters())
 
     def _learner_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = self._algorithm.learner_group.get_state()
-        return state
+        """Network, optimiser, and the variables that RLlib's own state leaves out; nothing is shared with them."""
+        names = [f"{COMPONENT_LEARNER}/{part}" for part in (COMPONENT_RL_MODULE, COMPONENT_OPTIMIZER)]
+        state = self._algorithm.learner_group.get_state(components=names)
+        extras = self._on_learner(_get_extras)
+        return copy.deepcopy({"group": state, "extras": extras})
+
+    def _set_learner_state(self, state: dict[str, Any]) -> None:
+        # RLlib skips weights whose number is lower than the learner's, which is just what going back means; 0 forces.
+        group = copy.deepcopy(state["group"])
+        group[COMPONENT_LEARNER][WEIGHTS_SEQ_NO] = 0
+        self._algorithm.learner_group.set_state(group)
+        self._on_learner(lambda learner: _set_extras(learner, state["extras"]))
+
+    def _on_learner(self, function: Callable[[Any], Any]) -> Any:
+        (answer,) = self._algorithm.learner_group.foreach_learner(function)
+        return answer.get()
 
     def _set_weights(self, weights: Weights) -> None:
         """Into the learner and its target networks."""
@@ -203,7 +224,7 @@ class AgentCore:
                 for main, target in module.get_target_network_pairs():
                     update_target_network(main_net=main, target_net=target, tau=1.0)
 
-        self._algorithm.learner_group.foreach_learner(follow)
+        self._on_learner(follow)
 
 
 def load(directory: str, agent: Agent, sizes: Sizes) -> checkpoints.Checkpoint:
@@ -265,6 +286,21 @@ def _set_global_streams(states: Any) -> None:
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.random.set_rng_state(states[2])
+
+
+EXTRAS = ("curr_log_alpha", "curr_kl_coeffs_per_module")
+"""Tensors of a learner, by module, that RLlib 2.60 neither saves nor restores: SAC's temperature, the KL coefficient."""
+
+
+def _get_extras(learner: Any) -> dict[str, dict[str, NDArray[Any]]]:
+    found = {name: getattr(learner, name) for name in EXTRAS if hasattr(learner, name)}
+    return {n: {k: v.detach().cpu().numpy() for k, v in tensors.items()} for n, tensors in found.items()}
+
+
+def _set_extras(learner: Any, extras: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+    for name, values in extras.items():
+        for module, value in values.items():
+            getattr(learner, name)[module].data.copy_(torch.from_numpy(np.asarray(value)))
 
 
 def _finite(tree: Any) -> bool:

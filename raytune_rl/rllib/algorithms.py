@@ -132,8 +132,11 @@ def batch_size(agent: Agent) -> int:
     return agent.batch or ALGORITHMS[agent.algorithm].batch
 
 
-def build_config(agent: Agent, sizes: Sizes, *, seed: int) -> AlgorithmConfig:
+def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
     """The complete RLlib config: new API stack, torch, learner and runner in the calling process.
+
+    No seed is set here: RLlib would seed the process's global streams, switch torch to its deterministic mode, and import
+    the compiler for that (4 s). ``AgentCore`` gives RLlib streams of its own instead.
 
     Raises:
         ValueError: ``agent.training`` holds something that RLlib does not accept.
@@ -151,7 +154,7 @@ def build_config(agent: Agent, sizes: Sizes, *, seed: int) -> AlgorithmConfig:
     )
     config.learners(num_learners=0, num_gpus_per_learner=agent.num_gpus)
     config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
-    config.debugging(seed=seed, log_level="ERROR")
+    config.debugging(log_level="ERROR")
     config.rl_module(rl_module_spec=_module_spec(agent, sizes))
     try:
         config.training(**agent.training)

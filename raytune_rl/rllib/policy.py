@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 MAX_LAG = 4
 """On-policy algorithms learn from transitions at most that many versions old."""
-OUTBOX = 4096
-"""Transitions that wait at most for a learner that is slower than the world; the oldest are dropped."""
+OUTBOX_FRESH, OUTBOX = 8, 64
+"""Batches that wait at most for a learner that is slower than the world (on-policy, others); the oldest are dropped."""
 MAX_FAILURES = 5
 """Failures of the learner in a row after which the policy goes on without learning."""
 
@@ -103,15 +103,15 @@ class LearningPolicy:
     def act(self, situations: Sequence[Situation]) -> Sequence[Choice]:
         if not situations:
             return []
-        choices = self._local().act(situations, decisions=self.transitions)
-        return [_stamp(choice, self.version) for choice in choices]
+        actor = self._local()
+        return actor.act(situations, decisions=self.transitions, version=self.version)
 
     def learn(self, chunks: Sequence[Chunk], *, wait: bool = False) -> None:
         if not self.agent.learn:
             return
         self._receive(chunks)
         self._collect()
-        if self._send() and wait:
+        while self._send() and wait:
             self._collect(wait=True)
 
     def get_state(self) -> dict[str, Any]:
@@ -181,10 +181,13 @@ class LearningPolicy:
     # -- experience ----------------------------------------------------------------------------------------------------
 
     def _receive(self, chunks: Sequence[Chunk]) -> None:
+        from raytune_rl.rllib.algorithms import ALGORITHMS, batch_size
+
         chunks = experience.select(chunks, self._usable)
         self.transitions += experience.count(chunks)
-        self._outbox = experience.join([*self._outbox, *chunks])
-        while experience.count(self._outbox) > OUTBOX:
+        self._outbox += chunks
+        limit = batch_size(self.agent) * (OUTBOX_FRESH if ALGORITHMS[self.agent.algorithm].on_policy else OUTBOX)
+        while len(self._outbox) > 1 and experience.count(self._outbox) > limit:
             self.dropped += len(self._outbox.pop(0).transitions)
 
     def _usable(self, transition: Transition) -> bool:
@@ -205,7 +208,7 @@ class LearningPolicy:
         if experience.count(self._outbox) < batch_size(self.agent) or not self._ensure_link():
             return False
         assert self._link is not None
-        chunks, self._outbox = tuple(self._outbox), []
+        chunks, self._outbox = tuple(experience.join(self._outbox)), []
         self._open.append(_Open("learn", self._link.start("learn", chunks), chunks))
         self._collect()
         return True
@@ -226,13 +229,15 @@ class LearningPolicy:
             if self.remote and not ray.is_initialized():
                 return False
             make = ActorLink if self.remote else LocalLink
+            # A checkpoint that kills the learner must not be its end: the second try does without.
+            checkpoint = self._saved if self._failures < 2 else None
             weights = self._weights() if self.version else None
             try:
                 self._link = make(
                     self.agent,
                     self._sizes,
                     seed=self._seed,
-                    checkpoint=self._saved,
+                    checkpoint=checkpoint,
                     weights=weights,
                     version=self.version,
                 )
@@ -270,7 +275,7 @@ class LearningPolicy:
         lost = [chunk for call in self._open for chunk in call.chunks]
         if self._failures == 1:
             # Once more; if it was this experience that killed it, it is not tried a third time.
-            self._outbox = experience.join([*chunks, *lost, *self._outbox])
+            self._outbox = [*chunks, *lost, *self._outbox]
         else:
             self.dropped += experience.count([*chunks, *lost])
         if self._link is not None:
@@ -330,8 +335,3 @@ class LearningPolicy:
         self.__dict__.update(state)
         self._outbox = list(state["_outbox"])
 
-
-def _stamp(choice: Choice, version: int) -> Choice:
-    return Choice(
-        action=choice.action, logp=choice.logp, value=choice.value, version=version, extras=choice.extras
-    )

@@ -75,9 +75,13 @@ class RunDirectory:
     def check_unused(self) -> None:
         """Raise ``FileExistsError`` when the directory holds a run, or something else."""
         if self.exists(EXPERIMENT):
-            raise FileExistsError(f"{self} already holds a run; continue it with --resume {self} or choose another --out.")
+            raise FileExistsError(
+                f"{self} already holds a run; continue it with --resume {self} or choose another --out."
+            )
         if any(not name.startswith(".") for name in self.names()):
-            raise FileExistsError(f"{self} is not empty; choose another --out, so that nothing of yours is overwritten.")
+            raise FileExistsError(
+                f"{self} is not empty; choose another --out, so that nothing of yours is overwritten."
+            )
 
     def create(self) -> RunDirectory:
         """Start a run here.
@@ -126,7 +130,9 @@ class RunDirectory:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
             target = f"{self.store.root}/{_inside(name)}"
-            fs.copy_files(folder, target, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self.store.filesystem)
+            fs.copy_files(
+                folder, target, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self.store.filesystem
+            )
 
     def names(self, name: str = "") -> list[str]:
         """Sorted names in the directory or in one below it."""

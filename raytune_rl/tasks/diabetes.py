@@ -9,7 +9,7 @@ from raytune_rl.tasks.splitting import Split, three_way
 
 
 def diabetes(*, seed: int = 0) -> tuple[Split, Split, Split]:
-    """267, 88 and 87 patients as (N, 10) float32, standardised; targets (N, 1) float32 in deviations of all patients
+    """266, 88 and 88 patients as (N, 10) float32, standardised; targets (N, 1) float32 in deviations of all patients
     (the split is drawn without regard to them)."""
     from sklearn.datasets import load_diabetes
 

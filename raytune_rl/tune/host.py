@@ -24,7 +24,7 @@ from ray.tune.result import DONE
 
 from raytune_rl.population.candidate import Candidate, State
 from raytune_rl.records import Decision, Mode, Report
-from raytune_rl.tune.slot import Slot, SlotSettings, Snapshot, Transfer, is_source_needed
+from raytune_rl.tune.slot import Slot, SlotSettings, Snapshot, Transfer, needs_donor
 from raytune_rl.tune.storage import StateStore
 from raytune_rl.tune.watchdog import Watchdog
 
@@ -171,7 +171,7 @@ class HostTrainable(tune.Trainable):
         """Carry decisions out, between two ``train`` calls. What a candidate does wrong is in its next report."""
         current = [d for d in orders.decisions if d.stop or d.segment >= self._slots[d.member].segment]
         # All snapshots before the first landing, so that members that swap their weights really swap them.
-        sources = {d.member: self._source(d, orders.copies) for d in current if is_source_needed(d)}
+        sources = {d.member: self._source(d, orders.copies) for d in current if needs_donor(d)}
         for decision in current:
             self._slots[decision.member].follow(decision, sources.get(decision.member))
         if orders.save:

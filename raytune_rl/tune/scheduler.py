@@ -21,7 +21,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from raytune_rl.records import Decision, Report, Step
 from raytune_rl.tune import adapter
 from raytune_rl.tune.host import MISSING_METRIC, REPORTS, FileTransfer, Orders
-from raytune_rl.tune.slot import is_source_needed
+from raytune_rl.tune.slot import needs_donor
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ class PopulationScheduler(FIFOScheduler):
         for decision in decisions:
             donor, kind = decision.source.member, decision.source.kind
             if (
-                not is_source_needed(decision)
+                not needs_donor(decision)
                 or donor is None
                 or self._home.get(donor)
                 in (

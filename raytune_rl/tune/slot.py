@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from raytune_rl.population.candidate import Candidate, Member, MemberContext, SegmentResult, State
-from raytune_rl.records import KEEP, Decision, Mode, Report, SourceKind, Status, Value
+from raytune_rl.records import Decision, Mode, Report, SourceKind, Status, Value
 
 logger = logging.getLogger(__name__)
 
@@ -238,9 +238,9 @@ class Slot:
     def follow(self, decision: Decision, source: Snapshot | Transfer | None = None) -> None:
         """Carry out a decision between two segments.
 
-        ``source`` is what its ``source`` field asks for: a snapshot, or one that is still on its way. Then the member
-        goes on under its old decision until the weights are there; plain decisions that come meanwhile pass it by, a
-        stop and another copy take its place.
+        ``source`` is what its ``source`` field asks for of another member: a snapshot, or one that is still on its
+        way. Then the member goes on under its old decision until the weights are there; plain decisions that come
+        meanwhile pass it by, a stop and another copy take its place.
         """
         if self.stopped:
             return
@@ -250,12 +250,12 @@ class Slot:
             if self._pending is None:
                 self._error = None
                 self._guarded(lambda: self._apply(decision) if self._member is not None else self._build(decision))
+        elif decision.source.member == self.index:
+            self._guarded(lambda: self._roll_back(decision))
         elif isinstance(source, Snapshot):
             self._guarded(lambda: self._land(decision, source))
         elif source is not None:
             self._pending = (decision, source)
-        elif decision.source.member == self.index:
-            self._guarded(lambda: self._begin_again(decision))
         else:
             self._drop_copy(decision, "the donor is gone")
 
@@ -307,10 +307,13 @@ class Slot:
                 logger.warning("member %d: %s is %r after the copy, not %r", self.index, name, found, asked)
         logger.debug("member %d goes on from %d: %s", self.index, snapshot.member, self._memory.effective)
 
-    def _begin_again(self, decision: Decision) -> None:
-        """A roll-back of a member that has nothing to go back to."""
-        self._pending = None
-        self._build(decision)
+    def _roll_back(self, decision: Decision) -> None:
+        """Go back to its own best weights; without any, begin again."""
+        if self._memory.best is not None:
+            self._land(decision, self._memory.best)
+        else:
+            self._pending = None
+            self._build(decision)
 
     def _apply(self, decision: Decision) -> None:
         self._memory.effective = dict(self._live().apply(decision.hyperparameters))
@@ -362,6 +365,7 @@ def user_traceback(error: BaseException) -> str:
     return "".join(summary.format())
 
 
-def is_source_needed(decision: Decision) -> bool:
-    """Whether weights have to come from somewhere."""
-    return decision.source != KEEP and decision.source.kind != "keep" and not decision.stop
+def needs_donor(decision: Decision) -> bool:
+    """Whether weights have to come from another member."""
+    source = decision.source
+    return source.kind != "keep" and source.member != decision.member and not decision.stop

@@ -71,10 +71,10 @@ def encode(value: Any) -> list[bytes | memoryview]:
     return [_HEADER.pack(MAGIC, VERSION, len(frames), digest.digest()), *pieces]
 
 
-def decode(data: bytes | bytearray) -> Any:
+def decode(data: bytearray) -> Any:
     """The value in a state file's bytes. Raises ``CorruptState`` when they are truncated, changed or of a later
     version. Arrays come back writable and keep ``data`` alive."""
-    view = memoryview(bytearray(data))
+    view = memoryview(data)
     if len(view) < _HEADER.size:
         raise CorruptState("it is shorter than its header")
     magic, version, count, checksum = _HEADER.unpack(view[: _HEADER.size])
@@ -186,9 +186,11 @@ class StateStore:
                 for piece in pieces:
                     stream.write(piece)
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str) -> bytearray:
         with self._fs.open_input_file(f"{self._root}/{name}") as stream:
-            return stream.read()
+            data = bytearray(stream.size())
+            read = stream.readinto(data)
+        return data[:read] if read < len(data) else data
 
     def _delete(self, name: str) -> None:
         self._fs.delete_file(f"{self._root}/{name}")

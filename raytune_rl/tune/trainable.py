@@ -42,10 +42,12 @@ _orders: dict[type, ResetOrder] = {}  # what was found out in this process, by c
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One checkpoint of a Trainable in memory: its files as bytes (uint8 arrays) and the counters that go with it."""
+    """One checkpoint of a Trainable in memory: its files as bytes (uint8 arrays), the counters that go with it, and
+    the hyperparameters that it was taken under."""
 
     files: Mapping[str, np.ndarray]
     counters: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Value] = field(default_factory=dict)
 
     def same_files(self, other: Snapshot) -> bool:
         return self.files.keys() == other.files.keys() and all(
@@ -228,12 +230,12 @@ class TrainableMember:
             "counters": dict(snapshot.counters),
             "member": self._member,
             "steps": self._steps,
-            "hyperparameters": dict(self._hyperparameters),
+            "hyperparameters": dict(self._hyperparameters if self._restored is None else snapshot.hyperparameters),
             "random": self._random.state,
         }
 
     def set_state(self, state: State) -> None:
-        snapshot = Snapshot(files=state["files"], counters=state["counters"])
+        snapshot = Snapshot(files=state["files"], counters=state["counters"], hyperparameters=state["hyperparameters"])
         if state["member"] == self._member:  # its own past: go on exactly there
             self._steps = state["steps"]
             self._random.state = state["random"]
@@ -247,15 +249,23 @@ class TrainableMember:
     def _change(self, state: Snapshot | None) -> None:
         """Lay the present hyperparameters, and ``state`` if there is one, over the instance."""
         if state is not None and self._order() is None:
-            put_snapshot(self._instance, state)  # now it has something to lose, which makes the order plain
+            self._adopt(state)
             state = None
-        order = self._order() or "unsupported"  # nothing trained, nothing known: a new instance is always right
-        if not change_config(self._instance, self._config(), order, state):
-            kept = state if state is not None else take_snapshot(self._instance)
-            fresh = self._new_instance()
-            put_snapshot(fresh, kept)
-            self._instance.stop()
-            self._instance = fresh
+        order = self._order()
+        if order is not None and change_config(self._instance, self._config(), order, state):
+            return
+        trained = self._instance.training_iteration > 0
+        kept = state or (take_snapshot(self._instance) if trained else None)
+        self._instance.stop()
+        self._instance = self._new_instance()
+        if kept is not None:
+            put_snapshot(self._instance, kept)
+
+    def _adopt(self, state: Snapshot) -> None:
+        """Go on from ``state`` under its own configuration: then it is plain what a reset with that does to it."""
+        put_snapshot(self._instance, state)
+        if reset_config(self._instance, {**self._task.config, **state.hyperparameters}):
+            put_snapshot(self._instance, state)
 
     def _order(self) -> ResetOrder | None:
         """How to change this class's configuration; ``None`` as long as that cannot be found out."""

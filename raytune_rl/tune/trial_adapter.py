@@ -213,9 +213,9 @@ def search_is_over(controller: Any) -> bool:
     return bool(_core(controller).search_alg.is_finished())
 
 
-def at_end(controller: Any, action: Callable[[], None]) -> weakref.finalize:
+def at_end(controller: Any, action: Callable[[], None]) -> None:
     """Call ``action`` when the experiment's controller is gone, whichever way the experiment ended, or at exit."""
-    return weakref.finalize(_core(controller), action)
+    weakref.finalize(_core(controller), action)
 
 
 # -- inside the trial's actor -----------------------------------------------------------------------------------------

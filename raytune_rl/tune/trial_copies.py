@@ -64,7 +64,7 @@ class Copies:
         return {"copied_from": source.member, "copied_segment": segment}
 
     def weights(self, source: Source) -> Any:
-        """What ``trial_actor.reconfigure`` takes: a running donor's own weights, else a checkpoint; ``None`` without."""
+        """What ``trial_actor.reconfigure`` takes: a running donor's weights, else a checkpoint; ``None`` = neither."""
         donor = self._members.trial(source.member)
         if donor is not None and source.kind == "member" and donor.status == Trial.RUNNING:
             reference = submit(donor, "__ray_call__", export)

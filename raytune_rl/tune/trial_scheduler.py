@@ -28,6 +28,7 @@ from raytune_rl.tune.trial_adapter import Abilities
 from raytune_rl.tune.trial_copies import Copies
 from raytune_rl.tune.trial_members import Members
 from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report, seconds_of, set_values
+from raytune_rl.tune.trial_slots import Slots
 from raytune_rl.tune.trial_state import TrialState
 from raytune_rl.tune.trial_track import Track
 
@@ -51,6 +52,7 @@ class TrialScheduler(FIFOScheduler):
         state: where to keep what a restored run needs; ``None`` keeps nothing.
         record: called with each step of the controller.
         starts: starting values of member ``n``, for the hyperparameters that its trial's config lacks.
+        population: number of members, kept with the state (a restored Tuner does not know its ``num_samples``).
 
     Attributes:
         latencies: seconds that decisions took, the newest ones.
@@ -68,6 +70,7 @@ class TrialScheduler(FIFOScheduler):
         state: TrialState | None = None,
         record: Callable[[Step], None] | None = None,
         starts: Callable[[int], Mapping[str, Value]] | None = None,
+        population: int = 1,
     ) -> None:
         super().__init__()
         self._metric = controller.metric
@@ -75,11 +78,13 @@ class TrialScheduler(FIFOScheduler):
         self.segment_length = segment_length
         self.synchronous = synchronous
         self.latencies: deque[float] = deque(maxlen=10_000)
+        self._population = population
         self._horizon = horizon
         self._state = state
         self._record = record
         self._members = Members(controller, segment_length=segment_length, starts=starts)
         self._copies = Copies(controller, self._members)
+        self._slots = Slots()
         self._arrived: dict[int, Report] = {}
         self._abilities = Abilities(function=False, saves=False, in_place=False)
         self._added = False
@@ -211,7 +216,7 @@ class TrialScheduler(FIFOScheduler):
         self._note_durable(trial)
         copies = decision.source.kind != "keep"
         config = set_values(trial.config, decision.hyperparameters)
-        gives_way = self._abilities.saves and self._is_ahead(tune_controller, trial)
+        gives_way = self._gives_way(tune_controller, trial)
         if not gives_way:
             self._save_record(tune_controller, trial, result)
         if config == trial.config and not copies:
@@ -241,15 +246,17 @@ class TrialScheduler(FIFOScheduler):
         self._save(changed=False)
         return track
 
-    def _is_ahead(self, tune_controller: Any, trial: Trial) -> bool:
-        """Whether another trial waits for a slot and has trained less."""
+    def _gives_way(self, tune_controller: Any, trial: Trial) -> bool:
+        """Whether another trial that has trained less waits for the slot."""
+        trials = tune_controller.get_trials()
         own, _ = self._members.turn(trial)
-        return any(
+        behind = any(
             other is not trial
             and other.status in (Trial.PENDING, Trial.PAUSED)
             and self._members.turn(other)[0] <= own  # the own segment has just been finished
-            for other in tune_controller.get_trials()
+            for other in trials
         )
+        return self._abilities.saves and behind and self._slots.all_taken(trials)
 
     def _save_record(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """Have a trial that is not paused save its best weights, where they may be asked for next."""
@@ -279,6 +286,8 @@ class TrialScheduler(FIFOScheduler):
             if outcome.done:
                 trial.set_config(config)
                 track.amend(**self._copies.origin(decision.source))
+                if decision.source.kind != "keep":
+                    logger.info("member %d takes the weights of member %s", decision.member, decision.source.member)
                 self._save(changed=True)
             else:
                 self._not_done(trial, outcome)
@@ -357,6 +366,7 @@ class TrialScheduler(FIFOScheduler):
         return {
             **self._members.get_state(),
             "copies": self._copies.get_state(),
+            "population": self._population,
             "segments": self.controller.segments,
             "controller": self.controller.get_state(),
         }
@@ -376,12 +386,10 @@ class TrialScheduler(FIFOScheduler):
 
     def _note_durable(self, trial: Trial) -> None:
         """Let the controller forget what lies before checkpoints that Tune's snapshot must know by now."""
-        now, track = time.monotonic(), self._members.track(trial)
-        if track.segment > 0 and trial_adapter.latest(trial) is not None:
-            # The latest checkpoint is at least as old as the newest decision, at most one interval older.
-            saved = trial_adapter.latest(trial)
-            segment = track.segment_at(self._members.at(trial, saved.metrics)) if saved else 0
-            self._durable.append((now, self._members.member(trial), segment - 1))
+        now, track, saved = time.monotonic(), self._members.track(trial), trial_adapter.latest(trial)
+        if saved is not None:
+            segment = track.segment_at(self._members.at(trial, saved.metrics)) - 1
+            self._durable.append((now, self._members.member(trial), segment))
         while self._durable and now - self._durable[0][0] > SNAPSHOT_LAG:
             _, member, segment = self._durable.popleft()
             if segment >= 0:

@@ -71,21 +71,24 @@ class Track:
         """The index of the newest segment."""
         return self.first + len(self.openings) - 1
 
-    def open(self, *, at: int, seconds: float, values: Mapping[str, Value] | None = None, decided: bool = True) -> None:
-        """Open the next segment; without ``values``, or when not ``decided``, with those before."""
-        carried_out = decided and values is not None
-        self.openings.append(
-            Opening(
-                at=at,
-                seconds=seconds,
-                values=dict(values) if carried_out and values is not None else self.newest.values,
-                decision=self.segment + 1 if decided else self.newest.decision,
-            )
+    def open(self, *, at: int, seconds: float, values: Mapping[str, Value] | None) -> None:
+        """Open the next segment with newly decided values; ``None`` = as the one before."""
+        before = self.newest
+        opening = Opening(
+            at=at,
+            seconds=seconds,
+            values=before.values if values is None else dict(values),
+            decision=before.decision if values is None else self.segment + 1,
         )
+        self.openings.append(opening)
         surplus = len(self.openings) - HISTORY
         if surplus > 0:
             del self.openings[:surplus]
             self.first += surplus
+
+    def segment_at(self, at: int) -> int:
+        """The segment that was open after ``at`` reports."""
+        return self.first + max((i for i, opening in enumerate(self.openings) if opening.at <= at), default=0)
 
     def amend(self, **changes: Any) -> None:
         """Correct how the newest segment began."""

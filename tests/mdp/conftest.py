@@ -1,6 +1,9 @@
-"""Property tests draw the same examples every time, and take as long as a busy machine needs."""
+"""Property tests draw the same examples every time, and take as long as a busy machine needs.
+
+Whole lives of members are large examples, so there are few of them.
+"""
 
 from hypothesis import settings
 
-settings.register_profile("reproducible", derandomize=True, deadline=None)
-settings.load_profile("reproducible")
+settings.register_profile("lives", derandomize=True, deadline=None, max_examples=25)
+settings.load_profile("lives")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from raytune_rl.hyperparameters import ROLES
 from raytune_rl.mdp import SIGNALS, MemberState, ObservationSpec
+from raytune_rl.mdp.crowd import Crowd
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from tests.mdp.lives import LOSS, MIDDLE, SPACE, live, populations, wild
 
@@ -170,6 +171,11 @@ def test_the_population_is_seen_without_its_dead() -> None:
     dead = replace(live([0.001], member=7), alive=False)
     assert see(POPULATION[0], [*POPULATION, dead]) == see(POPULATION[0])
     assert see(POPULATION[0])["population"] == pytest.approx(math.log(3) / 2)
+
+
+def test_statistics_worked_out_once_serve_every_member() -> None:
+    crowd = Crowd.of(POPULATION, len(SPACE))
+    assert all(see(state, crowd) == see(state, POPULATION) for state in POPULATION)
 
 
 def test_the_order_of_the_members_does_not_matter() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raytune_rl.mdp import MemberState, Reward, RewardContext, cost_aware, final, improvement
 from raytune_rl.mdp.reward import MAX_RELATIVE_COST
 from raytune_rl.mdp.state import FAILURE_COST
-from tests.mdp.lives import LOSS, MIDDLE, live, lives, populations, wild
+from tests.mdp.lives import LOSS, MIDDLE, live, lives, wild
 
 REWARDS = [improvement(), final(), cost_aware(0.1)]
 
@@ -89,14 +89,10 @@ def test_without_any_known_time_a_segment_costs_what_an_average_one_does() -> No
     assert cost_aware(0.1)(before, after, RewardContext(final=False)) == pytest.approx(-0.1)
 
 
-@pytest.mark.parametrize("reward", REWARDS, ids=repr)
-@given(data=st.data())
-def test_every_reward_is_finite_whatever_happens(reward: Reward, data: st.DataObject) -> None:
-    states = data.draw(lives())
-    context = RewardContext(
-        final=data.draw(st.booleans()), seconds=data.draw(wild), population=tuple(data.draw(populations()))
-    )
-    assert all(math.isfinite(reward(b, a, context)) for b, a in pairwise(states))
+@given(lives(), st.booleans(), wild)
+def test_every_reward_is_finite_whatever_happens(states: list[MemberState], end: bool, seconds: float) -> None:
+    context = RewardContext(final=end, seconds=seconds, population=tuple(states))
+    assert all(math.isfinite(reward(b, a, context)) for b, a in pairwise(states) for reward in REWARDS)
 
 
 @pytest.mark.parametrize("reward", REWARDS, ids=repr)

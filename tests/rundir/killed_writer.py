@@ -1,20 +1,24 @@
 """A writer of tables that dies where it is told to; run as a program by ``test_tables_killed``.
 
 It answers each line ``kind number seed`` on its input by forking a writer that goes on with the tables, and prints what
-that writer had flushed before it was killed. ``event n`` kills it at the n-th call that touches the file system, ``time n``
-after n microseconds, ``never 0`` not at all. Nothing here starts a thread before the fork.
+that writer had flushed before it was killed. ``event n`` kills it at the n-th moment when it opens, renames, removes or
+has half written a file, ``time n`` after n microseconds, ``never 0`` not at all. Nothing here starts a thread before
+the fork.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
 import sys
 import time
+from typing import Any
 
 import pyarrow as pa
 
+from raytune_rl.rundir import store as store_module
 from raytune_rl.rundir import tables as tables_module
 from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.tables import TableWriter
@@ -50,7 +54,17 @@ def die_at_event(number: int) -> None:
             if seen == number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    class HalfWritten(io.FileIO):
+        """Stops for a moment in the middle of a write."""
+
+        def write(self, content: Any, /) -> int:
+            view = memoryview(content)
+            half = super().write(view[: len(view) // 2])
+            count("open", None)
+            return half + super().write(view[half:])
+
     sys.addaudithook(count)
+    store_module.open = HalfWritten  # type: ignore[attr-defined]
 
 
 def main(location: str) -> None:

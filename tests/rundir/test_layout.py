@@ -52,7 +52,9 @@ def test_an_older_version_is_read(directory: RunDirectory, monkeypatch: pytest.M
     assert directory.open().read_json(EXPERIMENT)["name"] == "digits"
 
 
-@pytest.mark.parametrize("content", [b"", b'{"schema_version": 1, "na', b"[1, 2]", b'{"name": "other tool"}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"schema_version": 1, "na', b"[1, 2]", b'{"name": "other tool"}', b"\xff\xfe"]
+)
 def test_damaged_or_foreign_json_is_refused(directory: RunDirectory, content: bytes) -> None:
     directory.write_bytes(SUMMARY, content)
     with pytest.raises(SchemaError, match=r"summary\.json"):

@@ -275,7 +275,7 @@ def test_any_order_of_writes_rewinds_and_restarts(directory: RunDirectory, write
     rng = random.Random(seed)
     tables, expected = writer(rows=7), dict[tuple[int, int], float]()
     at = dict.fromkeys(range(5), 0)
-    for number in range(300):
+    for number in range(150):
         member = rng.randrange(5)
         if rng.random() < 0.1:
             at[member] = rng.randint(0, at[member])

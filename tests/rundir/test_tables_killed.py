@@ -14,7 +14,7 @@ import pytest
 from raytune_rl.rundir.layout import DECISIONS, SEGMENTS, RunDirectory
 
 ROOT = Path(__file__).parents[2]
-EVENTS, TIMES = 60, 40
+EVENTS, TIMES = 40, 15
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_killed_at_every_kind_of_moment(directory: RunDirectory, server: subproc
 def test_readers_of_a_running_writer_see_whole_tables(directory: RunDirectory, server: subprocess.Popen[str]) -> None:
     flushed = dict.fromkeys(ask(server, "never", 0, 0)[1], 0)
     assert server.stdin is not None
-    rounds = 15
+    rounds = 6
     server.stdin.write("".join(f"never 0 {seed}\n" for seed in range(1, rounds + 1)))
     server.stdin.close()
     reads, last = 0, 0

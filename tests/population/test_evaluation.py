@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from raytune_rl.population.evaluation import BATCH, binary_accuracy, evaluate
+from raytune_rl.population.splits import Split
+
+CPU = torch.device("cpu")
+
+
+def test_the_loss_is_that_of_all_examples_at_once() -> None:
+    torch.manual_seed(0)
+    split = Split(inputs=torch.randn(BATCH + 100, 4), targets=torch.randint(0, 3, (BATCH + 100,)))
+    network, loss = nn.Linear(4, 3), nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1]))
+    found = evaluate(network, split, loss=loss, metrics=None, prefix="validation", device=CPU)
+    with torch.no_grad():
+        expected = float(loss(network(split.inputs), split.targets))
+    assert found["validation_loss"] == pytest.approx(expected)
+    assert set(found) == {"validation_loss", "validation_accuracy"}
+
+
+def test_dropout_is_off_and_own_metrics_replace_the_default() -> None:
+    split = Split(inputs=torch.ones(8, 4), targets=torch.ones(8, 4))
+    network = nn.Dropout(0.9)
+    found = evaluate(
+        network,
+        split,
+        loss=nn.MSELoss(),
+        metrics={"mean": lambda outputs, _: outputs.mean()},
+        prefix="test",
+        device=CPU,
+    )
+    assert found == {"test_loss": 0.0, "test_mean": 1.0}
+
+
+def test_binary_accuracy() -> None:
+    assert binary_accuracy(torch.tensor([-1.0, 2.0, 3.0, -4.0]), torch.tensor([0.0, 1.0, 0.0, 0.0])) == 0.75

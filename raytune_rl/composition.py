@@ -30,13 +30,17 @@ class Placement:
     reason: str
 
 
-def make_candidate(experiment: Experiment) -> Candidate:
-    """The candidate behind the protocol, checked against the hyperparameters, and picklable.
+def make_candidate(experiment: Experiment) -> Candidate | None:
+    """The candidate behind the protocol, checked against the hyperparameters, and picklable; ``None`` for a function,
+    which Tune has to drive.
 
     Raises:
         BadInput: it cannot work with these hyperparameters, or cannot be sent to the trials.
     """
     candidate: Any = experiment.candidate
+    if experiment.kind == "function":
+        check_picklable(candidate, candidate)
+        return None
     try:
         if experiment.kind == "trainable":
             from raytune_rl.tune.trainable import TrainableTask

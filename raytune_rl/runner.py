@@ -34,6 +34,7 @@ from raytune_rl.rundir.summary import AgentSummary, Comparison, Counters, build_
 from raytune_rl.rundir.tables import TableWriter
 from raytune_rl.signals import Stoppable, stopping_on_signals
 from raytune_rl.sink import RunSink
+from raytune_rl.trained import Trained
 from raytune_rl.tune.storage import StateStore, refuse_foreign
 
 logger = logging.getLogger(__name__)
@@ -62,28 +63,6 @@ class Outcome:
     directory: str
     summary: Mapping[str, Any]
     interrupted: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """What training a population left behind, beside its tables."""
-
-    controller: Controller
-    sink: RunSink
-    plan: Any
-    decision_ms: Sequence[float]
-    interrupted: bool
-
-    def best_state(self) -> Any | None:
-        """The incumbent's weights, if its trial has saved any."""
-        from raytune_rl.tune.host import read_snapshot
-
-        incumbent = self.controller.incumbent
-        if incumbent is None:
-            return None
-        home = next(i for i, group in enumerate(self.plan.groups) if incumbent.member in group)
-        snapshot = read_snapshot(self.plan.state_uris[home], incumbent.member, best=True)
-        return None if snapshot is None else snapshot.state
 
 
 def run(
@@ -141,7 +120,7 @@ def run(
 def _run(
     experiment: Experiment,
     directory: RunDirectory,
-    candidate: Candidate,
+    candidate: Candidate | None,
     controller: Controller,
     placement: composition.Placement,
     progress: Progress,
@@ -161,7 +140,7 @@ def _run(
         if theirs is None:
             return Outcome(directory=str(directory), summary={}, interrupted=True)
         comparison = theirs
-    summary = _summarise(experiment, directory, candidate, ours, comparison)
+    summary = _summarise(experiment, directory, ours, comparison)
     directory.write_json(layout.SUMMARY, summary)
     progress.finish(summary)
     return Outcome(directory=str(directory), summary=summary)
@@ -170,65 +149,44 @@ def _run(
 def _train(
     experiment: Experiment,
     directory: RunDirectory,
-    candidate: Candidate,
+    candidate: Candidate | None,
     controller: Controller,
     placement: composition.Placement,
     points: Sequence[Mapping[str, Value] | None],
     progress: Progress,
     stop: Stoppable,
 ) -> Trained:
-    """Train a population to its end or to an interruption; takes up what ``directory`` holds of it."""
-    from raytune_rl.tune.population import PopulationPlan, PopulationRun
-
+    """Train a population to its end or to an interruption, writing into ``directory``."""
+    tables = TableWriter(
+        directory,
+        hyperparameters=column_types(controller.space),
+        features=controller.observation.features,
+        actions=[head.name.removeprefix("hp/") for head in controller.actions.heads],
+    )
+    hosted = candidate is not None
     sink = RunSink(
         controller,
-        TableWriter(
-            directory,
-            hyperparameters=column_types(controller.space),
-            features=controller.observation.features,
-            actions=[head.name.removeprefix("hp/") for head in controller.actions.heads],
-        ),
-        StateStore(directory.uri(f"{layout.STATE}/driver")),
-        agent_directory=_agent_directory(controller, directory),
+        tables,
+        StateStore(directory.uri(f"{layout.STATE}/driver")) if hosted else None,
+        agent_directory=str(directory.path(layout.AGENT)) if hosted and directory.local is not None else None,
         progress=progress,
         seconds=experiment.stop.seconds,
     )
-    if sink.restore():
-        logger.info("going on with the run in %s", directory)
-        _restore_agent(controller, directory)
-    plan = PopulationPlan(
-        candidate=candidate,
-        start={member: controller.begin(member, point) for member, point in enumerate(points)},
-        groups=placement.groups,
-        resources=experiment.resources,
-        directory=str(directory),
-        segment_length=experiment.segment_length,
-        metric=experiment.metric,
-        mode=experiment.mode,
-        seed=experiment.seed,
-        segment_timeout=experiment.segment_timeout,
-        synchronous=experiment.synchronous,
-        checkpoint_every=experiment.checkpoint_every,
-    )
-    population = PopulationRun(plan, controller, sink)
-    with stop.by(population.request_stop):
-        outcome = population.fit()
-    sink.flush()
-    if controller.problem is not None:
-        raise BadInput(controller.problem)
-    return Trained(
-        controller=controller,
-        sink=sink,
-        plan=plan,
-        decision_ms=[1e3 * s for s in outcome.decision_seconds],
-        interrupted=outcome.interrupted is not None,
+    if candidate is None:
+        from raytune_rl.functions import train_functions
+
+        return train_functions(experiment, directory, controller, sink, slots=len(placement.groups), points=points)
+    from raytune_rl.hosted import train_hosted
+
+    return train_hosted(
+        experiment, directory, candidate, controller, sink, placement=placement, points=points, stop=stop
     )
 
 
 def _random_search(
     experiment: Experiment,
     directory: RunDirectory,
-    candidate: Candidate,
+    candidate: Candidate | None,
     placement: composition.Placement,
     stop: Stoppable,
 ) -> Comparison | None:
@@ -248,28 +206,21 @@ def _random_search(
     )
     if theirs.interrupted:
         return None
-    state = theirs.best_state()
     return comparison_of(
-        inside.read_table(layout.SEGMENTS),
-        metric=experiment.metric,
-        mode=experiment.mode,
-        test=candidate.test(state) if state is not None else None,
+        inside.read_table(layout.SEGMENTS), metric=experiment.metric, mode=experiment.mode, test=theirs.test()
     )
 
 
 def _summarise(
     experiment: Experiment,
     directory: RunDirectory,
-    candidate: Candidate,
     ours: Trained,
     comparison: Comparison | None,
 ) -> dict[str, Any]:
-    state = ours.best_state()
-    if state is None:
+    with directory.staging(layout.BEST) as path:
+        exported = ours.export(path)
+    if not exported:
         logger.warning("the best member's trial has saved no weights, so there is no %s/", layout.BEST)
-    else:
-        with directory.staging(layout.BEST) as path:
-            candidate.export(state, path)
     policy = ours.controller.policy
     learner = isinstance(experiment.agent, Agent)
     return build_summary(
@@ -278,7 +229,7 @@ def _summarise(
         mode=experiment.mode,
         counters=Counters(
             wall_s=ours.sink.wall_s,
-            slots=len(ours.plan.groups),
+            slots=ours.slots,
             decision_ms=ours.decision_ms,
             failures=ours.sink.counts.failures,
             restarts=ours.sink.counts.restarts,
@@ -288,9 +239,9 @@ def _summarise(
             checkpoint=layout.AGENT if learner and directory.exists(layout.AGENT) else None,
             transitions=getattr(policy, "transitions", 0),
         ),
-        best_path=None if state is None else layout.BEST,
+        best_path=layout.BEST if exported else None,
         incumbent=ours.controller.incumbent,
-        test=candidate.test(state) if state is not None else None,
+        test=ours.test(),
         comparison=comparison,
     )
 
@@ -343,22 +294,9 @@ def _placement(
     return placement
 
 
-def _agent_directory(controller: Controller, directory: RunDirectory) -> str | None:
-    """Where the agent's checkpoint goes while the run goes on: local folders only, RLlib writes no others."""
-    return str(directory.path(layout.AGENT)) if directory.local is not None else None
-
-
 def _save_agent(controller: Controller, directory: RunDirectory) -> None:
     with directory.staging(layout.AGENT) as path:
         controller.policy.save(str(path))
-
-
-def _restore_agent(controller: Controller, directory: RunDirectory) -> None:
-    if directory.local is not None and directory.exists(layout.AGENT):
-        try:
-            controller.policy.restore(str(directory.path(layout.AGENT)))
-        except ValueError as error:
-            logger.warning("the agent begins anew: %s", error)
 
 
 def _folder(source: Path | None) -> str | None:

@@ -6,6 +6,8 @@ is killed, a checkpoint after segment ``s`` never lacks the rows and the control
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from raytune_rl.progress import Progress
 from raytune_rl.records import Step
 from raytune_rl.rundir.tables import TableWriter
 from raytune_rl.tune.storage import StateStore
+
+logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 2.0
 """Readers of a running run see its rows at most that late."""
@@ -46,7 +50,7 @@ class RunSink:
     Args:
         controller: whose state is kept.
         tables: the run's tables.
-        state: where the driver's state goes.
+        state: where the driver's state goes; ``None`` where somebody else keeps it.
         agent_directory: where the agent's checkpoint goes, a local path; ``None`` keeps none.
         progress: the screen.
         seconds: the wall time after which everything stops.
@@ -57,7 +61,7 @@ class RunSink:
         self,
         controller: Controller,
         tables: TableWriter,
-        state: StateStore,
+        state: StateStore | None,
         *,
         agent_directory: str | None,
         progress: Progress,
@@ -89,15 +93,22 @@ class RunSink:
     def flush(self) -> None:
         """Bring tables and the controller's state to the disk; the agent's checkpoint follows when it is ready."""
         self._flush_tables()
+        if self._state is None:
+            return
         self._state.save({"controller": self._controller.get_state(), "counts": vars(self.counts), "wall_s": self.wall_s})
         if self._agent_directory is not None:
             self._controller.policy.save(self._agent_directory, wait=False)
 
     def restore(self) -> bool:
-        """Take up the state of an interrupted run; False if there is none."""
-        saved = self._state.load()
+        """Take up the state of an interrupted run, the agent's included; False if there is none."""
+        saved = self._state.load() if self._state is not None else None
         if saved is None:
             return False
+        if self._agent_directory is not None and os.path.isdir(self._agent_directory):
+            try:
+                self._controller.policy.restore(self._agent_directory)
+            except ValueError as error:
+                logger.warning("the agent begins anew: %s", error)
         self._controller.set_state(saved["controller"])
         self.counts = Counts(**saved["counts"])
         self._before = self.wall_s = saved["wall_s"]

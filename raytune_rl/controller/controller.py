@@ -371,6 +371,8 @@ class Controller:
     def _unsteered(self, report: Report, state: MemberState, ending: str | None) -> Decision:
         """A decision that no policy is asked for: the end, or a restart after a failure."""
         ledger = self._ledgers[report.member]
+        if report.error:
+            logger.warning("member %d, segment %d:\n%s", report.member, report.segment, report.error.rstrip())
         failed_for_good = ending == "failed" and state.restarts > self.failures.max_restarts
         if ending == "failed" and not failed_for_good and not self._over(report):
             ledger.episode += 1

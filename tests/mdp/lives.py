@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from raytune_rl.hyperparameters import Choice, Float, Integer, SearchSpace
@@ -20,6 +21,9 @@ SPACE = SearchSpace(
 )
 LOSS = Score(metric="validation_loss", mode="min")
 MIDDLE = (0.5, 0.5, 0.5, 0.5)
+
+few = settings(max_examples=25)
+"""Whole lives are large examples, and slow to draw."""
 
 wild = st.floats(allow_nan=True, allow_infinity=True)
 """Any float at all."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raytune_rl.hyperparameters import LEVELS, STAY
 from raytune_rl.mdp import SOURCES, ActionSpec, MemberState, Move
 from raytune_rl.records import KEEP, Source
-from tests.mdp.lives import MIDDLE, SPACE, live, populations, wild
+from tests.mdp.lives import MIDDLE, SPACE, few, live, populations, wild
 
 SPEC = ActionSpec(SPACE, stopping=True)
 STAYING = (STAY,) * len(SPACE)
@@ -133,6 +133,7 @@ def test_only_a_head_that_is_there_can_stop() -> None:
     assert not spec.apply((*STAYING, 1), first=False, state=POOR, population=[], incumbent_member=None).stop
 
 
+@few
 @given(actions, populations(), st.booleans(), st.none() | st.integers(0, 4))
 def test_any_action_leads_inside_the_range_and_never_to_itself_or_nobody(action, population, first, incumbent) -> None:
     state = population[0]

@@ -12,7 +12,7 @@ from raytune_rl.hyperparameters import ROLES
 from raytune_rl.mdp import SIGNALS, MemberState, ObservationSpec
 from raytune_rl.mdp.crowd import Crowd
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
-from tests.mdp.lives import LOSS, MIDDLE, SPACE, live, populations, wild
+from tests.mdp.lives import LOSS, MIDDLE, SPACE, few, live, populations, wild
 
 SPEC = ObservationSpec(SPACE)
 POPULATION = [live([1.0, loss], member=i, positions=(i / 2,) * 4) for i, loss in enumerate((0.5, 0.2, 0.8))]
@@ -25,6 +25,7 @@ def see(state: MemberState, population=None, spec: ObservationSpec = SPEC, **sit
     return dict(zip(spec.features, observation.tolist(), strict=True))
 
 
+@few
 @given(populations(), st.none() | st.integers(-1, 30), st.none() | wild, st.booleans(), st.integers(4, 6))
 def test_it_is_finite_clipped_and_of_one_size_for_any_history(population, segments, incumbent, copy, slots) -> None:
     spec = ObservationSpec(SPACE, slots=slots)
@@ -35,6 +36,7 @@ def test_it_is_finite_clipped_and_of_one_size_for_any_history(population, segmen
         assert np.abs(seen).max() <= 4.0
 
 
+@few
 @given(st.lists(wild, min_size=12, max_size=12), populations())
 def test_numbers_that_no_report_could_bring_do_not_break_it_either(numbers, population) -> None:
     names = ("value", "score", "first_score", "best_score", "credit", "train_loss", "gap", "gap_change", "seconds")
@@ -57,6 +59,7 @@ def test_names_are_unique_and_as_documented() -> None:
     assert SPEC.features[SPEC.index("hp/lr/position")] == "hp/lr/position"
 
 
+@few
 @given(populations())
 def test_what_the_table_gives_as_range_holds(population) -> None:
     rows = {row.name: row for row in MEMBER_FEATURES}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raytune_rl.mdp import MemberState, Reward, RewardContext, cost_aware, final, improvement
 from raytune_rl.mdp.reward import MAX_RELATIVE_COST
 from raytune_rl.mdp.state import FAILURE_COST
-from tests.mdp.lives import LOSS, MIDDLE, live, lives, wild
+from tests.mdp.lives import LOSS, MIDDLE, few, live, lives, wild
 
 REWARDS = [improvement(), final(), cost_aware(0.1)]
 
@@ -33,17 +33,20 @@ def test_improvements_add_up_to_the_final_score(losses: list[float]) -> None:
     assert sum(pay(improvement(), states)) == pytest.approx(LOSS.of(losses[-1]))
 
 
+@few
 @given(lives())
 def test_improvement_and_final_pay_the_same_in_sum(states: list[MemberState]) -> None:
     assert sum(pay(improvement(), states)) == pytest.approx(states[-1].credit - states[0].baseline)
     assert sum(pay(final(), states)) == pytest.approx(sum(pay(improvement(), states)))
 
 
+@few
 @given(lives())
 def test_the_final_reward_comes_at_the_end_only(states: list[MemberState]) -> None:
     assert not any(pay(final(), states)[:-1])
 
 
+@few
 @given(lives(), st.integers(0, 6))
 def test_an_episode_that_is_wound_back_adds_up_too(states: list[MemberState], segment: int) -> None:
     later = states[min(segment, len(states) - 1) :]
@@ -56,6 +59,7 @@ def test_the_first_segment_is_paid_against_the_baseline() -> None:
     assert pay(improvement(), [start, live([0.5])]) == pytest.approx([LOSS.of(0.5)])
 
 
+@few
 @given(lives())
 def test_after_its_first_report_no_segment_costs_more_than_a_failure(states: list[MemberState]) -> None:
     for before, reward in zip(states, pay(improvement(), states), strict=False):
@@ -89,6 +93,7 @@ def test_without_any_known_time_a_segment_costs_what_an_average_one_does() -> No
     assert cost_aware(0.1)(before, after, RewardContext(final=False)) == pytest.approx(-0.1)
 
 
+@few
 @given(lives(), st.booleans(), wild)
 def test_every_reward_is_finite_whatever_happens(states: list[MemberState], end: bool, seconds: float) -> None:
     context = RewardContext(final=end, seconds=seconds, population=tuple(states))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raytune_rl.mdp import PENALTY, SIGNALS, MemberState, Score, advance, ranking
 from raytune_rl.mdp.state import FAILURE_COST, change, training_seconds
-from tests.mdp.lives import LOSS, MIDDLE, live, lives, populations, report
+from tests.mdp.lives import LOSS, MIDDLE, few, live, lives, populations, report
 
 
 def after(state: MemberState, loss: float | None, **fields) -> MemberState:
@@ -83,6 +83,7 @@ def test_an_explosion_costs_no_more_at_once_and_all_of_it_in_the_end() -> None:
     assert state.credit == pytest.approx(LOSS.of(1e6))
 
 
+@few
 @given(lives())
 def test_nan_is_never_cheaper_than_any_number(states: list[MemberState]) -> None:
     before = states[-1]
@@ -91,6 +92,7 @@ def test_nan_is_never_cheaper_than_any_number(states: list[MemberState]) -> None
         assert all(nan.credit <= after(before, loss).credit for loss in (0.0, 1.0, 1e3, 1e9, 1e300))
 
 
+@few
 @given(lives())
 def test_the_credit_equals_the_score_when_nothing_is_left_to_repay(states: list[MemberState]) -> None:
     for before, state in pairwise(states):
@@ -127,6 +129,7 @@ def test_the_candidates_own_clock_goes_before_the_trials() -> None:
     assert training_seconds(after(live([0.5]), 0.4, signals={"train_seconds": 0.25})) == 0.25
 
 
+@few
 @given(lives())
 def test_a_state_holds_finite_numbers_only(states: list[MemberState]) -> None:
     for state in states:
@@ -136,6 +139,7 @@ def test_a_state_holds_finite_numbers_only(states: list[MemberState]) -> None:
                 assert not isinstance(x, float) or math.isfinite(x), field.name
 
 
+@few
 @given(lives())
 def test_a_state_survives_json_and_pickle(states: list[MemberState]) -> None:
     state = states[-1]
@@ -155,6 +159,7 @@ def test_the_same_state_can_be_placed_elsewhere() -> None:
     assert state.at(7) == replace(state, segment=7)
 
 
+@few
 @given(populations())
 def test_the_ranking_is_by_score_and_the_same_in_any_order(population: list[MemberState]) -> None:
     ranked = ranking(population)

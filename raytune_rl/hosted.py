@@ -1,0 +1,93 @@
+"""Trains a population in hosts: trials that own several members and never pause (torch tasks, class Trainables)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from raytune_rl.composition import Placement
+from raytune_rl.controller.controller import Controller
+from raytune_rl.errors import BadInput
+from raytune_rl.experiment import Experiment
+from raytune_rl.population.candidate import Candidate, State
+from raytune_rl.records import Value
+from raytune_rl.rundir.layout import RunDirectory
+from raytune_rl.signals import Stoppable
+from raytune_rl.sink import RunSink
+from raytune_rl.trained import Trained
+from raytune_rl.tune.host import read_snapshot
+from raytune_rl.tune.population import PopulationPlan, PopulationRun
+
+logger = logging.getLogger(__name__)
+
+
+def train_hosted(
+    experiment: Experiment,
+    directory: RunDirectory,
+    candidate: Candidate,
+    controller: Controller,
+    sink: RunSink,
+    *,
+    placement: Placement,
+    points: Sequence[Mapping[str, Value] | None],
+    stop: Stoppable,
+) -> Trained:
+    """Train to the end or to an interruption; takes up what ``directory`` holds.
+
+    Raises:
+        BadInput: the candidate does not report the metric.
+    """
+    if sink.restore():
+        logger.info("going on with the run in %s", directory)
+    plan = PopulationPlan(
+        candidate=candidate,
+        start={member: controller.begin(member, point) for member, point in enumerate(points)},
+        groups=placement.groups,
+        resources=experiment.resources,
+        directory=str(directory),
+        segment_length=experiment.segment_length,
+        metric=experiment.metric,
+        mode=experiment.mode,
+        seed=experiment.seed,
+        segment_timeout=experiment.segment_timeout,
+        synchronous=experiment.synchronous,
+        checkpoint_every=experiment.checkpoint_every,
+    )
+    population = PopulationRun(plan, controller, sink)
+    try:
+        with stop.by(population.request_stop):
+            outcome = population.fit()
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    sink.flush()
+    if controller.problem is not None:
+        raise BadInput(controller.problem)
+
+    def best_state() -> State | None:
+        incumbent = controller.incumbent
+        if incumbent is None:
+            return None
+        home = next(i for i, group in enumerate(plan.groups) if incumbent.member in group)
+        snapshot = read_snapshot(plan.state_uris[home], incumbent.member, best=True)
+        return None if snapshot is None else snapshot.state
+
+    def export(path: Path) -> bool:
+        state = best_state()
+        if state is not None:
+            candidate.export(state, path)
+        return state is not None
+
+    def test() -> Mapping[str, float]:
+        state = best_state()
+        return {} if state is None else candidate.test(state)
+
+    return Trained(
+        controller=controller,
+        sink=sink,
+        slots=len(plan.groups),
+        decision_ms=[1e3 * seconds for seconds in outcome.decision_seconds],
+        interrupted=outcome.interrupted is not None,
+        export=export,
+        test=test,
+    )

@@ -1,0 +1,32 @@
+"""What training a population leaves behind, however its members were driven."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raytune_rl.controller.controller import Controller
+from raytune_rl.sink import RunSink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A trained population, beside its tables.
+
+    Attributes:
+        controller, sink: with everything they have counted.
+        slots: trials that could run at once.
+        decision_ms: how long decisions took.
+        interrupted: whether training was stopped from outside and can go on.
+        export: writes the incumbent's model into a folder; False if its weights are not there.
+        test: the incumbent's metrics on the test split.
+    """
+
+    controller: Controller
+    sink: RunSink
+    slots: int
+    decision_ms: Sequence[float]
+    interrupted: bool
+    export: Callable[[Path], bool]
+    test: Callable[[], Mapping[str, float]]

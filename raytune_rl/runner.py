@@ -109,6 +109,7 @@ def run(
         with progress, stopping_on_signals() as stop, ray_cluster(address, working_dir=_folder(source)) as available:
             placement = _placement(directory, experiment, available, resume=resume)
             logger.info(placement.reason)
+            controller.learn()  # the agent's actor starts beside the trials
             progress.start(_screen_plan(experiment, directory))
             return _run(experiment, directory, candidate, controller, placement, progress, stop)
     finally:

@@ -23,8 +23,8 @@ PENALTY: Final = -20.0
 class Score:
     """How good a value of ``metric`` is, whatever its direction.
 
-    >>> round(Score(metric="validation_loss", mode="min").of(0.98), 6)
-    -0.0
+    >>> round(Score(metric="validation_loss", mode="min").of(0.48), 3)
+    0.693
     >>> Score(metric="accuracy", mode="max").of(float("nan"))
     -20.0
     """

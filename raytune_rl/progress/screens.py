@@ -9,10 +9,11 @@ from typing import Any
 from rich import box
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from raytune_rl.progress.board import Plan, Row, View, action_text, clock_text, short, values_text
+from raytune_rl.progress.columns import Column, table
 from raytune_rl.records import Status
 
 MEMBER_ROWS = 20
@@ -21,7 +22,7 @@ BEST_ROWS = 10
 _OTHER_LINES = 8
 """Lines of the live screen that are not members."""
 
-_STYLE: Mapping[Status, str] = {"ok": "", "diverged": "yellow", "failed": "red", "hung": "red"}
+_STYLE: Mapping[Status, str] = {"diverged": "yellow", "failed": "red", "hung": "red"}
 
 
 def live_screen(view: View, width: int, height: int = 60) -> RenderableType:
@@ -35,12 +36,12 @@ def _header(view: View, width: int) -> RenderableType:
     plan = view.plan
     segment = f"segment {view.segment}/{plan.segments}" if plan.segments else f"segment {view.segment}"
     times = f"{clock_text(view.elapsed)} elapsed, {clock_text(view.eta)} left"
-    line = Table.grid(Column(no_wrap=True), Column(ratio=1), Column(no_wrap=True), padding=(0, 1), expand=True)
+    line = Table.grid(padding=(0, 1), expand=True)
+    line.add_column(no_wrap=True)
+    line.add_column(ratio=1)
+    line.add_column(no_wrap=True)
     bar = ProgressBar(total=1.0, completed=view.share or 0.0, pulse=view.share is None)
-    wide = f"{segment}  {times}  {view.rate:.1f} reports/s"
-    # The name gives way first, then the rate: the bar and the time left are what one looks for.
-    text = wide if width >= 90 else f"{segment}  {times}"
-    line.add_row(Text(plan.name[: max(8, width // 5)], style="bold"), bar, Text(text))
+    line.add_row(Text(plan.name[: max(8, width // 5)], style="bold"), bar, Text(f"{segment}  {times}"))
     return line
 
 
@@ -51,7 +52,6 @@ def _best_line(view: View) -> RenderableType:
     line = Text.assemble("best ", view.plan.metric, " ", (short(best.value), "bold green"))
     line.append(f"  member {best.member}, segment {best.segment}  ", style="dim")
     line.append(values_text(best.hyperparameters), style="dim")
-    line.truncate(10_000)
     line.no_wrap, line.overflow = True, "ellipsis"
     return line
 
@@ -62,6 +62,7 @@ def _agent_line(view: View) -> RenderableType:
         f"{view.transitions} decisions rewarded",
         _count(view.copies, "copies"),
         _count(view.failures, "failures"),
+        f"{view.rate:.1f} reports/s",
     ]
     return Text(" | ".join(parts), style="dim", no_wrap=True, overflow="ellipsis")
 
@@ -72,41 +73,46 @@ def _members(view: View, width: int, height: int) -> RenderableType:
     crowded = len(view.rows) > min(MEMBER_ROWS, room)
     shown = view.ranked()[: min(BEST_ROWS, room)] if crowded else list(view.rows)
     names = plan.hyperparameters[: max(0, (width - 50) // 10)]
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("member", justify="right", no_wrap=True)
-    table.add_column("seg", justify="right", no_wrap=True)
-    table.add_column("now", justify="right", no_wrap=True, min_width=7)
-    table.add_column("own best", justify="right", no_wrap=True, min_width=8)
-    for name in names:
-        table.add_column(Text(_heading(name)), justify="right", no_wrap=True, overflow="ellipsis", max_width=10)
-    table.add_column("last change", no_wrap=True, overflow="ellipsis", ratio=1, min_width=18)
-    for row in shown:
-        values = [Text(short(row.report.hyperparameters.get(name))) for name in names]
-        table.add_row(str(row.report.member), str(row.report.segment), *_scores(view, row), *values, _action(row, plan))
+    cells = [[_plain(text) for text in (row.report.member, row.report.segment)] for row in shown]
+    for line, row in zip(cells, shown, strict=True):
+        line += [_now(view, row), _plain(short(row.best))]
+        line += [_plain(short(row.report.hyperparameters.get(name))) for name in names]
+        line.append((action_text(row, plan), "dim" if row.over else ""))
     if crowded:
         shown_members = {row.report.member for row in shown}
         rest = [row for row in view.rows if row.report.member not in shown_members]
         text = f"median of {len(rest)} more; {sum(row.over for row in rest)} ended"
-        table.add_row("...", "", short(view.median(rest)), "", *[""] * len(names), text, style="dim")
-    return table
+        cells.append([(t, "dim") for t in ("...", "", short(view.median(rest)), "", *[""] * len(names), text)])
+    member, segment, now, best, *values, change = zip(*cells, strict=True)
+    return table(
+        [
+            Column(heading="member", cells=member),
+            Column(heading="seg", cells=segment),
+            Column(heading="now", cells=now, narrowest=8),
+            Column(heading="own best", cells=best),
+            *(Column(heading=_heading(n), cells=c, narrowest=7) for n, c in zip(names, values, strict=True)),
+            Column(heading="last change", cells=change, left=True),
+        ],
+        width,
+    )
+
+
+def _plain(text: object) -> tuple[str, str]:
+    return str(text), ""
+
+
+def _now(view: View, row: Row) -> tuple[str, str]:
+    """The member's present value, or why it has none; marked where it holds the best of all."""
+    if row.report.status != "ok":
+        return row.report.status, _STYLE[row.report.status]
+    leads = view.incumbent is not None and row.best == view.incumbent.value
+    return short(view.value(row)), "bold green" if leads else ""
 
 
 def _heading(name: str) -> str:
     """``weight_decay`` over two lines, so that it does not make its column wide."""
     first, mark, rest = name.partition("_")
     return f"{first}\n{rest}" if mark and first else name
-
-
-def _scores(view: View, row: Row) -> tuple[Text, str]:
-    status = row.report.status
-    now = Text(short(view.value(row)) if status == "ok" else status, style=_STYLE[status])
-    if view.incumbent is not None and row.best == view.incumbent.value:
-        now.stylize("bold green")
-    return now, short(row.best)
-
-
-def _action(row: Row, plan: Plan) -> Text:
-    return Text(action_text(row, plan), style="dim" if row.over else "")
 
 
 def progress_line(view: View) -> str:
@@ -220,7 +226,9 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     if timing["decision_ms_p50"] is not None:
         time += f"; decisions {timing['decision_ms_p50']:.1f} ms (p99 {timing['decision_ms_p99']:.1f})"
     counted = ", ".join(_count(counts[key], key) for key in ("members", "segments", "copies", "failures", "restarts"))
-    grid = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
     facts = {
         "Time": time,
         "Counts": counted,

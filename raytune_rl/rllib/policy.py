@@ -109,6 +109,7 @@ class LearningPolicy:
     def learn(self, chunks: Sequence[Chunk], *, wait: bool = False) -> None:
         if not self.agent.learn:
             return
+        self._ensure_link()  # starting takes seconds, so not only when the first batch is there
         self._receive(chunks)
         self._collect()
         while self._send() and wait:

@@ -117,12 +117,14 @@ class PopulationOutcome:
         interrupted: the reason of ``request_stop``, if it was called: the run can be resumed.
         restarts: of trial actors.
         dropped: members whose trial failed too often.
+        errors: by trial, why it was given up.
         decision_seconds: seconds from a report's arrival to its decision being on the way, one per result.
     """
 
     interrupted: str | None
     restarts: int
     dropped: tuple[int, ...]
+    errors: Mapping[int, str]
     decision_seconds: tuple[float, ...] = field(repr=False)
 
     def decision_ms(self, quantile: float) -> float:
@@ -168,6 +170,7 @@ class PopulationRun:
             interrupted=self.live.interrupted,
             restarts=self.live.restarts,
             dropped=tuple(sorted(self.live.dropped)),
+            errors=dict(self.live.errors),
             decision_seconds=tuple(self.live.latencies),
         )
 

@@ -67,6 +67,8 @@ class Live:
     fatal: Exception | None = None
     restarts: int = 0
     dropped: list[int] = field(default_factory=list)
+    errors: dict[int, str] = field(default_factory=dict)
+    """By trial, why it was given up."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -154,9 +156,11 @@ class PopulationScheduler(FIFOScheduler):
         self._parked.pop(index, None)
         self._held.discard(index)
         if trial.should_recover():
+            logger.warning("trial %d died; it starts again from its last state: %s", index, _why(trial))
             self.live.restarts += 1
             self._controller.lost(self._running_members(index))
             return  # on_trial_add comes next; the barrier waits for it
+        self.live.errors[index] = _why(trial)
         self._lose(index, tune_controller)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
@@ -305,7 +309,9 @@ class PopulationScheduler(FIFOScheduler):
     def _lose(self, index: int, tune_controller: Any) -> None:
         """A trial that failed too often: its members are gone, the others go on."""
         lost = self._running_members(index)
-        logger.error("trial %d has failed too often; members %s are given up", index, lost)
+        logger.error(
+            "trial %d fails again and again, members %s are given up: %s", index, lost, self.live.errors[index]
+        )
         self.live.dropped.extend(lost)
         self._controller.drop(lost)
         self._end(index, tune_controller)
@@ -341,6 +347,12 @@ def _index(trial: Trial) -> int:
 
 def _generation(reports: Sequence[Report]) -> int:
     return max((report.segment for report in reports), default=-1)
+
+
+def _why(trial: Trial) -> str:
+    """The last line of the error that ended a trial's actor."""
+    error = trial.get_error()
+    return str(error).strip().splitlines()[-1] if error else "for an unknown reason"
 
 
 def _bare(decision: Decision) -> Decision:

@@ -7,6 +7,7 @@ manager, and so does this file, which holds all such places; ``adapter.CHECKED``
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ import re
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,7 +24,8 @@ from ray import tune
 from ray.air.constants import TRAINING_ITERATION
 from ray.train._internal.session import _TrainingResult
 from ray.tune.experiment import Trial
-from ray.tune.result import EPISODES_TOTAL, TIME_TOTAL_S, TIMESTEPS_TOTAL
+from ray.tune.experiment.trial import _TrialInfo
+from ray.tune.result import EPISODES_TOTAL, STDERR_FILE, STDOUT_FILE, TIME_TOTAL_S, TIMESTEPS_TOTAL, TRIAL_INFO
 from ray.tune.trainable.function_trainable import FunctionTrainable
 from ray.tune.utils import flatten_dict
 
@@ -44,25 +46,31 @@ class Abilities:
 
     Attributes:
         function: it is a function that reports; it can be interrupted only where it reports a checkpoint.
-        saves: it is a class that can be saved and restored.
-        in_place: it is a class with ``reset_config``, and this version of Ray lets its running actor be called.
+        saves: it can be saved and restored.
+        in_place: it is a class with ``reset_config``, so its running actor can be changed.
+        restarts: it is a function whose actor can be reset and restored where it is (the user reuses actors).
     """
 
-    function: bool
-    saves: bool
-    in_place: bool
+    function: bool = False
+    saves: bool = False
+    in_place: bool = False
+    restarts: bool = False
 
     @classmethod
-    def of(cls, trial: Trial) -> Abilities:
+    def of(cls, controller: Any, trial: Trial) -> Abilities:
         trainable = trial.get_trainable_cls() or tune.Trainable
+        known = supports_in_place()
         if issubclass(trainable, FunctionTrainable):
-            return cls(function=True, saves=True, in_place=False)
+            return cls(function=True, saves=True, restarts=known and reuses_actors(controller))
         saves = all(
             getattr(trainable, name) is not getattr(tune.Trainable, name)
             for name in ("save_checkpoint", "load_checkpoint")
         )
         resets = trainable.reset_config is not tune.Trainable.reset_config
-        return cls(function=False, saves=saves, in_place=saves and resets and supports_in_place())
+        return cls(saves=saves, in_place=saves and resets and known)
+
+    def without_in_place(self) -> Abilities:
+        return replace(self, in_place=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +197,33 @@ def save(controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
     core = _core(controller)
     if not trial.is_saving and trial in core._trial_to_actor:
         core._schedule_trial_save(trial, result=dict(result))
+
+
+def restart_in_place(controller: Any, trial: Trial) -> None:
+    """Reset a parked trial's actor to the trial's configuration and let it go on from its latest checkpoint.
+
+    That is what Tune does when it hands a trial a used actor, here the trial's own, which saves the start of a process
+    where no other trial waits. An actor that refuses is given up for a new one.
+    """
+    core = _core(controller)
+    config = copy.deepcopy(trial.config)
+    config[TRIAL_INFO] = _TrialInfo(trial)
+    config[STDOUT_FILE], config[STDERR_FILE] = trial.log_to_file
+
+    def done(trial: Trial, success: bool) -> None:
+        if not success:
+            core.pause_trial(trial, should_checkpoint=False)
+        elif not core._schedule_trial_restore(trial):
+            core._schedule_trial_train(trial)
+
+    core._schedule_trial_task(
+        trial,
+        "reset",
+        args=(config,),
+        kwargs={"storage": trial.storage},
+        on_result=done,
+        on_error=core._trial_task_failure,
+    )
 
 
 # -- the experiment ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ saving. What cannot land leaves the receiver as it was, values included, and say
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,11 +95,11 @@ class Copies:
         if landing is not None and landing.at != unless_at:
             del self._landings[member]
 
-    def settle(self) -> bool:
-        """Land what can land now; whether anything has."""
+    def settle(self, *, parked: Container[int]) -> bool:
+        """Land what can land now (``parked``: members that wait in their running actors); whether anything has."""
         if not self._landings:
             return False
-        ready = [(trial, landing) for landing in self._landings.values() if (trial := self._ready(landing))]
+        ready = [(trial, landing) for landing in self._landings.values() if (trial := self._ready(landing, parked))]
         # All of them take what the donors have now, before a donor takes up somebody else's.
         for trial, landing, saved in [(trial, landing, self._find(landing.source)) for trial, landing in ready]:
             del self._landings[landing.member]
@@ -113,14 +113,17 @@ class Copies:
         landings = [Landing(**{**plain, "source": Source(**plain["source"])}) for plain in state]
         self._landings = {landing.member: landing for landing in landings}
 
-    def _ready(self, landing: Landing) -> Trial | None:
-        """The receiver, if it is between two actors and its donor is not just saving. After a crash it is not waited
-        for: a pending trial starts when Tune likes."""
+    def _ready(self, landing: Landing, parked: Container[int]) -> Trial | None:
+        """The receiver, if it is saved and at rest and its donor is not just saving. After a crash the donor is not
+        waited for: a pending trial starts when Tune likes."""
         trial, donor = self._members.trial(landing.member), self._members.trial(landing.source.member)
-        if trial is None or trial.status not in (Trial.PAUSED, Trial.PENDING):
+        if trial is None or trial.is_saving:
             return None
-        saving = donor is not None and donor is not trial and donor.is_saving
-        return None if saving and trial.status == Trial.PAUSED else trial
+        if trial.status == Trial.PENDING:
+            return trial
+        if trial.status != Trial.PAUSED and landing.member not in parked:
+            return None
+        return None if donor is not None and donor.is_saving else trial
 
     def _find(self, source: Source) -> Saved | None:
         donor = self._members.trial(source.member)

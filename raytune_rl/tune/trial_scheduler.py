@@ -15,22 +15,20 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.records import Decision, Report, Step, Value
 from raytune_rl.tune import trial_adapter
-from raytune_rl.tune.adapter import call_in_place, resume_training
-from raytune_rl.tune.trial_actor import Outcome, reconfigure
+from raytune_rl.tune.adapter import resume_training
 from raytune_rl.tune.trial_adapter import Abilities
+from raytune_rl.tune.trial_changes import Changes
 from raytune_rl.tune.trial_copies import Copies
 from raytune_rl.tune.trial_members import Members
-from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report, seconds_of, set_values
+from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report
 from raytune_rl.tune.trial_slots import Slots
 from raytune_rl.tune.trial_state import TrialState
-from raytune_rl.tune.trial_track import Track
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +84,7 @@ class TrialScheduler(FIFOScheduler):
         self._copies = Copies(controller, self._members)
         self._slots = Slots()
         self._arrived: dict[int, Report] = {}
-        self._abilities = Abilities(function=False, saves=False, in_place=False)
+        self._changes = Changes(self._members, self._copies, Abilities(), changed=lambda: self._save(changed=True))
         self._added = False
         self._closed = False
         self._durable: deque[tuple[float, int, int]] = deque()
@@ -97,11 +95,12 @@ class TrialScheduler(FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         if not self._added:
             self._added = True
-            self._abilities = Abilities.of(trial)
+            self._changes.abilities = Abilities.of(tune_controller, trial)
             self._check_abilities(tune_controller)
         if trial in self._members:
             member = self._members.member(trial)
             self._arrived.pop(member, None)
+            self._changes.forget(member)
             self._copies.forget(member, unless_at=self._members.rejoin(trial))
         elif not trial.is_finished():
             self._members.join(trial)
@@ -116,7 +115,7 @@ class TrialScheduler(FIFOScheduler):
         at = self._members.at(trial, result)
         if at > max(track.newest.at, track.reported) and self._metric in result:
             self._step([self._report(trial, result, done=not is_out_of_budget(trial, result))])
-        if self._abilities.function and trial_adapter.latest(trial) is None:
+        if self._changes.abilities.function and trial_adapter.latest(trial) is None:
             self._warn_no_checkpoints()
         self._leave(tune_controller, trial)
 
@@ -126,6 +125,7 @@ class TrialScheduler(FIFOScheduler):
     def _leave(self, tune_controller: Any, trial: Trial) -> None:
         member = self._members.member(trial)
         self._arrived.pop(member, None)
+        self._changes.forget(member)
         self._copies.forget(member)
         self.controller.drop([member])
         others = (other for other in tune_controller.get_trials() if other is not trial)
@@ -154,8 +154,7 @@ class TrialScheduler(FIFOScheduler):
             return str(self.CONTINUE)
         report = self._report(trial, result)
         if self.synchronous:
-            self._arrived[report.member] = report
-            return str(self.PAUSE)
+            return self._arrive(tune_controller, trial, report)
         (decision,) = self._step([report]).decisions
         answer = self._carry_out(tune_controller, trial, decision, result)
         self.latencies.append(time.perf_counter() - started)
@@ -165,7 +164,7 @@ class TrialScheduler(FIFOScheduler):
         since = self._members.at(trial, result) - self._members.track(trial).newest.at
         if since < self.segment_length or self._metric not in result:
             return False
-        if not self._abilities.function or trial_adapter.reports_checkpoint(result):
+        if not self._changes.abilities.function or trial_adapter.reports_checkpoint(result):
             if self._horizon is not None and since > self.segment_length:
                 self.controller.segments = math.ceil(self._horizon / since)
             self._horizon = None  # the first segment has shown how long segments really are
@@ -214,37 +213,14 @@ class TrialScheduler(FIFOScheduler):
         if decision.stop:
             return str(self.STOP)
         self._note_durable(trial)
-        copies = decision.source.kind != "keep"
-        config = set_values(trial.config, decision.hyperparameters)
-        gives_way = self._gives_way(tune_controller, trial)
-        if not gives_way:
+        stays = not self._gives_way(tune_controller, trial)
+        if stays:
             self._save_record(tune_controller, trial, result)
-        if config == trial.config and not copies:
-            self._open(trial, result, decision)
-            return str(self.PAUSE if gives_way else self.CONTINUE)
-        if self._abilities.in_place and not gives_way:
-            weights = self._copies.weights(decision.source) if copies else None
-            if weights is not None or not copies:
-                self._change_in_place(tune_controller, trial, decision, config, weights, result)
-                return str(self.NOOP)
-        if not self._abilities.saves:
-            self._open(trial, result, None)
-            return str(self.CONTINUE)
-        self._open(trial, result, decision)
-        trial.set_config(config)
-        if copies:
-            at = self._members.at(trial, result)
-            self._copies.note(tune_controller, decision, at, by_class=not self._abilities.function)
-        self._save(changed=True)
-        return str(self.PAUSE)
-
-    def _open(self, trial: Trial, result: Mapping[str, Any], decision: Decision | None) -> Track:
-        """Open the trial's next segment, with the decision or, without one, as the last."""
-        track = self._members.track(trial)
-        values = decision.hyperparameters if decision else None
-        track.open(at=self._members.at(trial, result), seconds=seconds_of(result), values=values)
+        at = self._members.at(trial, result)
+        weights = self._changes.prepare(tune_controller, trial, decision, at=at, stays=stays)
+        answer = self._changes.apply(tune_controller, trial, decision, result, weights, stays=stays)
         self._save(changed=False)
-        return track
+        return answer
 
     def _gives_way(self, tune_controller: Any, trial: Trial) -> bool:
         """Whether another trial that has trained less waits for the slot."""
@@ -256,7 +232,7 @@ class TrialScheduler(FIFOScheduler):
             and self._members.turn(other)[0] <= own  # the own segment has just been finished
             for other in trials
         )
-        return self._abilities.saves and behind and self._slots.all_taken(trials)
+        return self._changes.abilities.saves and behind and self._slots.all_taken(trials)
 
     def _save_record(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """Have a trial that is not paused save its best weights, where they may be asked for next."""
@@ -264,64 +240,19 @@ class TrialScheduler(FIFOScheduler):
         is_best = state.status == "ok" and state.best_segment == state.segment - 1
         due = self.controller.actions.copy_allowed(state.segment) or trial_adapter.latest(trial) is None
         by_tune = trial.checkpoint_freq and result.get(ITERATION, 0) % trial.checkpoint_freq == 0
-        if self._abilities.in_place and is_best and due and not by_tune:
+        if self._changes.abilities.in_place and is_best and due and not by_tune:
             trial_adapter.save(tune_controller, trial, result)
-
-    def _change_in_place(
-        self,
-        tune_controller: Any,
-        trial: Trial,
-        decision: Decision,
-        config: dict[str, Any],
-        weights: Any,
-        result: Mapping[str, Any],
-    ) -> None:
-        """Change the running trial, which is parked until that has been done."""
-
-        def finished(trial: Trial, outcome: Outcome) -> None:
-            if outcome.broken:
-                trial_adapter.fail(tune_controller, trial, outcome.error)
-                return
-            track = self._open(trial, result, decision if outcome.done else None)
-            if outcome.done:
-                trial.set_config(config)
-                track.amend(**self._copies.origin(decision.source))
-                if decision.source.kind != "keep":
-                    logger.info("member %d takes the weights of member %s", decision.member, decision.source.member)
-                self._save(changed=True)
-            else:
-                self._not_done(trial, outcome)
-            resume_training(tune_controller, trial)
-
-        def failed(trial: Trial, error: Exception) -> None:
-            if not isinstance(error, RayActorError):  # a dead actor is Tune's to deal with
-                finished(trial, Outcome(unsupported=True, error=str(error)))
-
-        call_in_place(
-            tune_controller,
-            trial,
-            "__ray_call__",
-            *(reconfigure, config, weights),
-            on_result=finished,
-            on_error=failed,
-        )
-
-    def _not_done(self, trial: Trial, outcome: Outcome) -> None:
-        if outcome.unsupported:
-            self._abilities = Abilities(function=False, saves=self._abilities.saves, in_place=False)
-            why = outcome.error or "reset_config returned False"
-            logger.warning("%s cannot be changed in place (%s): trials are paused instead", trial.trainable_name, why)
-        else:
-            logger.warning("trial %s keeps its weights: %s", trial.trial_id, outcome.error)
 
     # -- trials that wait ----------------------------------------------------------------------------------------------
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The waiting trial that has trained least, of those that nothing holds back."""
+        """The waiting trial that has trained least, of those that nothing holds back.
+
+        Tune asks in every turn of its loop, so this is also where everything happens that had to wait for something.
+        """
         if self._arrived:
             self._settle_barrier(tune_controller)
-        if self._copies.settle():
-            self._save(changed=True)
+        self._changes.settle(tune_controller)
         waiting = [
             trial
             for trial in tune_controller.get_trials()
@@ -335,28 +266,50 @@ class TrialScheduler(FIFOScheduler):
         member = self._members.member(trial)
         return member in self._arrived or self._copies.awaited_by(member)
 
-    def _settle_barrier(self, tune_controller: Any) -> None:
-        """Decide for all, once every member that is alive has arrived and been saved.
+    def _arrive(self, tune_controller: Any, trial: Trial, report: Report) -> str:
+        """Wait at the barrier: in the own actor, or outside where others need the slot to get there."""
+        self._arrived[report.member] = report
+        return str(self.PAUSE if self._missing(tune_controller) else self.NOOP)
 
-        This is asked in every turn of Tune's loop, so a member that dies or finishes holds nobody.
-        """
+    def _missing(self, tune_controller: Any) -> bool:
+        """Whether a member that has not arrived waits for a slot."""
+        trials = tune_controller.get_trials()
+        waits = any(t.status in (Trial.PENDING, Trial.PAUSED) and not self._is_held(t) for t in trials)
+        return waits and self._slots.all_taken(trials)
+
+    def _settle_barrier(self, tune_controller: Any) -> None:
+        """Decide for all, once every member that is alive has arrived and is at rest. A member that dies or finishes
+        is not waited for, and one that needs a slot to come back gets one."""
         live = [(member, trial) for member, trial in self._members if not trial.is_finished()]
-        if any(member not in self._arrived or trial.status != Trial.PAUSED for member, trial in live):
+        if any(member not in self._arrived for member, _ in live):
+            parked = [t for m, t in live if m in self._arrived and t.status == Trial.RUNNING and not t.is_saving]
+            if parked and self._missing(tune_controller):
+                tune_controller.pause_trial(parked[0], should_checkpoint=True)
+            return
+        if any(trial.is_saving for _, trial in live):
             return
         started = time.perf_counter()
         reports = [self._arrived[member] for member, _ in live]
         self._arrived.clear()
-        decisions = self._step(reports).decisions
-        self.latencies.append(time.perf_counter() - started)
-        for (_, trial), decision in zip(live, decisions, strict=True):
-            if decision.stop:
+        decisions = dict(zip([member for member, _ in live], self._step(reports).decisions, strict=True))
+        for member, trial in live:
+            if decisions[member].stop:
                 tune_controller.stop_trial(trial)
-                continue
+        go_on = [(trial, decisions[member]) for member, trial in live if not decisions[member].stop]
+        # First see to all copies, then change anybody: everyone takes what the donors had at the barrier.
+        weights = []
+        for trial, decision in go_on:
+            at, stays = self._members.at(trial, trial.last_result), trial.status == Trial.RUNNING
+            weights.append(self._changes.prepare(tune_controller, trial, decision, at=at, stays=stays))
+        for (trial, decision), taken in zip(go_on, weights, strict=True):
+            stays = trial.status == Trial.RUNNING
             result = trial.last_result
-            self._open(trial, result, decision)
-            trial.set_config(set_values(trial.config, decision.hyperparameters))
-            if decision.source.kind != "keep":
-                self._copies.note(tune_controller, decision, self._members.at(trial, result), by_class=False)
+            answer = self._changes.apply(tune_controller, trial, decision, result, taken, stays=stays)
+            if stays and answer == self.CONTINUE:
+                resume_training(tune_controller, trial)
+            elif stays and answer == self.PAUSE:
+                tune_controller.pause_trial(trial, should_checkpoint=True)
+        self.latencies.append(time.perf_counter() - started)
         self._save(changed=True)
 
     # -- state ---------------------------------------------------------------------------------------------------------
@@ -398,7 +351,7 @@ class TrialScheduler(FIFOScheduler):
     # -- words ---------------------------------------------------------------------------------------------------------
 
     def _check_abilities(self, tune_controller: Any) -> None:
-        if not self._abilities.saves:
+        if not self._changes.abilities.saves:
             if self.synchronous:
                 raise ValueError("synchronous=True pauses trials: the Trainable needs save_ and load_checkpoint.")
             logger.warning("the Trainable has no save_checkpoint: no weights are copied, and trials cannot take turns")

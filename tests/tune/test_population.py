@@ -15,7 +15,8 @@ import pytest
 from ray.tune.examples.pbt_example import PBTBenchmarkExample
 
 from raytune_rl.population.candidate import Candidate
-from raytune_rl.records import KEEP, Report, Source
+from raytune_rl.records import KEEP, Report
+from raytune_rl.tune.host import read_snapshot
 from raytune_rl.tune.population import PopulationOutcome, PopulationPlan, PopulationRun
 from raytune_rl.tune.slot import COPY_DROPPED
 from raytune_rl.tune.trainable import TrainableTask
@@ -121,7 +122,7 @@ def cross(report: Report) -> Answer:
 
 def test_synchronous_runs_repeat_bit_for_bit(tmp_path: Path) -> None:
     def reports(name: str) -> list[Report]:
-        outcome, sink, controller = Run(tmp_path / name, Counting(), cross, segments=8).fit(synchronous=True)
+        _, sink, controller = Run(tmp_path / name, Counting(), cross, segments=8).fit(synchronous=True)
         assert [call for call in controller.calls if call[0] == "learn"] == [("learn", True)] * 8
         assert complete(sink, range(4), 8)
         return [replace(sink.rows[key], seconds=0.0) for key in sorted(sink.rows)]
@@ -254,6 +255,7 @@ def test_a_trial_that_dies_again_and_again_is_given_up_and_holds_nobody(tmp_path
     run = Run(tmp_path, Dies(), lambda report: Answer(source=member(0) if report.member == 2 else KEEP), segments=9)
     outcome, sink, controller = run.fit(synchronous=True, max_failures=1)
     assert outcome.dropped == (0, 1) and ("drop", (0, 1)) in controller.calls
+    assert list(outcome.errors) == [0] and "died" in outcome.errors[0]
     assert len(sink.of(0)) == 5 and len(sink.of(2)) == len(sink.of(3)) == 9
     assert {r.copied_from for r in sink.of(2)[1:6]} == {0}
 
@@ -359,8 +361,6 @@ def test_big_states_cross_trials_intact(tmp_path: Path) -> None:
     run = Run(tmp_path, Counting(ballast=1 << 20), cross, segments=4)
     _, sink, _ = run.fit(synchronous=True)
     state = run.start()[0].plan.state_uris[0]
-    from raytune_rl.tune.host import read_snapshot
-
     snapshot = read_snapshot(state, 0)
     assert snapshot is not None
     np.testing.assert_array_equal(snapshot.state["weights"], np.full(1 << 20, 1, dtype=np.uint8))

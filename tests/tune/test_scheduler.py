@@ -37,6 +37,9 @@ class FakeTrial:
         self.temporary_state = SimpleNamespace(ray_actor=FakeActor(log, index))
         self.recovers = True
 
+    def get_error(self) -> Exception:
+        return RuntimeError("first line\nthe actor died")
+
     def should_recover(self) -> bool:
         return self.recovers
 
@@ -188,7 +191,7 @@ def test_a_trial_that_fails_too_often_is_dropped() -> None:
     world.trials[0].recovers = False
     world.scheduler.on_trial_error(world, world.trials[0])
     assert world.controller.calls[-1] == ("drop", (1,))
-    assert world.live.dropped == [1]
+    assert world.live.dropped == [1] and world.live.errors == {0: "the actor died"}
     assert world.result(1, 0) == "CONTINUE"
 
 

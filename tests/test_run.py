@@ -1,0 +1,123 @@
+"""The command line as people use it: real processes, killed and interrupted, and mistakes that end before Ray starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from raytune_rl.run import BAD_INPUT, main
+from raytune_rl.tune.storage import StateStore
+
+EXPERIMENT = Path(__file__).with_name("paper_experiment.py")
+DEADLINE = 150.0
+
+
+def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "raytune_rl.run", str(EXPERIMENT), "--set", "agent.batch=16", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(EXPERIMENT.parents[1])}
+    return subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT, env=environment)
+
+
+def wait_for_rows(out: Path, rows: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end and process.poll() is None:
+        if (out / "segments.parquet").is_dir() and len(pd.read_parquet(out / "segments.parquet")) >= rows:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {rows} rows in {out}; exit status {process.poll()}")
+
+
+def check_whole(out: Path, *, complete: bool) -> None:
+    for name in ("segments", "decisions"):
+        keys = pd.read_parquet(out / f"{name}.parquet")[["member", "segment"]]
+        assert not keys.duplicated().any()
+        per_member = keys.groupby("member")["segment"]
+        assert (per_member.max() + 1 == per_member.count()).all()
+        if complete:
+            assert len(keys) == 4 * 60
+
+
+def test_kill_minus_nine_and_resume_with_a_truncated_state(tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log.txt"
+    process = start("--out", str(out), log=log)
+    wait_for_rows(out, 80, process)
+    process.kill()
+    process.wait()
+    check_whole(out, complete=False)
+    before = pd.read_parquet(out / "segments.parquet")
+    # As a crash in the middle of writing could leave it on a file system without atomic replacement.
+    newest = out / "state" / "driver" / f"state-{max(StateStore(str(out / 'state' / 'driver')).generations()):08d}.bin"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert start("--resume", str(out), log=log).wait(DEADLINE) == 0, log.read_text()
+    check_whole(out, complete=True)
+    after = pd.read_parquet(out / "segments.parquet")
+    # Most of what had been trained is still there, to the digit.
+    kept = before.merge(after, on=["member", "segment", "metric/loss", "hp/lr"])
+    assert len(kept) > 0.4 * len(before)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["counts"]["segments"] == 240
+    assert summary["agent"]["transitions"] >= 200
+    assert "cannot be used" in (out / "run.log").read_text()
+
+
+def test_ctrl_c_stops_cleanly_and_prints_how_to_go_on(tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log.txt"
+    process = start("--out", str(out), log=log)
+    wait_for_rows(out, 40, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(DEADLINE) == 130, log.read_text()
+    check_whole(out, complete=False)
+    rows = len(pd.read_parquet(out / "segments.parquet"))
+    command = shlex.split(log.read_text().strip().splitlines()[-1])
+    assert command[:3] == ["python", "-m", "raytune_rl.run"] and command[-4:-2] != []
+    again = subprocess.run(
+        [sys.executable, *command[1:]],
+        cwd=EXPERIMENT.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    check_whole(out, complete=True)
+    assert rows < 240
+    assert "paper_experiment: loss" in again.stdout or "paper: loss" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.py"], ["nowhere.py"]),
+        ([str(EXPERIMENT), "--set", "populaton=3"], ["populaton", "population"]),
+        ([str(EXPERIMENT), "--set", "population=0"], ["population is 0"]),
+        ([str(EXPERIMENT), "--set", "population=few"], ["few"]),
+        ([str(EXPERIMENT), "--experiment", "other"], ["other", "experiment"]),
+        ([str(EXPERIMENT), "--resume", "/nonexistent/run"], ["/nonexistent/run", "not a run directory"]),
+        ([str(EXPERIMENT), "--seed", "-1"], ["seed is -1"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert len(captured.err.strip().splitlines()) == 1
+    assert all(word in captured.err for word in words), captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert "examples:" in capsys.readouterr().out

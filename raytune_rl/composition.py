@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -53,7 +53,8 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
     except ValueError as error:
         raise BadInput(str(error)) from None
     check_picklable(candidate, experiment.candidate)
-    return candidate  # type: ignore[no-any-return]
+    checked: Candidate = candidate
+    return checked
 
 
 def check_picklable(candidate: object, written: object) -> None:
@@ -122,8 +123,8 @@ def starting_points(experiment: Experiment) -> list[Mapping[str, Value] | None]:
         proposal = searcher.suggest(f"member-{member}")
         if not isinstance(proposal, Mapping) or any(name not in proposal for name in names):
             raise BadInput(
-                f"searcher {type(searcher).__name__} proposed {proposal!r} for member {member}; it must propose a value "
-                f"for each of {', '.join(names)}."
+                f"searcher {type(searcher).__name__} proposed {proposal!r} for member {member}; it must propose "
+                f"a value for each of {', '.join(names)}."
             )
         points.append({name: proposal[name] for name in names})
     return points
@@ -168,8 +169,8 @@ def place(experiment: Experiment, available: Mapping[str, float]) -> Placement:
         reason = f"members_per_trial is {experiment.members_per_trial}"
         if trials > slots:
             raise BadInput(
-                f"members_per_trial is {experiment.members_per_trial}, which makes {trials} trials of {_words(needs)}, and "
-                f'{slots} fit at once; use "auto" or smaller resources.'
+                f"members_per_trial is {experiment.members_per_trial}, which makes {trials} trials of {_words(needs)}, "
+                f'and {slots} fit at once; use "auto" or smaller resources.'
             )
     groups = tuple(tuple(int(m) for m in part) for part in np.array_split(np.arange(population), trials))
     return Placement(groups=groups, reason=f"{population} members in {trials} trials: {reason}")
@@ -182,7 +183,3 @@ def resolved_fields(experiment: Experiment) -> dict[str, Any]:
 
 def _words(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
-
-
-PointSource = Callable[[Experiment], Sequence[Mapping[str, Value] | None]]
-"""Who says where members start."""

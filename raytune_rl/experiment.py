@@ -153,7 +153,9 @@ class Experiment:
         Classes and functions are told apart without importing Ray: a Trainable is recognised by its ancestry.
         """
         if isinstance(self.candidate, type):
-            if any(base.__name__ == "Trainable" and base.__module__.startswith("ray.") for base in self.candidate.mro()):
+            if any(
+                base.__name__ == "Trainable" and base.__module__.startswith("ray.") for base in self.candidate.mro()
+            ):
                 return "trainable"
             raise BadInput(
                 f"candidate is the class {self.candidate.__name__}; a class must be a subclass of ray.tune.Trainable."

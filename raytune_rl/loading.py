@@ -36,7 +36,9 @@ def load_experiment(file: str | os.PathLike[str], name: str | None = None) -> Ex
     elif len({id(value) for value in found.values()}) != 1:
         if not found:
             raise BadInput(f"{path.name} defines no Experiment; write `experiment = Experiment(...)` at module level.")
-        raise BadInput(f"{path.name} defines several experiments ({', '.join(found)}); choose one with --experiment NAME.")
+        raise BadInput(
+            f"{path.name} defines several experiments ({', '.join(found)}); choose one with --experiment NAME."
+        )
     else:
         chosen = next(iter(found.values()))
     if not chosen.name:
@@ -57,7 +59,9 @@ def _import(path: Path) -> ModuleType:
     except BadInput as error:
         raise BadInput(f"{path.name}, line {_user_line(error, path)}: {error}") from None
     except SystemExit as error:
-        raise BadInput(f"{path.name} calls exit({error.code!r}) when it is imported; it must only define things.") from None
+        raise BadInput(
+            f"{path.name} calls exit({error.code!r}) when it is imported; it must only define things."
+        ) from None
     except Exception as error:
         raise BadInput(
             f"{user_traceback(error, path)}\n{path.name} cannot be imported: {type(error).__name__}: {error}"

@@ -148,8 +148,8 @@ class Incumbent:
 class Step:
     """All that one call of the controller produced, for whoever writes it down.
 
-    ``rewards[i]`` and ``opened[i]`` belong to ``reports[i]``: the decision that had opened the reported segment and what
-    it was paid (``None`` where no policy had been asked). ``decisions`` are the new ones.
+    ``rewards[i]`` and ``opened[i]`` belong to ``reports[i]``: the decision that had opened the reported segment and
+    what it was paid (``None`` where no policy had been asked). ``decisions`` are the new ones.
     """
 
     reports: tuple[Report, ...]

@@ -286,7 +286,9 @@ def _placement(
     """Where members train; a resumed run keeps its groups, since each trial finds its own state again."""
     if resume:
         groups = directory.read_json(layout.EXPERIMENT)["groups"]
-        return composition.Placement(groups=tuple(tuple(g) for g in groups), reason="the trials of the run that goes on")
+        return composition.Placement(
+            groups=tuple(tuple(g) for g in groups), reason="the trials of the run that goes on"
+        )
     placement = composition.place(experiment, available)
     content = describe_experiment(
         name=experiment.name, experiment=composition.resolved_fields(experiment), seed=experiment.seed

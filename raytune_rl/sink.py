@@ -95,7 +95,9 @@ class RunSink:
         self._flush_tables()
         if self._state is None:
             return
-        self._state.save({"controller": self._controller.get_state(), "counts": vars(self.counts), "wall_s": self.wall_s})
+        self._state.save(
+            {"controller": self._controller.get_state(), "counts": vars(self.counts), "wall_s": self.wall_s}
+        )
         if self._agent_directory is not None:
             self._controller.policy.save(self._agent_directory, wait=False)
 

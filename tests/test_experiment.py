@@ -80,7 +80,8 @@ def test_defaults_learn_with_ppo() -> None:
 def test_importing_the_package_is_light() -> None:
     code = (
         "import sys, raytune_rl, raytune_rl.records, raytune_rl.hyperparameters, raytune_rl.mdp.observation,"
-        " raytune_rl.controller, raytune_rl.experiment; print([m for m in ('ray', 'torch', 'sklearn') if m in sys.modules])"
+        " raytune_rl.controller, raytune_rl.experiment;"
+        " print([m for m in ('ray', 'torch', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

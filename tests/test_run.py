@@ -1,4 +1,4 @@
-"""The command line as people use it: real processes, killed and interrupted, and mistakes that end before Ray starts."""
+"""The command line as people use it: processes killed and interrupted, and mistakes that end before Ray starts."""
 
 from __future__ import annotations
 

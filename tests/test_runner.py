@@ -87,7 +87,11 @@ def test_synchronous_runs_repeat_bit_for_bit(tmp_path: Path) -> None:
 def test_a_member_that_fails_does_not_stop_the_others(tmp_path: Path, fault: str) -> None:
     task = PaperTask(fault=fault, scratch=str(tmp_path))
     experiment = make(
-        candidate=task, agent=Fixed(), segment_timeout=1.5, checkpoint_every=0.01, failures=FailurePolicy(max_restarts=1)
+        candidate=task,
+        agent=Fixed(),
+        segment_timeout=1.5,
+        checkpoint_every=0.01,
+        failures=FailurePolicy(max_restarts=1),
     )
     outcome = run(experiment, out=tmp_path / "run")
     segments, _ = tables(tmp_path / "run")

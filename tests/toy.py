@@ -70,9 +70,7 @@ class ToyWorld:
             if step == STEPS:
                 break
             situations = [
-                Situation(
-                    member=m, segment=step, first=step == 0, observation=o, seed=int(self._rng.integers(2**31))
-                )
+                Situation(member=m, segment=step, first=step == 0, observation=o, seed=int(self._rng.integers(2**31)))
                 for m, o in enumerate(observations)
             ]
             for m, choice in enumerate(policy.act(situations)):

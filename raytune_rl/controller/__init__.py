@@ -4,4 +4,15 @@ from raytune_rl.controller.controller import Controller, FailurePolicy
 from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
 from raytune_rl.controller.policy import Choice, Policy, Schedule, Situation
 
-__all__ = ["PBT", "Choice", "Controller", "Cosine", "FailurePolicy", "Fixed", "Policy", "Random", "Schedule", "Situation"]
+__all__ = [
+    "PBT",
+    "Choice",
+    "Controller",
+    "Cosine",
+    "FailurePolicy",
+    "Fixed",
+    "Policy",
+    "Random",
+    "Schedule",
+    "Situation",
+]

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from raytune_rl.population.export import load
     from raytune_rl.population.torch_task import TorchTask
     from raytune_rl.rllib.settings import Agent
-    from raytune_rl.runner import run
     from raytune_rl.scheduler import MetaAgentScheduler
 
 _HOMES = {
@@ -38,7 +37,6 @@ _HOMES = {
     "load": "population.export",
     "rewards": "mdp.reward",
     "roles": "hyperparameters.roles",
-    "run": "runner",
 }
 _MODULES = {"rewards", "roles"}
 
@@ -58,7 +56,6 @@ __all__ = [
     "load",
     "rewards",
     "roles",
-    "run",
 ]
 
 

@@ -90,16 +90,21 @@ class RunSink:
         if self._clock() - self._flushed >= FLUSH_SECONDS:
             self._flush_tables()
 
-    def flush(self) -> None:
-        """Bring tables and the controller's state to the disk; the agent's checkpoint follows when it is ready."""
-        self._flush_tables()
+    def flush(self) -> bool:
+        """Bring tables and the controller's state to the disk; the agent's checkpoint follows when it is ready.
+
+        False if the disk refuses: then no host may save, or its checkpoint could know segments that no table has.
+        """
+        if not self._flush_tables():
+            return False
         if self._state is None:
-            return
-        self._state.save(
+            return True
+        saved = self._state.save(
             {"controller": self._controller.get_state(), "counts": vars(self.counts), "wall_s": self.wall_s}
         )
         if self._agent_directory is not None:
             self._controller.policy.save(self._agent_directory, wait=False)
+        return saved
 
     def restore(self) -> bool:
         """Take up the state of an interrupted run, the agent's included; False if there is none."""
@@ -127,6 +132,6 @@ class RunSink:
         if self._seconds is not None and self.wall_s >= self._seconds:
             self._controller.stop_all(f"the budget of {self._seconds:g} seconds is used up")
 
-    def _flush_tables(self) -> None:
-        self._tables.flush()
+    def _flush_tables(self) -> bool:
         self._flushed = self._clock()
+        return self._tables.flush()

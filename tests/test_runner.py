@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raytune_rl import PBT, Agent, BadInput, Cosine, FailurePolicy, Fixed, Random, StopRule, run
+from raytune_rl import PBT, Agent, BadInput, Cosine, FailurePolicy, Fixed, Random, StopRule
+from raytune_rl.runner import run
 from tests.paper_experiment import PaperTask, make
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -1,7 +1,8 @@
 """A world that an agent can understand in seconds: move ``lr`` toward an optimum that the observation reveals.
 
-It speaks the ``Policy`` protocol as the controller does (situations in, choices out, chunks to learn from), with the real
-``ActionSpec`` and an observation of a few features. Eight members are played at a time, an episode has twenty steps.
+It speaks the ``Policy`` protocol as the controller does (situations in, choices out, chunks to learn from), with the
+real ``ActionSpec`` and an observation of a few features. Eight members are played at a time, an episode has twenty
+steps.
 """
 
 from __future__ import annotations

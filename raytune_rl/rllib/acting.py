@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from raytune_rl.rllib.spaces import (
 )
 
 Floats = NDArray[np.float32]
+Weights = dict[str, NDArray[Any]]
+"""An RLModule's state: parameters by name."""
 
 
 def build_module(agent: Agent, sizes: Sizes, *, seed: int) -> RLModule:
@@ -78,6 +81,14 @@ class Actor:
         with torch.no_grad(), one_thread():
             choices = self._choose(observations, generators, decisions)
         return [replace(choice, version=version) for choice in choices]
+
+    def weights(self) -> Weights:
+        """A copy of the network's parameters."""
+        return {name: np.array(value) for name, value in self.module.get_state().items()}
+
+    def set_weights(self, weights: Weights) -> None:
+        """Act with these from now on."""
+        self.module.set_state(weights)
 
     def _categorical(self, observations: Floats, rngs: Sequence[np.random.Generator], _: int) -> list[Choice]:
         batch = {Columns.OBS: torch.from_numpy(observations)}
@@ -141,9 +152,7 @@ class Actor:
             for row, rng in enumerate(rngs):
                 action[row, head] = rng.integers(size) if rng.random() < epsilon else best[row]
             encoding.advance(sequence, head, action[:, head])
-        return [
-            Choice(action=tuple(action[row].tolist()), value=float(value[row])) for row in range(len(action))
-        ]
+        return [Choice(action=tuple(action[row].tolist()), value=float(value[row])) for row in range(len(action))]
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Where learning happens: the RLlib Algorithm, what it needs fed, and what must survive of it.
 
-``AgentCore`` is a plain object: inside a Ray actor it learns beside a running experiment, in one's own process it serves
-tests and meta-training. RLlib itself needs an initialised Ray in both cases (its runner group puts its config into the
-object store). All random streams that RLlib draws from are the core's own, and part of its checkpoint.
+``AgentCore`` is a plain object: inside a Ray actor it learns beside a running experiment, in one's own process it
+serves tests and meta-training. RLlib itself needs an initialised Ray in both cases (its runner group puts its config
+into the object store). All random streams that RLlib draws from are the core's own, and part of its checkpoint.
 """
 
 from __future__ import annotations
@@ -28,13 +28,10 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from raytune_rl.records import Chunk
 from raytune_rl.rllib import checkpoints, experience, feed
-from raytune_rl.rllib.acting import build_module
+from raytune_rl.rllib.acting import Weights, build_module
 from raytune_rl.rllib.algorithms import ALGORITHMS, batch_size, build_config
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
-
-Weights = dict[str, NDArray[Any]]
-"""An RLModule's state: parameters by name."""
 
 WEIGHTS, STATE, ALGORITHM = "weights.npz", "state.pkl", "algorithm"
 """What a checkpoint consists of: the network (readable without unpickling), buffer and random streams, RLlib's own."""
@@ -179,7 +176,8 @@ class AgentCore:
 
     def _fill(self, path: Path) -> None:
         self._algorithm.save_to_path(str(path / ALGORITHM))
-        np.savez(path / WEIGHTS, **self.weights())
+        weights: dict[str, Any] = self.weights()
+        np.savez(path / WEIGHTS, **weights)
         number = next(self._numbers)
         kept = {
             "buffer": self._buffer.get_state() if self._buffer is not None else None,
@@ -245,9 +243,8 @@ def load(directory: str, agent: Agent, sizes: Sizes) -> checkpoints.Checkpoint:
             )
     for name in ("features", "heads", "nvec"):
         if tuple(record[name]) != getattr(sizes, name):
-            raise ValueError(
-                f"The agent in {directory} was made for other {name}: {_difference(record[name], getattr(sizes, name))}."
-            )
+            difference = _difference(record[name], getattr(sizes, name))
+            raise ValueError(f"The agent in {directory} was made for other {name}: {difference}.")
     return found
 
 
@@ -289,7 +286,7 @@ def _set_global_streams(states: Any) -> None:
 
 
 EXTRAS = ("curr_log_alpha", "curr_kl_coeffs_per_module")
-"""Tensors of a learner, by module, that RLlib 2.60 neither saves nor restores: SAC's temperature, the KL coefficient."""
+"""Tensors of a learner, by module, that RLlib 2.60 neither saves nor restores: SAC's temperature, KL coefficients."""
 
 
 def _get_extras(learner: Any) -> dict[str, dict[str, NDArray[Any]]]:

@@ -1,14 +1,15 @@
 """The four algorithms: one function each that turns an ``Agent`` into RLlib's own config.
 
-The defaults are for what a run can offer: episodes of about twenty steps with rewards in [-2, 2], a few hundred to a few
-thousand decisions in all, a network small enough for one CPU core. So batches are small and every transition is used
-several times.
+The defaults are for what a run can offer: episodes of about twenty steps with rewards in [-2, 2], a few hundred to a
+few thousand decisions in all, a network small enough for one CPU core. So batches are small and every transition is
+used several times.
 
 To add an algorithm: a function that gives its config, and a line in ``ALGORITHMS``.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -135,12 +136,14 @@ def batch_size(agent: Agent) -> int:
 def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
     """The complete RLlib config: new API stack, torch, learner and runner in the calling process.
 
-    No seed is set here: RLlib would seed the process's global streams, switch torch to its deterministic mode, and import
-    the compiler for that (4 s). ``AgentCore`` gives RLlib streams of its own instead.
+    No seed is set here: RLlib would seed the process's global streams, switch torch to its deterministic mode, and
+    import the compiler for that (seconds). ``AgentCore`` gives RLlib streams of its own instead.
 
     Raises:
         ValueError: ``agent.training`` holds something that RLlib does not accept.
     """
+    # RLlib sets this level itself as soon as an Algorithm is built; until then it advertises its new API stack.
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     algorithm = ALGORITHMS[agent.algorithm]
     encoding = algorithm.encoding(sizes)
     batch = batch_size(agent)
@@ -149,9 +152,7 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
         config.training(gamma=agent.gamma)
     config.environment(env=None, observation_space=encoding.observation_space, action_space=encoding.action_space)
     config.framework("torch", torch_skip_nan_gradients=True)
-    config.env_runners(
-        env_runner_cls=FeedRunner, num_env_runners=0, rollout_fragment_length=batch * encoding.substeps
-    )
+    config.env_runners(env_runner_cls=FeedRunner, num_env_runners=0, rollout_fragment_length=batch * encoding.substeps)
     config.learners(num_learners=0, num_gpus_per_learner=agent.num_gpus)
     config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
     config.debugging(log_level="ERROR")

@@ -16,8 +16,8 @@ def count(chunks: Iterable[Chunk]) -> int:
 def join(chunks: Sequence[Chunk]) -> list[Chunk]:
     """Merge chunks that continue one another, in the order of their first appearance.
 
-    Advantages reach only as far as a piece does, so the longer the better. Chunks of one episode that overlap or leave a
-    gap (a member was wound back) stay apart.
+    Advantages reach only as far as a piece does, so the longer the better. Chunks of one episode that overlap or leave
+    a gap (a member was wound back) stay apart.
     """
     joined: list[Chunk] = []
     last: dict[str, int] = {}

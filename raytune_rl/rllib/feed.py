@@ -90,8 +90,8 @@ class FeedRunner(EnvRunner, Checkpointable):
 def episodes(chunks: Sequence[Chunk], encoding: Encoding, numbers: itertools.count[int]) -> list[SingleAgentEpisode]:
     """Each chunk as an RLlib episode of its own.
 
-    An open end counts as truncated: the value of what follows is bootstrapped from the last observation. Ids are unique,
-    since RLlib would insist that two pieces of one episode fit together, which after a crash they may not.
+    An open end counts as truncated: the value of what follows is bootstrapped from the last observation. Ids are
+    unique, since RLlib would insist that two pieces of one episode fit together, which after a crash they may not.
     """
     return [_episode(chunk, encoding, next(numbers)) for chunk in chunks]
 

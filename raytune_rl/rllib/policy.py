@@ -1,8 +1,8 @@
 """The learning agent as the controller sees it: acts at once with a local copy, learns elsewhere.
 
-Decisions never wait for learning. Experience collects in an outbox; when there is a batch and the learner is free, it is
-sent, and when the answer is there, the new weights are adopted. Whatever happens to the learner (it dies, it raises, its
-weights turn NaN), decisions go on with the last good weights, and a new learner takes over.
+Decisions never wait for learning. Experience collects in an outbox; when there is a batch and the learner is free, it
+is sent, and when the answer is there, the new weights are adopted. Whatever happens to the learner (it dies, it raises,
+its weights turn NaN), decisions go on with the last good weights, and a new learner takes over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.records import Chunk, Transition
 from raytune_rl.rllib import experience
-from raytune_rl.rllib.link import ActorLink, Link, LocalLink, Request
+from raytune_rl.rllib.link import ActorLink, Link, LinkFactory, LocalLink, Request
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
 
@@ -81,7 +81,11 @@ class LearningPolicy:
         self._sizes: Sizes | None = None
         self._action: ActionSpec | None = None
         self._seed = 0
-        self._forget_live()
+        # What is alive, and stays behind when the policy is pickled.
+        self._link: Link | None = None
+        self._actor: Actor | None = None
+        self._open: deque[_Open] = deque()
+        self._saved_now = False
 
     # -- the Policy protocol -------------------------------------------------------------------------------------------
 
@@ -143,9 +147,9 @@ class LearningPolicy:
         ``wait=False`` returns at once, so that no decision is held up; the files appear some time later, all or none.
         Returns whether one was written (begun, with ``wait=False``).
         """
-        if not self._ensure_link() or any(call.kind == "save" for call in self._open) and not wait:
+        saving = any(call.kind == "save" for call in self._open)
+        if not self._ensure_link() or self._link is None or (saving and not wait):
             return False
-        assert self._link is not None
         self._open.append(_Open("save", self._link.start("save", directory), directory=directory))
         if not wait:
             return True
@@ -164,7 +168,7 @@ class LearningPolicy:
         found = self._check(directory)
         self._saved = directory
         self._collect(wait=True)
-        self._local().module.set_state(read_weights(found))
+        self._local().set_weights(read_weights(found))
         self.version = found.record["version"]
         self.transitions = max(self.transitions, found.record["transitions"])
         self._calls = found.record["calls"]
@@ -206,9 +210,8 @@ class LearningPolicy:
             return True
         if ALGORITHMS[self.agent.algorithm].on_policy:
             self._drop_stale()
-        if experience.count(self._outbox) < batch_size(self.agent) or not self._ensure_link():
+        if experience.count(self._outbox) < batch_size(self.agent) or not self._ensure_link() or self._link is None:
             return False
-        assert self._link is not None
         chunks, self._outbox = tuple(experience.join(self._outbox)), []
         self._open.append(_Open("learn", self._link.start("learn", chunks), chunks))
         self._collect()
@@ -229,10 +232,10 @@ class LearningPolicy:
 
             if self.remote and not ray.is_initialized():
                 return False
-            make = ActorLink if self.remote else LocalLink
+            make: LinkFactory = ActorLink if self.remote else LocalLink
             # A checkpoint that kills the learner must not be its end: the second try does without.
             checkpoint = self._saved if self._failures < 2 else None
-            weights = self._weights() if self.version else None
+            weights = self._local().weights() if self.version else None
             try:
                 self._link = make(
                     self.agent,
@@ -265,7 +268,7 @@ class LearningPolicy:
         self._calls = update.calls
         if update.weights is None or update.version <= self.version:
             return
-        self._local().module.set_state(update.weights)
+        self._local().set_weights(update.weights)
         self.version = update.version
         self.metrics = update.metrics
 
@@ -288,7 +291,9 @@ class LearningPolicy:
         log.debug("The failure of the learner:", exc_info=error)
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         if self._failures >= MAX_FAILURES:
-            log.warning("The learning agent failed %d times (%s); it acts on without learning.", MAX_FAILURES, reason[0])
+            log.warning(
+                "The learning agent failed %d times (%s); it acts on without learning.", MAX_FAILURES, reason[0]
+            )
             return
         log.warning("The learning agent failed (%s: %s); starting it again.", type(error).__name__, reason[0])
         self._ensure_link()
@@ -310,21 +315,14 @@ class LearningPolicy:
                 from raytune_rl.rllib.actor import read_weights
 
                 found = self._check(self._saved)
-                self._actor.module.set_state(read_weights(found))
+                self._actor.set_weights(read_weights(found))
                 self.version = max(self.version, found.record["version"])
         return self._actor
-
-    def _weights(self) -> dict[str, Any]:
-        state: dict[str, Any] = self._local().module.get_state()
-        return state
 
     # -- pickling ------------------------------------------------------------------------------------------------------
 
     def _forget_live(self) -> None:
-        self._link: Link | None = None
-        self._actor: Actor | None = None
-        self._open: deque[_Open] = deque()
-        self._saved_now = False
+        self._link, self._actor, self._open, self._saved_now = None, None, deque(), False
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings and counters; the learner, its open requests and the network stay behind."""
@@ -335,4 +333,3 @@ class LearningPolicy:
         self._forget_live()
         self.__dict__.update(state)
         self._outbox = list(state["_outbox"])
-

@@ -101,4 +101,3 @@ class Agent:
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-

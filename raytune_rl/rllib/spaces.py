@@ -120,8 +120,8 @@ class Binned(Encoding):
 class Sequential(Encoding):
     """DQN: one head after the other. A decision is ``H`` steps; the reward comes with the last.
 
-    The observation of step ``h`` is the features, the one-hot of ``h``, and the choices so far: per head the centre of the
-    chosen part of [-1, 1], 0 where nothing is chosen yet.
+    The observation of step ``h`` is the features, the one-hot of ``h``, and the choices so far: per head the centre of
+    the chosen part of [-1, 1], 0 where nothing is chosen yet.
     """
 
     def __init__(self, sizes: Sizes) -> None:

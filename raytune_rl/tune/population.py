@@ -40,7 +40,7 @@ _TUNE_ENVIRONMENT = {
 }
 
 _TUNE_LOGGERS = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
-"""Where Tune misses the result files that we have told it not to write, and praises its snapshot."""
+"""Where Tune misses the result files that we have told it not to write, and repeats what we have logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,7 @@ def _quiet(names: Sequence[str]) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in names]
     levels = [one.level for one in loggers]
     for one in loggers:
-        one.setLevel(logging.ERROR)
+        one.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -45,9 +46,9 @@ class Sink(Protocol):
         """Take note of a step. Called at once for each, so it has to be quick."""
         ...
 
-    def flush(self) -> None:
-        """Make tables and controller state durable up to here. A host saves its state only afterwards, so no host
-        ever knows a segment that the tables don't."""
+    def flush(self) -> bool:
+        """Make tables and controller state durable up to here; False if the disk refuses. A host saves its state only
+        afterwards, so no host ever knows a segment that the tables don't."""
         ...
 
 
@@ -221,8 +222,8 @@ class PopulationScheduler(FIFOScheduler):
             self._controller.learn(wait=True)
         over = {index: self._is_over(index, step.decisions) for index in reports}
         saves = {index for index in reports if over[index] or self._save_is_due(index)}
-        if saves or not self._in_place:
-            self._flush(together, saves)
+        if (saves or not self._in_place) and not self._flush(together, saves):
+            saves = set()  # they are still due, and asked again with the next result
         self._deliver(step.decisions, reports.keys(), saves)
         if not wait:
             self._controller.learn(wait=False)
@@ -279,11 +280,13 @@ class PopulationScheduler(FIFOScheduler):
         uri, segment = self._state_uris[home], self._reported.get(donor, -1)
         return FileTransfer(state_uri=uri, member=donor, kind=kind, segment=segment)
 
-    def _flush(self, reports: Sequence[Report], saves: set[int]) -> None:
-        self._sink.flush()
+    def _flush(self, reports: Sequence[Report], saves: set[int]) -> bool:
+        if not self._sink.flush():
+            return False
         for report in reports:
             if self._home[report.member] in saves:
                 self._controller.durable(report.member, report.segment)
+        return True
 
     def _save_is_due(self, index: int) -> bool:
         now = self.live.clock()
@@ -350,9 +353,14 @@ def _generation(reports: Sequence[Report]) -> int:
 
 
 def _why(trial: Trial) -> str:
-    """The last line of the error that ended a trial's actor."""
-    error = trial.get_error()
-    return str(error).strip().splitlines()[-1] if error else "for an unknown reason"
+    """One line on what ended a trial's actor, from the file that Tune keeps its errors in."""
+    try:
+        text = Path(trial.error_file).read_text().rpartition("Failure #")[2]
+    except (OSError, TypeError):
+        return "for an unknown reason"
+    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
+    # A dead actor's story begins with what happened, a traceback ends with it.
+    return (lines[0] if lines[0].startswith("The actor died") else lines[-1]) if lines else "for an unknown reason"
 
 
 def _bare(decision: Decision) -> Decision:

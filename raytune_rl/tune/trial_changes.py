@@ -56,8 +56,8 @@ class Changes:
     def prepare(self, tune_controller: Any, trial: Trial, decision: Decision, *, at: int, stays: bool) -> Any:
         """See to the weights that ``decision`` takes, before any of the donors changes.
 
-        Returns what ``apply`` needs: weights for a change in place, ``None`` where there are none or a paused (or reset)
-        trial will find them in storage.
+        Returns what ``apply`` needs: weights for a change in place, ``None`` where there are none or where the trial
+        will find them in storage.
         """
         if decision.source.kind == "keep" or not self.abilities.saves:
             return None

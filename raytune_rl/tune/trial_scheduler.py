@@ -154,7 +154,7 @@ class TrialScheduler(FIFOScheduler):
             return str(self.CONTINUE)
         report = self._report(trial, result)
         if self.synchronous:
-            return self._arrive(tune_controller, trial, report)
+            return self._arrive(tune_controller, trial, report, result)
         (decision,) = self._step([report]).decisions
         answer = self._carry_out(tune_controller, trial, decision, result)
         self.latencies.append(time.perf_counter() - started)
@@ -266,10 +266,14 @@ class TrialScheduler(FIFOScheduler):
         member = self._members.member(trial)
         return member in self._arrived or self._copies.awaited_by(member)
 
-    def _arrive(self, tune_controller: Any, trial: Trial, report: Report) -> str:
+    def _arrive(self, tune_controller: Any, trial: Trial, report: Report, result: Mapping[str, Any]) -> str:
         """Wait at the barrier: in the own actor, or outside where others need the slot to get there."""
         self._arrived[report.member] = report
-        return str(self.PAUSE if self._missing(tune_controller) else self.NOOP)
+        if self._missing(tune_controller):
+            return str(self.PAUSE)
+        if self._changes.abilities.in_place and self.controller.actions.copy_allowed(report.segment + 1):
+            trial_adapter.save(tune_controller, trial, result)  # it may be its best
+        return str(self.NOOP)
 
     def _missing(self, tune_controller: Any) -> bool:
         """Whether a member that has not arrived waits for a slot."""

@@ -69,9 +69,7 @@ def test_one_seed_learns_the_same_twice_and_after_a_restore(name: str, tmp_path:
         policy.close()
 
 
-def test_a_truncated_checkpoint_gives_way_to_the_one_before(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_truncated_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     policy = _policy(batch=32)
     toy.ToyWorld(1).play(policy, learn=True)
     assert policy.save(str(tmp_path))
@@ -149,7 +147,7 @@ def test_a_full_disk_is_reported_not_raised(tmp_path: Path, caplog: pytest.LogCa
 
 def test_a_killed_learner_is_replaced_and_learning_goes_on(tmp_path: Path) -> None:
     """kill -9 of the actor's process, after a checkpoint; decisions never fail meanwhile."""
-    policy = _policy(remote=True, algorithm="SAC", batch=32)
+    policy = _policy(remote=True, batch=32)
     toy.ToyWorld(1).play(policy, learn=True)
     assert policy.version == 5 and policy.save(str(tmp_path))
     toy.ToyWorld(2).play(policy, learn=True)

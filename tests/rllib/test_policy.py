@@ -21,7 +21,7 @@ NVEC = toy.toy_action().nvec
 
 
 class Learner:
-    """Stands for the link and the learner behind it. ``answers`` are given in turn when asked; exceptions are raised."""
+    """Stands for the link and the learner behind it. ``answers`` are given in turn; exceptions are raised."""
 
     def __init__(self) -> None:
         self.answers: deque[Any] = deque()

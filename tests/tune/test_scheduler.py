@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,10 +36,7 @@ class FakeTrial:
     def __init__(self, log: list[Any], index: int) -> None:
         self.trial_id, self.config, self.status = f"t{index}", {"trial": index}, Trial.RUNNING
         self.temporary_state = SimpleNamespace(ray_actor=FakeActor(log, index))
-        self.recovers = True
-
-    def get_error(self) -> Exception:
-        return RuntimeError("first line\nthe actor died")
+        self.recovers, self.error_file = True, None
 
     def should_recover(self) -> bool:
         return self.recovers
@@ -185,13 +183,15 @@ def test_a_trial_that_restarts_is_lost_and_comes_again() -> None:
     assert world.result(0, 0) == "CONTINUE"
 
 
-def test_a_trial_that_fails_too_often_is_dropped() -> None:
+def test_a_trial_that_fails_too_often_is_dropped(tmp_path: Path) -> None:
     world = World(script=lambda report: Answer(stop=report.member == 0))
     world.result(0, 0)
     world.trials[0].recovers = False
+    world.trials[0].error_file = str(tmp_path / "error.txt")
+    (tmp_path / "error.txt").write_text("Failure # 1\nold\nFailure # 2 (now)\nTraceback ...\nValueError: broken\n\n")
     world.scheduler.on_trial_error(world, world.trials[0])
     assert world.controller.calls[-1] == ("drop", (1,))
-    assert world.live.dropped == [1] and world.live.errors == {0: "the actor died"}
+    assert world.live.dropped == [1] and world.live.errors == {0: "ValueError: broken"}
     assert world.result(1, 0) == "CONTINUE"
 
 

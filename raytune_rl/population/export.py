@@ -23,6 +23,7 @@ from raytune_rl.population.optimisers import to_tensor
 from raytune_rl.records import SCHEMA_VERSION, Value
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+BEST = "best"
 
 
 def export(factory: Callable[..., nn.Module], state: State, directory: Path) -> None:
@@ -49,10 +50,10 @@ def export(factory: Callable[..., nn.Module], state: State, directory: Path) -> 
 
 
 def load(directory: str | os.PathLike[str], network: Callable[..., nn.Module] | None = None) -> nn.Module:
-    """The exported model of ``directory`` (``best/`` of a run directory), on the CPU in eval mode. Needs no Ray.
+    """The exported model of ``directory``, on the CPU in eval mode. Needs no Ray.
 
     Args:
-        directory: holds ``model.safetensors`` and ``config.json``.
+        directory: holds ``model.safetensors`` and ``config.json``, or is a run directory with those in ``best/``.
         network: the factory, or a module to fill, where the one that the file names cannot be imported here.
 
     Nothing is unpickled. ``config.json`` may come from anybody, so a name in it leads to nothing but a subclass of
@@ -62,6 +63,8 @@ def load(directory: str | os.PathLike[str], network: Callable[..., nn.Module] | 
         ValueError: no exported model, one of a newer version, no factory to be had, weights that do not fit.
     """
     path = Path(directory)
+    if not (path / CONFIG).exists() and (path / BEST / CONFIG).exists():
+        path = path / BEST
     config = _read_config(path)
     module = network if isinstance(network, nn.Module) else None
     if module is None:

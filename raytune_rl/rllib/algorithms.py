@@ -29,6 +29,10 @@ from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Binned, Encoding, Factored, Sequential, Sizes
 
 
+REPLAY = 5_000
+"""Decisions that a replay buffer holds: 60 MB, written to disk in about a second."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
     """How one of RLlib's algorithms is used here.
@@ -100,7 +104,7 @@ def dqn(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
         n_step=1,
         dueling=False,
         training_intensity=_intensity(updates=8, train_batch=64, sampled=batch * encoding.substeps),
-        replay_buffer_config={"type": "PrioritizedEpisodeReplayBuffer", "capacity": 20_000 * encoding.substeps},
+        replay_buffer_config={"type": "PrioritizedEpisodeReplayBuffer", "capacity": REPLAY * encoding.substeps},
     )
 
 
@@ -116,7 +120,7 @@ def sac(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
         tau=0.02,
         num_steps_sampled_before_learning_starts=64,
         training_intensity=_intensity(updates=8, train_batch=64, sampled=batch),
-        replay_buffer_config={"type": "PrioritizedEpisodeReplayBuffer", "capacity": 20_000},
+        replay_buffer_config={"type": "PrioritizedEpisodeReplayBuffer", "capacity": REPLAY},
     )
 
 

@@ -102,10 +102,8 @@ def _episode(chunk: Chunk, encoding: Encoding, number: int) -> SingleAgentEpisod
     return SingleAgentEpisode(
         id_=f"{chunk.episode}@{chunk.start}#{number}",
         observations=list(rows.observations),
-        observation_space=encoding.observation_space,
         infos=[{} for _ in rows.observations],
         actions=list(rows.actions),
-        action_space=encoding.action_space,
         rewards=[float(r) for r in rows.rewards],
         terminated=terminated,
         truncated=not terminated,

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from raytune_rl.controller.policy import Choice, Schedule, Situation
 from raytune_rl.mdp.action import ActionSpec
@@ -38,14 +38,17 @@ MAX_FAILURES = 5
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Open:
-    """A request that has not been answered, and the experience that it carries."""
+Kind: TypeAlias = Literal["learn", "save", "restore"]
 
-    kind: Literal["learn", "save", "restore"]
+
+@dataclass(frozen=True, kw_only=True)
+class _Open:
+    """A request that has not been answered, with the experience that it carries or the directory that it is about."""
+
+    kind: Kind
     request: Request
-    chunks: tuple[Chunk, ...] = ()
-    directory: str = ""
+    chunks: tuple[Chunk, ...]
+    directory: str
 
 
 class LearningPolicy:
@@ -150,12 +153,11 @@ class LearningPolicy:
         saving = any(call.kind == "save" for call in self._open)
         if not self._ensure_link() or self._link is None or (saving and not wait):
             return False
-        self._open.append(_Open("save", self._link.start("save", directory), directory=directory))
-        if not wait:
-            return True
         self._saved_now = False
-        self._collect(wait=True)
-        return self._saved_now
+        started = self._ask("save", directory, directory=directory)
+        if wait:
+            self._collect(wait=True)
+        return self._saved_now if wait else started
 
     def restore(self, directory: str) -> None:
         """Act with the checkpoint's weights from now on; the learner follows as soon as it can.
@@ -173,7 +175,7 @@ class LearningPolicy:
         self.transitions = max(self.transitions, found.record["transitions"])
         self._calls = found.record["calls"]
         if self._link is not None:
-            self._open.append(_Open("restore", self._link.start("restore", directory), directory=directory))
+            self._ask("restore", directory, directory=directory)
 
     def close(self) -> None:
         if self._link is not None:
@@ -213,9 +215,7 @@ class LearningPolicy:
         if experience.count(self._outbox) < batch_size(self.agent) or not self._ensure_link() or self._link is None:
             return False
         chunks, self._outbox = tuple(experience.join(self._outbox)), []
-        self._open.append(_Open("learn", self._link.start("learn", chunks), chunks))
-        self._collect()
-        return True
+        return self._ask("learn", chunks, chunks=chunks)
 
     def _drop_stale(self) -> None:
         oldest = self.version - MAX_LAG
@@ -249,15 +249,32 @@ class LearningPolicy:
                 self._fail(error, ())
         return self._link is not None
 
+    def _ask(self, kind: Kind, argument: Any, *, chunks: tuple[Chunk, ...] = (), directory: str = "") -> bool:
+        """Call the learner; whether the call is under way (a learner in this process has answered already)."""
+        assert self._link is not None
+        try:
+            request = self._link.start(kind, argument)
+        except Exception as error:
+            self._fail(error, chunks)
+            return False
+        self._open.append(_Open(kind=kind, request=request, chunks=chunks, directory=directory))
+        if kind == "learn":
+            self._collect()
+        return True
+
     def _collect(self, *, wait: bool = False) -> None:
         """Take the answers that are there, in order; with ``wait`` all of them."""
-        while self._open and (wait or self._open[0].request.ready()):
-            call = self._open.popleft()
+        while self._open:
+            call = self._open[0]
             try:
+                if not (wait or call.request.ready()):
+                    return
                 answer = call.request.result()
             except Exception as error:
+                self._open.popleft()
                 self._fail(error, call.chunks)
                 return
+            self._open.popleft()
             self._failures = 0
             if call.kind == "learn":
                 self._adopt(answer)

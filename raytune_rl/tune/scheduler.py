@@ -223,7 +223,7 @@ class PopulationScheduler(FIFOScheduler):
         over = {index: self._is_over(index, step.decisions) for index in reports}
         saves = {index for index in reports if over[index] or self._save_is_due(index)}
         if (saves or not self._in_place) and not self._flush(together, saves):
-            saves = set()  # they are still due, and asked again with the next result
+            saves = set()  # nothing is saved that the tables lack
         self._deliver(step.decisions, reports.keys(), saves)
         if not wait:
             self._controller.learn(wait=False)

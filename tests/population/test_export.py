@@ -47,6 +47,11 @@ def test_the_loaded_model_predicts_the_same(exported: tuple[TorchMember, Path]) 
     assert torch.equal(predictions(load(directory, network=digits_network(width=12))), predictions(network))
 
 
+def test_a_run_directory_will_do(exported: tuple[TorchMember, Path]) -> None:
+    _, directory = exported
+    assert torch.equal(predictions(load(directory.parent)), predictions(load(directory)))
+
+
 def test_the_configuration_says_how_to_build_it(exported: tuple[TorchMember, Path]) -> None:
     config = json.loads((exported[1] / "config.json").read_text())
     assert config["schema_version"] == 1 and config["kind"] == "torch"

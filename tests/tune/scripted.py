@@ -176,11 +176,12 @@ class Recorder:
             self.rows[report.member, report.segment] = report
         self.after(self)
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         self.flushes += 1
         self.durable = {}
         for index, segment in self.rows:
             self.durable[index] = max(segment, self.durable.get(index, -1))
+        return True
 
     def of(self, index: int) -> list[Report]:
         """A member's reports, by segment."""

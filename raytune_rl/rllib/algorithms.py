@@ -28,7 +28,6 @@ from raytune_rl.rllib.modules import MaskedDQNModule
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Binned, Encoding, Factored, Sequential, Sizes
 
-
 REPLAY = 5_000
 """Decisions that a replay buffer holds: 60 MB, written to disk in about a second."""
 

@@ -99,6 +99,7 @@ def episodes(chunks: Sequence[Chunk], encoding: Encoding, numbers: itertools.cou
 def _episode(chunk: Chunk, encoding: Encoding, number: int) -> SingleAgentEpisode:
     rows = encoding.rows(chunk.transitions)
     terminated = chunk.transitions[-1].terminated
+    # Without its spaces: a replay buffer would copy them with every episode, and they weigh more than the steps.
     return SingleAgentEpisode(
         id_=f"{chunk.episode}@{chunk.start}#{number}",
         observations=list(rows.observations),

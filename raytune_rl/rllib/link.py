@@ -72,7 +72,7 @@ class ActorLink:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=bool(agent.num_gpus))
         options = {"num_cpus": 0, "num_gpus": agent.num_gpus, "scheduling_strategy": here, "max_restarts": 0}
         self._ray = ray
-        self._actor = ray.remote(**options)(_Host).remote(agent, sizes, arguments)
+        self._actor = ray.remote(**options)(_AgentHost).remote(agent, sizes, arguments)
 
     def start(self, method: str, *arguments: Any) -> Request:
         return _Remote(self._ray, self._actor.call.remote(method, *arguments))
@@ -81,7 +81,7 @@ class ActorLink:
         self._ray.kill(self._actor)
 
 
-class _Host:
+class _AgentHost:
     """The actor. RLlib is imported in its process only when it starts."""
 
     def __init__(self, agent: Agent, sizes: Sizes, arguments: dict[str, Any]) -> None:

@@ -149,11 +149,11 @@ class Step:
     """All that one call of the controller produced, for whoever writes it down.
 
     ``rewards[i]`` and ``opened[i]`` belong to ``reports[i]``: the decision that had opened the reported segment and
-    what it was paid (``None`` where no policy had been asked). ``decisions`` are the new ones.
+    what it was paid; its ``action`` is empty where no policy had been asked. ``decisions`` are the new ones.
     """
 
     reports: tuple[Report, ...]
-    opened: tuple[Decision | None, ...]
+    opened: tuple[Decision, ...]
     rewards: tuple[float, ...]
     decisions: tuple[Decision, ...]
     incumbent: Incumbent | None

@@ -24,7 +24,8 @@ DEADLINE = 150.0
 def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "raytune_rl.run", str(EXPERIMENT), "--set", "agent.batch=16", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(EXPERIMENT.parents[1])}
-    return subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT, env=environment)
+    with log.open("ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
 def wait_for_rows(out: Path, rows: int, process: subprocess.Popen[bytes]) -> None:

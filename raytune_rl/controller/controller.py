@@ -156,7 +156,7 @@ class Controller:
         state. A report of a segment that was seen before rewinds its member.
         """
         before = [self._rewound(report) for report in reports]
-        opened = [self._ledgers[r.member].decisions.get(r.segment) for r in reports]
+        opened = [self._ledgers[r.member].decisions.get(r.segment) or self._forgotten(r) for r in reports]
         for report, decision in zip(reports, opened, strict=True):
             self._take(report, decision)
         after = [self._ledgers[r.member].state for r in reports]
@@ -234,12 +234,21 @@ class Controller:
             ledger.push(replace(ledger.state, alive=True))
         return ledger.state
 
-    def _take(self, report: Report, opened: Decision | None) -> None:
+    def _forgotten(self, report: Report) -> Decision:
+        """The decision behind a report where it is not known any more (an older state had to be taken up): what was in
+        force, made by nobody."""
+        factor = schedule_factor(self.schedule, report.segment, self.segments)
+        scaled = {h.name for h in self.space if h.role == "learning_rate"}
+        base = {n: v / factor if n in scaled else v for n, v in report.hyperparameters.items()}  # type: ignore[operator]
+        known = all(name in base for name in self.space.names)
+        positions = self.space.encode(base) if known else self._ledgers[report.member].state.positions
+        return self._decision(report.member, report.segment, positions)
+
+    def _take(self, report: Report, opened: Decision) -> None:
         ledger = self._ledgers[report.member]
         in_force = ledger.decisions.get(report.decision) or opened
-        positions = in_force.positions if in_force else ledger.state.positions
         seen = report if self.timed else _without_times(report)
-        state = advance(ledger.state, seen, score=self._score, positions=positions)
+        state = advance(ledger.state, seen, score=self._score, positions=in_force.positions)
         ledger.push(state)
         value = report.metrics.get(self.metric, math.nan)
         if report.status == "ok" and math.isfinite(value) and self._better(value):
@@ -296,7 +305,7 @@ class Controller:
     def _collect(
         self,
         reports: Sequence[Report],
-        opened: Sequence[Decision | None],
+        opened: Sequence[Decision],
         rewards: Sequence[float],
         observations: Sequence[np.ndarray],
         endings: Sequence[str | None],
@@ -305,7 +314,7 @@ class Controller:
             reports, opened, rewards, observations, endings, strict=True
         ):
             ledger = self._ledgers[report.member]
-            if decision is not None and decision.action:
+            if decision.action:
                 self._buffer.add(
                     decision,
                     reward,

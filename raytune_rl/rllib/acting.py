@@ -28,7 +28,9 @@ from raytune_rl.rllib.spaces import (
     ACTION_LOGP,
     ACTIONS,
     OBSERVATION_BOUND,
+    Binned,
     Encoding,
+    Factored,
     Sequential,
     Sizes,
     clean,
@@ -53,20 +55,19 @@ def build_module(agent: Agent, sizes: Sizes, *, seed: int) -> RLModule:
     return module
 
 
-class Actor:
+class ActingCopy:
     """The acting half of an agent: a network and the way its outputs become choices."""
 
     def __init__(self, agent: Agent, sizes: Sizes, action: ActionSpec, *, seed: int) -> None:
         self.module = build_module(agent, sizes, seed=seed)
         self._action = action
         self._encoding: Encoding = ALGORITHMS[agent.algorithm].encoding(sizes)
-        ways: dict[str, Callable[[Floats, Sequence[np.random.Generator], int], list[Choice]]] = {
-            "PPO": self._categorical,
-            "APPO": self._categorical,
-            "SAC": self._squashed,
-            "DQN": self._greedy,
+        ways: dict[type[Encoding], Callable[[Floats, Sequence[np.random.Generator], int], list[Choice]]] = {
+            Factored: self._categorical,
+            Binned: self._squashed,
+            Sequential: self._greedy,
         }
-        self._choose = ways[agent.algorithm]
+        self._choose = ways[type(self._encoding)]
 
     def act(self, situations: Sequence[Situation], *, decisions: int = 0, version: int = 0) -> list[Choice]:
         """One choice per situation.
@@ -144,13 +145,14 @@ class Actor:
         sequence = encoding.start(observations)
         action = np.empty((len(observations), encoding.substeps), dtype=np.int64)
         value = np.zeros(len(observations))
-        for head, size in enumerate(encoding.sizes.nvec):
+        draws = np.stack([rng.random((2, encoding.substeps)) for rng in rngs])
+        explore = draws[:, 0] < epsilon
+        options = (draws[:, 1] * encoding.sizes.nvec).astype(np.int64)
+        for head in range(encoding.substeps):
             q_values = self.module.compute_q_values({Columns.OBS: torch.from_numpy(sequence)})[QF_PREDS].numpy()
-            best = q_values.argmax(axis=1)
             if head == 0:
                 value = q_values.max(axis=1)
-            for row, rng in enumerate(rngs):
-                action[row, head] = rng.integers(size) if rng.random() < epsilon else best[row]
+            action[:, head] = np.where(explore[:, head], options[:, head], q_values.argmax(axis=1))
             encoding.advance(sequence, head, action[:, head])
         return [Choice(action=tuple(action[row].tolist()), value=float(value[row])) for row in range(len(action))]
 

@@ -25,7 +25,7 @@ from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
 
 if TYPE_CHECKING:
-    from raytune_rl.rllib.acting import Actor
+    from raytune_rl.rllib.acting import ActingCopy
     from raytune_rl.rllib.actor import Update
 
 MAX_LAG = 4
@@ -86,7 +86,8 @@ class LearningPolicy:
         self._seed = 0
         # What is alive, and stays behind when the policy is pickled.
         self._link: Link | None = None
-        self._actor: Actor | None = None
+        self._acting: ActingCopy | None = None
+        self._importing: threading.Thread | None = None
         self._open: deque[_Open] = deque()
         self._saved_now = False
 
@@ -105,18 +106,21 @@ class LearningPolicy:
             self._check(self._saved)
         self._ensure_link()
         # RLlib takes seconds to import; whoever binds has other things to start meanwhile.
-        threading.Thread(target=importlib.import_module, args=("raytune_rl.rllib.acting",), daemon=True).start()
+        self._importing = threading.Thread(
+            target=importlib.import_module, args=("raytune_rl.rllib.acting",), daemon=True
+        )
+        self._importing.start()
 
     def act(self, situations: Sequence[Situation]) -> Sequence[Choice]:
         if not situations:
             return []
-        actor = self._local()
-        return actor.act(situations, decisions=self.transitions, version=self.version)
+        return self._local().act(situations, decisions=self.transitions, version=self.version)
 
     def learn(self, chunks: Sequence[Chunk], *, wait: bool = False) -> None:
         if not self.agent.learn:
             return
         self._ensure_link()  # starting takes seconds, so not only when the first batch is there
+        self._await_import()
         self._receive(chunks)
         self._collect()
         while self._send() and wait:
@@ -315,36 +319,45 @@ class LearningPolicy:
         log.warning("The learning agent failed (%s: %s); starting it again.", type(error).__name__, reason[0])
         self._ensure_link()
 
+    def _await_import(self) -> None:
+        """Two threads that import the same circular modules can deadlock, so nobody else imports RLlib meanwhile."""
+        if self._importing is not None:
+            self._importing.join()
+            self._importing = None
+
     def _check(self, directory: str) -> Any:
+        self._await_import()
         from raytune_rl.rllib.actor import load
 
         assert self._sizes is not None, "bind comes first"
         return load(directory, self.agent, self._sizes)
 
-    def _local(self) -> Actor:
+    def _local(self) -> ActingCopy:
         """The acting copy, built on first use."""
-        if self._actor is None:
-            from raytune_rl.rllib.acting import Actor
+        if self._acting is None:
+            self._await_import()
+            from raytune_rl.rllib.acting import ActingCopy
 
             assert self._sizes is not None and self._action is not None, "bind comes first"
-            self._actor = Actor(self.agent, self._sizes, self._action, seed=self._seed)
+            self._acting = ActingCopy(self.agent, self._sizes, self._action, seed=self._seed)
             if self._saved is not None:
                 from raytune_rl.rllib.actor import read_weights
 
                 found = self._check(self._saved)
-                self._actor.set_weights(read_weights(found))
+                self._acting.set_weights(read_weights(found))
                 self.version = max(self.version, found.record["version"])
-        return self._actor
+        return self._acting
 
     # -- pickling ------------------------------------------------------------------------------------------------------
 
     def _forget_live(self) -> None:
-        self._link, self._actor, self._open, self._saved_now = None, None, deque(), False
+        self._link, self._acting, self._importing = None, None, None
+        self._open, self._saved_now = deque(), False
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings and counters; the learner, its open requests and the network stay behind."""
         state = self.__dict__ | {"_outbox": self.get_state()["sent"] + tuple(self._outbox)}
-        return {name: value for name, value in state.items() if name not in ("_link", "_actor", "_open")}
+        return {name: value for name, value in state.items() if name not in ("_link", "_acting", "_importing", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._forget_live()

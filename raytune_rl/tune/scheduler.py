@@ -137,6 +137,8 @@ class PopulationScheduler(FIFOScheduler):
         began = time.perf_counter()
         index = _index(trial)
         self._trials[index] = trial
+        if self._in_place:
+            adapter.forget_finished(tune_controller, trial)
         if MISSING_METRIC in result:
             return self._give_up(result[MISSING_METRIC])
         reports = list(result[REPORTS])

@@ -93,10 +93,11 @@ class Members:
         saved = trial_adapter.find_checkpoint(trial)
         trial_adapter.skip_used_names(trial)
         at = track.offset + (saved.iteration if saved else 0)
-        if at - track.newest.at >= self._segment_length and at > track.reported:
+        missed = (at - track.newest.at) // self._segment_length
+        if saved is not None and missed > 0 and at > track.reported:
             # Our state is older than Tune's snapshot: what the trial has now was decided since, and is forgotten.
             values = get_values(trial.config, self._controller.space.names)
-            track.open(at=at, seconds=seconds_of(saved.metrics if saved else {}), values=values)
+            track.skip(missed, at=at, seconds=seconds_of(saved.metrics), values=values)
         else:
             track.rewind(at)
             trial.set_config(set_values(trial.config, track.newest.values))

@@ -86,6 +86,11 @@ class Track:
             del self.openings[:surplus]
             self.first += surplus
 
+    def skip(self, segments: int, *, at: int, seconds: float, values: Mapping[str, Value]) -> None:
+        """The member has gone on by some segments that nobody remembers; nothing before ``at`` is known any more."""
+        self.first = self.segment + segments
+        self.openings = [Opening(at=at, seconds=seconds, values=dict(values), decision=self.first)]
+
     def segment_at(self, at: int) -> int:
         """The segment that was open after ``at`` reports."""
         return self.first + max((i for i, opening in enumerate(self.openings) if opening.at <= at), default=0)

@@ -180,6 +180,22 @@ def test_a_copy_under_way_keeps_the_old_values() -> None:
     assert controller.members[0].positions == first.positions
 
 
+def test_a_controller_that_is_behind_takes_up_what_reports_say() -> None:
+    """A state file was damaged, and the one before it knows fewer segments than the trials."""
+    ahead, behind = Paper(make_controller(PBT(), schedule="cosine")), make_controller(PBT(), schedule="cosine")
+    ahead.generation()
+    saved = pickle.loads(pickle.dumps(ahead.controller.get_state()))
+    ahead.generation()
+    ahead.generation()
+    behind.set_state(saved)
+    ahead.controller = behind
+    step = ahead.generation()
+    assert [d.segment for d in step.opened] == [3] * 4
+    for report, decision in zip(step.reports, step.opened, strict=True):
+        assert decision.hyperparameters["lr"] == pytest.approx(report.hyperparameters["lr"])
+    assert len(ahead.play()) == 2
+
+
 def test_memory_stays_bounded() -> None:
     controller = make_controller(Random(), segments=None)
     paper = Paper(controller, members=1)

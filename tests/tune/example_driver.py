@@ -54,7 +54,9 @@ def restore(example: str) -> None:
     trainable = PBTBenchmarkExample if example == "pbt_example" else pbt_function
     path = Path.home() / "ray_results" / NAMES[example]
     results = tune.Tuner.restore(str(path), trainable).fit()
-    print("RESULTS", json.dumps([[str(r.error or ""), r.metrics["training_iteration"], r.config["lr"]] for r in results]))
+    print(
+        "RESULTS", json.dumps([[str(r.error or ""), r.metrics["training_iteration"], r.config["lr"]] for r in results])
+    )
 
 
 if __name__ == "__main__":

@@ -62,7 +62,12 @@ class World:
             **settings,
         )
         self.trials = [FakeTrial(self.log, i) for i in range(trials)]
-        self._trial_to_actor = dict.fromkeys(self.trials)
+        self._trial_to_actor = {trial: f"actor-{i}" for i, trial in enumerate(self.trials)}
+        self.finished = {actor: {f"{actor} {n}" for n in range(5)} for actor in self._trial_to_actor.values()}
+        self._actor_manager = SimpleNamespace(
+            _tracked_actors_to_task_futures=self.finished,
+            _actor_task_events=SimpleNamespace(get_futures=lambda: {"actor-0 4", "actor-1 4"}),
+        )
         for trial in self.trials:
             self.scheduler.on_trial_add(self, trial)
         for index in range(2 * trials):
@@ -108,6 +113,12 @@ def test_a_result_becomes_orders_before_the_next_train() -> None:
     assert len(world.live.latencies) == 1
 
 
+def test_the_results_of_finished_tasks_are_let_go() -> None:
+    world = World()
+    world.result(0, 0)
+    assert world.finished["actor-0"] == {"actor-0 4"} and len(world.finished["actor-1"]) == 5
+
+
 def test_a_copy_within_the_trial_needs_nobody_else() -> None:
     world = World(script=lambda report: Answer(source=member(1) if report.member == 0 else KEEP))
     world.result(0, 0)
@@ -135,7 +146,7 @@ def test_a_trial_without_an_actor_gives_what_it_has_saved() -> None:
 def test_tables_are_flushed_before_a_host_saves() -> None:
     world = World(checkpoint_every=10.0)
     answers, saves = [], []
-    world.sink.flush = lambda: world.log.append(("sink", "flush"))  # type: ignore[method-assign]
+    world.sink.flush = lambda: world.log.append(("sink", "flush")) is None  # type: ignore[method-assign]
     for segment, now in enumerate((0.0, 9.0, 10.5, 15.0, 21.0)):
         world.now = now
         answers.append(world.result(0, segment))
@@ -146,6 +157,14 @@ def test_tables_are_flushed_before_a_host_saves() -> None:
     assert [call for call in world.controller.calls if call[0] == "durable"] == [
         ("durable", m, s) for s in (2, 4) for m in (0, 1)
     ]
+
+
+def test_nothing_is_saved_that_the_tables_lack() -> None:
+    world = World(checkpoint_every=0.0)
+    world.sink.flush = lambda: False  # type: ignore[method-assign]  # the disk is full
+    assert world.result(0, 0) == "CONTINUE"
+    assert not world.sent("apply")[0][2].save
+    assert not any(call[0] == "durable" for call in world.controller.calls)
 
 
 def test_a_trial_ends_with_its_last_member_and_saves() -> None:

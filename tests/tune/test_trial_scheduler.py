@@ -1,0 +1,214 @@
+"""Decisions reach real trials of Ray Tune, one member each, and what the trials do comes back as reports."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter as Count
+from pathlib import Path
+
+import pytest
+from ray import tune
+
+from raytune_rl.controller.controller import FailurePolicy
+from tests.tune.trainables import (
+    BreaksOnLoad,
+    Counter,
+    DiesOnce,
+    NanAfterThree,
+    Overwriting,
+    Rebuilding,
+    Refusing,
+    Reporting,
+    WithoutReset,
+    counting,
+)
+from tests.tune.trial_runs import UP, Do, fit
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+
+
+@pytest.mark.parametrize("trainable", [Counter, Rebuilding, counting])
+def test_a_change_takes_effect_in_the_segment_that_it_opens(trainable: object, tmp_path: Path) -> None:
+    results, scheduler = fit(tmp_path, trainable, {(0, 2): Do(UP), (0, 5): Do(UP)}, iterations=7)
+    assert not results.errors
+    reports = scheduler.reports(0)
+    assert [r.segment for r in reports] == list(range(7))
+    used = [r.metrics["lr_used"] for r in reports]
+    assert used == pytest.approx([0.1, 0.1, 0.16, 0.16, 0.16, 0.256, 0.256])
+    assert [r.hyperparameters["lr"] for r in reports] == pytest.approx(used)
+    assert reports[-1].metrics["total"] == pytest.approx(sum(used))  # nothing was lost on the way
+    assert [r.decision for r in reports] == list(range(7))
+    assert [r.metrics["lr_used"] for r in scheduler.reports(1)] == [1.0] * 7
+
+
+@pytest.mark.parametrize("trainable", [Counter, Rebuilding, Overwriting, counting])
+def test_a_copy_brings_the_donors_weights(trainable: object, tmp_path: Path) -> None:
+    results, scheduler = fit(tmp_path, trainable, {(0, 4): Do(source="best")}, iterations=7)
+    assert not results.errors
+    reports = scheduler.reports(0)
+    assert [r.steps for r in reports] == list(range(1, 8))  # its own count
+    assert [r.copied_from for r in reports] == [None] * 4 + [1] + [None] * 2
+    copied = reports[4]
+    # The donor's total when it was taken, and one step with the value that comes along.
+    assert copied.metrics["total"] - 1.0 == pytest.approx(round(copied.metrics["total"] - 1.0))
+    assert copied.metrics["total"] > 1.9
+    assert copied.copied_segment is not None
+    assert all(r.metrics["lr_used"] == pytest.approx(1.0) for r in reports[4:])
+
+
+def test_the_population_takes_turns_on_fewer_slots(tmp_path: Path) -> None:
+    script = {(0, 3): Do(source="best"), (1, 2): Do(UP)}
+    lrs = (0.1, 0.2, 0.3, 0.4, 1.0)
+    results, scheduler = fit(
+        tmp_path, Counter, script, lrs=lrs, iterations=6, constants={"sleep": 0.1}, reuse_actors=True
+    )
+    assert not results.errors
+    assert len(results) == 5
+    for member in range(5):
+        assert [r.segment for r in scheduler.reports(member)] == list(range(6))
+    assert scheduler.reports(0)[3].copied_from is not None
+    # Nobody is left behind: when the first is half way, all have begun.
+    half = next(i for i, step in enumerate(scheduler.steps) if step.reports[0].segment == 3)
+    assert {step.reports[0].member for step in scheduler.steps[:half]} == set(range(5))
+
+
+def test_a_function_is_interrupted_at_its_checkpoints_only(tmp_path: Path) -> None:
+    script = {(0, 1): Do(UP), (0, 2): Do(source="best")}
+    results, scheduler = fit(tmp_path, counting, script, iterations=12, constants={"every": 3})
+    assert not results.errors
+    reports = scheduler.reports(0)
+    assert [(r.segment, r.steps) for r in reports] == [(0, 3), (1, 6), (2, 9), (3, 12)]
+    assert [r.metrics["lr_used"] for r in reports] == pytest.approx([0.1, 0.16, 1.0, 1.0])
+    assert reports[1].metrics["total"] == pytest.approx(3 * 0.1 + 3 * 0.16)
+    assert reports[2].copied_from == 1
+    assert scheduler.core.controller.segments == 4  # not 12: segments are as long as checkpoints are apart
+
+
+def test_a_function_without_checkpoints_is_left_alone_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results, scheduler = fit(tmp_path, counting, {(0, 1): Do(UP)}, iterations=30, constants={"every": 0})
+    assert not results.errors
+    assert [(r.segment, r.steps) for r in scheduler.reports(0)] == [(0, 30)]
+    assert sum("reports no checkpoints" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("trainable", [Refusing, WithoutReset])
+def test_what_cannot_be_changed_in_place_is_paused(
+    trainable: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = {(0, 2): Do(UP), (0, 3): Do(UP)}
+    results, scheduler = fit(tmp_path, trainable, script, iterations=5)
+    assert not results.errors
+    reports = scheduler.reports(0)
+    assert reports[-1].metrics["lr_used"] > 0.15
+    used = [r.metrics["lr_used"] for r in reports]
+    assert reports[-1].metrics["total"] == pytest.approx(sum(used))
+    # A decision that was refused is not claimed to have been in force.
+    in_force = [scheduler.core._members._tracks[0].openings[r.segment].values["lr"] for r in reports]
+    assert used == pytest.approx(in_force)
+    assert ("cannot be changed in place" in caplog.text) == (trainable is Refusing)
+
+
+def test_a_member_that_diverges_goes_on_from_its_own_best(tmp_path: Path) -> None:
+    script = {(0, 2): Do(UP)}
+    results, scheduler = fit(tmp_path, NanAfterThree, script, lrs=(0.6, 0.1), iterations=6)
+    assert not results.errors
+    reports = scheduler.reports(0)
+    assert [r.status for r in reports[:4]] == ["ok", "ok", "diverged", "ok"]
+    assert reports[3].copied_from == 0
+    assert reports[3].metrics["lr_used"] == pytest.approx(0.6)
+
+
+def test_a_member_without_anything_to_go_back_to_is_given_up(tmp_path: Path) -> None:
+    results, scheduler = fit(
+        tmp_path, NanAfterThree, lrs=(5.0, 0.1), iterations=6, failures=FailurePolicy(max_restarts=0)
+    )
+    assert not results.errors
+    assert [r.status for r in scheduler.reports(0)] == ["ok", "ok", "diverged"]
+    assert len(scheduler.reports(1)) == 6
+
+
+def test_a_killed_process_costs_nothing_but_time(tmp_path: Path) -> None:
+    results, scheduler = fit(
+        tmp_path,
+        DiesOnce,
+        {(0, 2): Do(UP), (1, 2): Do(UP)},
+        iterations=8,
+        max_failures=1,
+        constants={"marker": str(tmp_path / "died"), "sleep": 0.02},
+        checkpoints=tune.CheckpointConfig(checkpoint_frequency=3),
+    )
+    assert not results.errors
+    assert os.path.exists(tmp_path / "died")
+    reports = scheduler.reports(0)
+    newest = {r.segment: r for r in reports}
+    assert sorted(newest) == list(range(8))
+    assert Count(r.segment for r in reports)[3] == 2  # from the checkpoint after three steps
+    # What was decided at segment 2 is in force again: Tune alone would have kept it, a rewind must not lose it.
+    assert [newest[s].metrics["lr_used"] for s in range(8)] == pytest.approx([0.1] * 2 + [0.16] * 6)
+    assert newest[7].metrics["total"] == pytest.approx(0.2 + 6 * 0.16)
+
+
+def test_code_that_raises_while_it_is_changed_fails_its_trial_only(tmp_path: Path) -> None:
+    results, scheduler = fit(tmp_path, BreaksOnLoad, {(0, 3): Do(source="best")}, iterations=6)
+    assert len(results.errors) == 1
+    assert [r.segment for r in scheduler.reports(1)] == list(range(6))
+    assert not scheduler.core.controller.members[0].alive
+
+
+def test_effective_values_are_read_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _, scheduler = fit(tmp_path, Reporting, iterations=3)
+    assert [r.hyperparameters["lr"] for r in scheduler.reports(0)] == [0.5] * 3
+    assert sum("where 0.1 was decided" in message for message in caplog.messages) == 1
+
+
+def test_members_stop_when_their_segments_are_over(tmp_path: Path) -> None:
+    results, scheduler = fit(tmp_path, Counter, iterations=50, segments=4, segment_length=2)
+    assert [result.metrics["training_iteration"] for result in results] == [8, 8]
+    assert [r.segment for r in scheduler.reports(0)] == [0, 1, 2, 3]
+
+
+def test_the_last_result_is_reported_although_tune_skips_it(tmp_path: Path) -> None:
+    _, scheduler = fit(tmp_path, counting, iterations=50, constants={"steps": 5})
+    assert [r.steps for r in scheduler.reports(0)][-1] == 5
+    _, scheduler = fit(tmp_path / "two", Counter, iterations=5, segment_length=2)
+    last = scheduler.reports(0)[-1]
+    assert (last.segment, last.steps, last.done) == (2, 5, False)
+
+
+@pytest.mark.parametrize("trainable", [Counter, counting])
+def test_synchronous_members_wait_for_each_other(trainable: object, tmp_path: Path) -> None:
+    script = {(0, 2): Do(source="best"), (1, 2): Do(UP), (2, 2): Do(source="second"), (2, 3): Do(UP)}
+
+    def run(name: str) -> list[tuple[tuple[int, int, float, float], ...]]:
+        results, scheduler = fit(
+            tmp_path / name, trainable, script, lrs=(0.1, 0.5, 0.2), iterations=5, synchronous=True
+        )
+        assert not results.errors
+        generations = [step.reports for step in scheduler.steps[:4]]
+        assert all([r.member for r in reports] == [0, 1, 2] for reports in generations)
+        assert [{r.segment for r in reports} for reports in generations] == [{0}, {1}, {2}, {3}]
+        return [tuple((r.member, r.segment, *r.metrics.values()) for r in reports) for reports in generations]  # type: ignore[misc]
+
+    first, second = run("one"), run("two")
+    assert first == second
+    # Copies take what the donors had at the barrier, whoever changes first: 0 took member 1's 1.0, 2 took 0's.
+    totals = {member: total for member, _, total, *_ in first[2]}
+    assert totals[0] == pytest.approx(2 * 0.5 + 0.5)
+    assert totals[1] == pytest.approx(2 * 0.5 + 0.8)
+
+
+def test_a_member_that_ends_early_holds_no_barrier(tmp_path: Path) -> None:
+    def uneven(config: dict[str, float]) -> None:
+        counting({**config, "steps": 2 if config["lr"] < 0.5 else 5})
+
+    results, scheduler = fit(tmp_path, uneven, iterations=50, synchronous=True)
+    assert not results.errors
+    assert [r.steps for r in scheduler.reports(1)] == [1, 2, 3, 4, 5]
+    assert [r.steps for r in scheduler.reports(0)] == [1, 2]

@@ -40,7 +40,7 @@ def test_the_display_suits_the_output() -> None:
 def test_every_display_takes_the_same_calls(kind: str) -> None:
     console = terminal() if kind == "terminal" else pipe()
     display: Progress = make_progress(quiet=kind == "quiet", console=console)
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     with display:
         display.start(PLAN)
         display.note("resumed [red]")
@@ -48,7 +48,10 @@ def test_every_display_takes_the_same_calls(kind: str) -> None:
             display.update(step(report(0, segment), report(1, segment), stop=segment == 99))
         display.finish({**SUMMARY, "best": None})
     display.close()
-    assert threading.active_count() == threads
+    deadline = time.monotonic() + 10
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not set(threading.enumerate()) - before
     assert "no member reached a valid loss" in text(console)
     assert ("resumed [red]" in text(console)) == (kind != "quiet")
 

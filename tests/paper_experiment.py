@@ -40,7 +40,8 @@ class PaperMember:
             gain = 0.2 * math.exp(-((math.log10(float(self.values["lr"])) + 2.0) ** 2))
             self.loss *= 1.0 - gain * float(self.rng.uniform(0.5, 1.0))
         self.steps += length
-        loss = math.nan if self.task.fault == "nan" and self.index == 1 and self.steps == 4 else self.loss
+        spoilt = self.task.fault == "nan" and self.index == 1 and self.steps == 4 and self.task.first_time()
+        loss = math.nan if spoilt else self.loss
         return SegmentResult(metrics={"loss": loss}, steps=self.steps)
 
     def get_state(self) -> State:
@@ -55,7 +56,7 @@ class PaperMember:
 
 @dataclass(frozen=True)
 class PaperTask:
-    """``fault`` makes member 1 misbehave in its fourth segment: raise, nan, die or hang (the last two once)."""
+    """``fault`` makes member 1 misbehave in its fourth segment: raise, nan, die or hang (all but the first once)."""
 
     seconds: float = 0.0
     fault: str = ""
@@ -66,12 +67,17 @@ class PaperTask:
             return
         if self.fault == "raise":
             raise RuntimeError("this member does not like its fourth segment")
-        marker = Path(self.scratch) / "done"
-        if self.fault in ("die", "hang") and not marker.exists():
-            marker.touch()
+        if self.fault in ("die", "hang") and self.first_time():
             if self.fault == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(3600)
+
+    def first_time(self) -> bool:
+        marker = Path(self.scratch) / "done"
+        if marker.exists():
+            return False
+        marker.touch()
+        return True
 
     def check(self, hyperparameters: Mapping[str, Value]) -> None:
         if "lr" not in hyperparameters:

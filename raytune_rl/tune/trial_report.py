@@ -36,9 +36,14 @@ def get_values(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Val
 
 
 def set_values(config: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
-    """A copy of ``config`` with ``values`` in it, nested where their names are."""
-    changed = dict(config)
+    """A copy of ``config`` with ``values`` in it, nested where their names are.
+
+    What differs by rounding only stays as it is, so that a decision to stay changes nothing.
+    """
+    changed, present = dict(config), get_values(config, values)
     for name, value in values.items():
+        if name in present and same(value, present[name]):
+            continue
         *path, last = [name] if name in config or "/" not in name else name.split("/")
         place = changed
         for key in path:
@@ -46,6 +51,13 @@ def set_values(config: Mapping[str, Any], values: Mapping[str, Value]) -> dict[s
             place = place[key]
         place[last] = value
     return changed
+
+
+def same(a: Value, b: Value) -> bool:
+    """Whether two values are equal, but for rounding."""
+    if type(a) is float and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-6)
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def make_report(

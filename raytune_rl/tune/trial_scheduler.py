@@ -26,7 +26,7 @@ from raytune_rl.tune.trial_adapter import Abilities
 from raytune_rl.tune.trial_changes import Changes
 from raytune_rl.tune.trial_copies import Copies
 from raytune_rl.tune.trial_members import Members
-from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report
+from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report, same
 from raytune_rl.tune.trial_slots import Slots
 from raytune_rl.tune.trial_state import TrialState
 
@@ -192,7 +192,7 @@ class TrialScheduler(FIFOScheduler):
     def _compare(self, report: Report, asked: Mapping[str, Value]) -> None:
         """Say when a trial does not train with what was decided (ray issue 62173)."""
         for name, value in report.hyperparameters.items():
-            if name not in self._warned and name in asked and not _same(value, asked[name]):
+            if name not in self._warned and name in asked and not same(value, asked[name]):
                 self._warned.add(name)
                 logger.warning(
                     "trial %s trains with %s=%r where %r was decided: its reset_config or its restore overwrites it",
@@ -374,9 +374,3 @@ class TrialScheduler(FIFOScheduler):
         best = self.controller.incumbent
         found = f"best {self._metric}: {best.value:.6g} (member {best.member})" if best else "no result yet"
         return f"{len(self.controller.members)} members, {found}"
-
-
-def _same(a: Value, b: Value) -> bool:
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return math.isclose(a, b, rel_tol=1e-6)
-    return a == b

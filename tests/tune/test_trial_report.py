@@ -65,6 +65,11 @@ def test_values_find_their_place_and_leave_the_original_alone() -> None:
     assert config == {"lr": 1, "optimizer": {"momentum": 0.5, "beta": 1}, "a/b": 3}
 
 
+def test_rounding_is_no_change() -> None:
+    assert set_values({"lr": 0.1, "n": 3}, {"lr": 0.10000000000000006, "n": 4}) == {"lr": 0.1, "n": 4}
+    assert set_values({"flag": True}, {"flag": 1})["flag"] is not True
+
+
 def test_a_stop_criterion_is_told_from_the_trials_own_end() -> None:
     trial: Any = SimpleNamespace(stopping_criterion={"training_iteration": 10, "done": True})
     assert is_out_of_budget(trial, {"training_iteration": 10, "done": True})

@@ -13,6 +13,24 @@ from typing import Any
 from ray import tune
 
 
+def meet(config: dict[str, Any], done: int) -> None:
+    """Make trials that start whenever Ray likes overlap as a test needs it, through files in ``config["meet"]``.
+
+    A small ``lr`` waits after two steps for a large one to have made five; that lingers until the small one has made
+    three, and is slow from then on.
+    """
+    if "meet" not in config:
+        return
+    place, small, deadline = Path(config["meet"]), config["lr"] < 0.5, time.monotonic() + 60
+    place.mkdir(exist_ok=True)
+    if done == (3 if small else 5):
+        (place / ("small" if small else "large")).touch()
+    while small and done == 2 and not (place / "large").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if not small and done >= 5:
+        time.sleep(0.02 if (place / "small").exists() else 0.2)
+
+
 class Counter(tune.Trainable):
     """Counts up by ``lr`` per step. ``reset_config`` keeps what has been counted."""
 
@@ -22,6 +40,7 @@ class Counter(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         time.sleep(self.config.get("sleep", 0.0))
+        meet(self.config, self.iteration)
         self.total += self.lr
         return {"total": self.total, "lr_used": self.lr}
 
@@ -99,6 +118,17 @@ class NanAfterThree(Counter):
         return {**result, "total": self.total}
 
 
+class Together(Counter):
+    """Begins when two trials are running."""
+
+    def step(self) -> dict[str, Any]:
+        place, deadline = Path(self.config["place"]), time.monotonic() + 60
+        (place / str(self.trial_id)).touch()
+        while len(list(place.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return super().step()
+
+
 class DiesOnce(Counter):
     """The first trial's process is killed at its fifth step, once."""
 
@@ -118,6 +148,7 @@ def counting(config: dict[str, Any]) -> None:
         with checkpoint.as_directory() as directory:
             total, step = json.loads(Path(directory, "state.json").read_text())
     while step < config.get("steps", 10**9):
+        meet(config, step)
         total, step = total + config["lr"], step + 1
         metrics = {"total": total, "lr_used": config["lr"]}
         every = config.get("every", 1)

@@ -84,7 +84,7 @@ def fit(
     """
     if reuse_actors is None:
         reuse_actors = not isinstance(trainable, type)
-    scheduler = Recording(hyperparameters=LR, agent=Script(script), **{"copy_every": 1, **settings})
+    scheduler = Recording(**{"hyperparameters": LR, "agent": Script(script), "copy_every": 1, **settings})
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": cpus}),
         param_space={"lr": tune.grid_search(list(lrs)), **(constants or {})},

@@ -1,0 +1,92 @@
+"""Ray's own PBT examples run with only the scheduler exchanged, and survive the death of their driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from raytune_rl.tune.storage import StateStore
+from raytune_rl.tune.trial_state import FOLDER
+from tests.tune.example_driver import NAMES, SEGMENTS
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+DRIVER = Path(__file__).with_name("example_driver.py")
+
+
+@contextmanager
+def driver(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The example in a process and a Ray of its own."""
+    environment = {**os.environ, "HOME": str(home), "RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
+    log = open(home / f"{arguments[1]}.log", "w+")
+    process = subprocess.Popen(
+        [sys.executable, str(DRIVER), *arguments],
+        env=environment,
+        cwd=home,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+
+
+def finish(process: subprocess.Popen[str], log: Path, seconds: float) -> str:
+    code = process.wait(timeout=seconds)
+    words = log.read_text()
+    assert code == 0, words[-3000:]
+    return words
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("example", list(NAMES))
+def test_the_example_runs(example: str, tmp_path: Path) -> None:
+    with driver(tmp_path, example, "run", "--smoke-test") as process:
+        words = finish(process, tmp_path / "run.log", 300)
+    assert "Best hyperparameters found were" in words
+    state = StateStore(str(tmp_path / "ray_results" / NAMES[example] / FOLDER)).load()
+    assert state is not None
+    assert len(state["members"]) == 8
+    lrs = [opening["values"]["lr"] for track in state["tracks"].values() for opening in track["openings"]]
+    assert all(1e-4 <= lr <= 2e-2 for lr in lrs)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("example", ["pbt_example", "pbt_function"])
+def test_the_example_survives_the_death_of_its_driver(example: str, tmp_path: Path) -> None:
+    path = tmp_path / "ray_results" / NAMES[example]
+    with driver(tmp_path, example, "run") as process:
+        deadline = time.monotonic() + 250
+        while not list((path / FOLDER).glob("state-*[4-9].bin")):  # some decisions have been made
+            assert process.poll() is None, (tmp_path / "run.log").read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+    killed = StateStore(str(path / FOLDER)).load()
+    assert killed is not None
+    with driver(tmp_path, example, "restore") as process:
+        words = finish(process, tmp_path / "restore.log", 300)
+    assert "found the state of 8 trials" in words
+    line = next(line for line in words.splitlines() if line.startswith("RESULTS"))
+    results = json.loads(line.removeprefix("RESULTS"))
+    assert len(results) == 8
+    assert all(error == "" for error, _, _ in results)
+    state = StateStore(str(path / FOLDER)).load()
+    assert state is not None
+    assert state["members"] == killed["members"]
+    # Each has made exactly its segments, wherever it was when the driver died, and none twice in the end.
+    for ledger in state["controller"]["ledgers"].values():
+        assert max(ledger["states"]) == SEGMENTS[example]

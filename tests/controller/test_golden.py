@@ -1,4 +1,4 @@
-"""A recorded trace, replayed: reports in, and the same observations, decisions and rewards out as on the day it was made.
+"""A recorded trace, replayed: reports in, and the same observations, decisions and rewards as on the day it was made.
 
 Whatever drives members (real trials, packed populations, a replay) goes through this controller, so a change here
 changes results everywhere. Where it is meant, make the trace again: ``python -m tests.controller.test_golden``.

@@ -27,21 +27,20 @@ def driver(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The example in a process and a Ray of its own."""
     environment = {**os.environ, "HOME": str(home), "RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
-    log = open(home / f"{arguments[1]}.log", "w+")
-    process = subprocess.Popen(
-        [sys.executable, str(DRIVER), *arguments],
-        env=environment,
-        cwd=home,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
+    with open(home / f"{arguments[1]}.log", "w") as log:  # noqa: SIM115 (closed with the test)
+        process = subprocess.Popen(
+            [sys.executable, str(DRIVER), *arguments],
+            env=environment,
+            cwd=home,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def finish(process: subprocess.Popen[str], log: Path, seconds: float) -> str:

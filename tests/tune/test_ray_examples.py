@@ -27,7 +27,7 @@ def driver(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The example in a process and a Ray of its own."""
     environment = {**os.environ, "HOME": str(home), "RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
-    with open(home / f"{arguments[1]}.log", "w") as log:  # noqa: SIM115 (closed with the test)
+    with open(home / f"{arguments[1]}.log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, str(DRIVER), *arguments],
             env=environment,

@@ -85,6 +85,11 @@ class Saved:
         """Tune's count of reports."""
         return int(self.metrics.get(TRAINING_ITERATION) or 0)
 
+    @property
+    def name(self) -> str:
+        """The folder that it is in."""
+        return PurePosixPath(self.checkpoint.path).name
+
     def exists(self) -> bool:
         """Whether it has not been deleted meanwhile (``num_to_keep``; ray issues 9036, 8441)."""
         with contextlib.suppress(OSError):
@@ -128,37 +133,40 @@ def goes_on_from_nothing(trial: Trial) -> None:
     trial.run_metadata.invalidate_cache()
 
 
-def find_checkpoint(trial: Trial) -> Saved | None:
+def find_checkpoint(trial: Trial, known: Mapping[str, tuple[int, float]] | None = None) -> Saved | None:
     """What a trial that comes back can go on from: its latest checkpoint, or the newest one that still exists.
 
+    Args:
+        trial: not running.
+        known: checkpoints in its folder that Tune may have forgotten, by name: iteration and seconds of training.
+
     Tune's snapshot of the experiment may be older than the checkpoints: what it calls the latest can have been deleted
-    since. A trial that is sent to a missing checkpoint fails, so another is put in its place.
+    since, and a trial that is sent there fails. So is the rest of its list cleared of what is gone: Tune would count on
+    from it, and delete new checkpoints by the names of old ones.
     """
+    manager = trial.run_metadata.checkpoint_manager
     newest = latest(trial)
+    numbers = [_number(saved) for saved in (*_kept(trial), newest) if saved is not None]
+    numbers += [int(match[1]) for name in _folders(trial) if (match := _OWN.fullmatch(name))]
+    storage = trial.storage
+    storage.current_checkpoint_index = max([storage.current_checkpoint_index, *numbers])
+    manager._checkpoint_results = [r for r in manager._checkpoint_results if (s := _saved(r)) and s.exists()]
     if newest is None or newest.exists():
         return newest
-    kept = sorted((saved for saved in _kept(trial) if saved.exists()), key=lambda saved: saved.iteration)
-    if kept:
-        goes_on_from(trial, kept[-1].checkpoint, kept[-1].metrics)
+    also = [_known(trial, name, *when) for name, when in (known or {}).items()]
+    there = [saved for saved in (*_kept(trial), *also) if saved.exists()]
+    kept = max(there, key=lambda saved: saved.iteration, default=None)
+    if kept is not None:
+        goes_on_from(trial, kept.checkpoint, kept.metrics)
     else:
         goes_on_from_nothing(trial)
     logger.warning(
         "the checkpoint %s of trial %s is gone; it goes on from %s",
         newest.checkpoint.path,
         trial.trial_id,
-        f"iteration {kept[-1].iteration}" if kept else "its start",
+        f"iteration {kept.iteration}" if kept else "its start",
     )
-    return kept[-1] if kept else None
-
-
-def skip_used_names(trial: Trial) -> None:
-    """Have the trial's next checkpoint take a name that is free.
-
-    After a crash Tune counts on from its snapshot, and would write new checkpoints into the folders of newer ones.
-    """
-    numbers = [int(m[1]) for name in _folders(trial) if (m := _OWN.fullmatch(name))]
-    storage = trial.storage
-    storage.current_checkpoint_index = max([storage.current_checkpoint_index, *numbers])
+    return kept
 
 
 def copy_into(trial: Trial, checkpoint: tune.Checkpoint, at: int) -> tune.Checkpoint:
@@ -289,6 +297,17 @@ def _saved(result: Any) -> Saved | None:
     if result is None or result.checkpoint is None:
         return None
     return Saved(checkpoint=result.checkpoint, metrics=result.metrics or {})
+
+
+def _known(trial: Trial, name: str, iteration: int, seconds: float) -> Saved:
+    checkpoint = tune.Checkpoint(f"{trial.storage.trial_fs_path}/{name}", trial.storage.storage_filesystem)
+    return Saved(checkpoint=checkpoint, metrics={TRAINING_ITERATION: iteration, TIME_TOTAL_S: seconds})
+
+
+def _number(saved: Saved) -> int:
+    """The number in the name of a checkpoint that Tune has named, else -1."""
+    match = _OWN.fullmatch(saved.name)
+    return int(match[1]) if match else -1
 
 
 def _folders(trial: Trial) -> list[str]:

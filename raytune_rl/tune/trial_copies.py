@@ -141,7 +141,7 @@ class Copies:
             copy = trial_adapter.copy_into(trial, saved.checkpoint, landing.at)
         except OSError as error:
             if landing.anew:
-                track.offset = landing.at
+                track.begin_anew(landing.at)
                 trial_adapter.goes_on_from_nothing(trial)
                 logger.warning("trial %s begins anew: it has no checkpoint from before it failed", trial.trial_id)
             else:

@@ -74,7 +74,8 @@ class Members:
         for name in missing:
             trial.evaluated_params[name] = decision.hyperparameters[name]  # shown in Tune's tables
         trial.set_config(set_values(trial.config, decision.hyperparameters))
-        saved = trial_adapter.latest(trial)  # of a run that is restored without our state
+        # A trial that has a checkpoint belongs to a run that is restored without our state.
+        saved = trial_adapter.find_checkpoint(trial) if trial.has_checkpoint() else None
         self._members[trial.trial_id] = member
         self._trials[member] = trial
         self._tracks[member] = Track.start(decision.hyperparameters, at=saved.iteration if saved else 0)
@@ -88,21 +89,33 @@ class Members:
         member = self.member(trial)
         track = self._tracks[member]
         self._trials[member] = trial
-        if trial.is_finished():
-            return track.newest.at
-        saved = trial_adapter.find_checkpoint(trial)
-        trial_adapter.skip_used_names(trial)
+        saved = trial_adapter.find_checkpoint(trial, track.saved)
         at = track.offset + (saved.iteration if saved else 0)
-        missed = (at - track.newest.at) // self._segment_length
-        if saved is not None and missed > 0 and at > track.reported:
-            # Our state is older than Tune's snapshot: what the trial has now was decided since, and is forgotten.
-            values = get_values(trial.config, self._controller.space.names)
-            track.skip(missed, at=at, seconds=seconds_of(saved.metrics), values=values)
-        else:
+        if saved is None or not self._catch_up(trial, saved.metrics, open_at=at):
             track.rewind(at)
             trial.set_config(set_values(trial.config, track.newest.values))
         self._controller.lost([member])
         return at
+
+    def see(self, trial: Trial, result: Mapping[str, Any]) -> int:
+        """A trial comes back that is over, with ``result`` as its last. It does not train any more."""
+        member = self.member(trial)
+        self._trials[member] = trial
+        self._catch_up(trial, result, open_at=self.at(trial, result) - 1)
+        return member
+
+    def _catch_up(self, trial: Trial, result: Mapping[str, Any], *, open_at: int) -> bool:
+        """Pass over the segments that were decided after our state had been written, the last of them begun by
+        ``open_at`` reports, and are forgotten. Whether there were any: the trial's config is then newer than what is
+        known here."""
+        track = self.track(trial)
+        missed = (open_at - track.newest.at) // self._segment_length
+        if missed < 1 or open_at <= track.reported:
+            return False
+        values = get_values(trial.config, self._controller.space.names)
+        at = track.newest.at + missed * self._segment_length
+        track.skip(missed, at=at, seconds=seconds_of(result), values=values)
+        return True
 
     def get_state(self) -> dict[str, Any]:
         return {

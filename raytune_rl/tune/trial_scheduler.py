@@ -17,6 +17,7 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
+from ray.tune.utils import flatten_dict
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.records import Decision, Report, Step, Value
@@ -26,7 +27,7 @@ from raytune_rl.tune.trial_adapter import Abilities
 from raytune_rl.tune.trial_changes import Changes
 from raytune_rl.tune.trial_copies import Copies
 from raytune_rl.tune.trial_members import Members
-from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report, same
+from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report, same, seconds_of
 from raytune_rl.tune.trial_slots import Slots
 from raytune_rl.tune.trial_state import TrialState
 
@@ -97,13 +98,25 @@ class TrialScheduler(FIFOScheduler):
             self._added = True
             self._changes.abilities = Abilities.of(tune_controller, trial)
             self._check_abilities(tune_controller)
-        if trial in self._members:
+        if trial.is_finished():
+            self._finished_unseen(trial)
+        elif trial in self._members:
             member = self._members.member(trial)
             self._arrived.pop(member, None)
             self._changes.forget(member)
             self._copies.forget(member, unless_at=self._members.rejoin(trial))
-        elif not trial.is_finished():
+        else:
             self._members.join(trial)
+
+    def _finished_unseen(self, trial: Trial) -> None:
+        """A restored trial that is over. It may have ended after our state was written."""
+        if trial not in self._members:
+            return
+        result = flatten_dict(trial.last_result)
+        member = self._members.see(trial, result)
+        if trial.status == Trial.TERMINATED:
+            self._report_end(trial, result)
+        self.controller.drop([member])
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         if not trial_adapter.will_recover(trial):
@@ -111,13 +124,16 @@ class TrialScheduler(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """The end of a trial. Tune skips ``on_trial_result`` for the result that stops it, so it is reported here."""
-        track = self._members.track(trial)
-        at = self._members.at(trial, result)
-        if at > max(track.newest.at, track.reported) and self._metric in result:
-            self._step([self._report(trial, result, done=not is_out_of_budget(trial, result))])
+        self._report_end(trial, result)
         if self._changes.abilities.function and trial_adapter.latest(trial) is None:
             self._warn_no_checkpoints()
         self._leave(tune_controller, trial)
+
+    def _report_end(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Report a trial's last result, if it has not been reported."""
+        track = self._members.track(trial)
+        if self._members.at(trial, result) > max(track.newest.at, track.reported) and self._metric in result:
+            self._step([self._report(trial, result, done=not is_out_of_budget(trial, result))])
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         self._leave(tune_controller, trial)
@@ -212,7 +228,7 @@ class TrialScheduler(FIFOScheduler):
         """Do what was decided for a running trial, and give Tune its answer."""
         if decision.stop:
             return str(self.STOP)
-        self._note_durable(trial)
+        self._note_checkpoint(trial)
         stays = not self._gives_way(tune_controller, trial)
         if stays:
             self._save_record(tune_controller, trial, result)
@@ -297,6 +313,7 @@ class TrialScheduler(FIFOScheduler):
         self._arrived.clear()
         decisions = dict(zip([member for member, _ in live], self._step(reports).decisions, strict=True))
         for member, trial in live:
+            self._note_checkpoint(trial)
             if decisions[member].stop:
                 tune_controller.stop_trial(trial)
         go_on = [(trial, decisions[member]) for member, trial in live if not decisions[member].stop]
@@ -341,10 +358,12 @@ class TrialScheduler(FIFOScheduler):
             self._state.save(self.get_state, changed=changed)
             self._state.save_agent(self.controller.policy)
 
-    def _note_durable(self, trial: Trial) -> None:
-        """Let the controller forget what lies before checkpoints that Tune's snapshot must know by now."""
+    def _note_checkpoint(self, trial: Trial) -> None:
+        """Remember what the trial could go on from now, and let the controller forget what lies before checkpoints
+        that Tune's snapshot must know by now."""
         now, track, saved = time.monotonic(), self._members.track(trial), trial_adapter.latest(trial)
         if saved is not None:
+            track.note_saved(saved.name, saved.iteration, seconds_of(saved.metrics))
             segment = track.segment_at(self._members.at(trial, saved.metrics)) - 1
             self._durable.append((now, self._members.member(trial), segment))
         while self._durable and now - self._durable[0][0] > SNAPSHOT_LAG:

@@ -9,13 +9,15 @@ the segment that the checkpoint lies in, and the values that were in force there
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from raytune_rl.records import Value
 
 HISTORY = 512
 """Openings kept per trial; nothing older than a checkpoint can come back."""
+CHECKPOINTS = 8
+"""Checkpoints remembered per trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,8 @@ class Track:
     """Reports made before the member last began from nothing, which starts Tune's count at zero again."""
     reported: int = -1
     """The report count of the newest report that the controller has had."""
+    saved: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """The newest checkpoints, by the name of their folder: Tune's count of reports and seconds."""
 
     @classmethod
     def start(cls, values: Mapping[str, Value], *, at: int = 0) -> Track:
@@ -91,6 +95,18 @@ class Track:
         self.first = self.segment + segments
         self.openings = [Opening(at=at, seconds=seconds, values=dict(values), decision=self.first)]
 
+    def note_saved(self, name: str, iteration: int, seconds: float) -> None:
+        """Remember a checkpoint: Tune's snapshot may know older ones only."""
+        self.saved.pop(name, None)
+        self.saved[name] = (iteration, seconds)
+        while len(self.saved) > CHECKPOINTS:
+            del self.saved[next(iter(self.saved))]
+
+    def begin_anew(self, at: int) -> None:
+        """Tune's count starts at zero again; the checkpoints from before are of no use."""
+        self.offset = at
+        self.saved.clear()
+
     def segment_at(self, at: int) -> int:
         """The segment that was open after ``at`` reports."""
         return self.first + max((i for i, opening in enumerate(self.openings) if opening.at <= at), default=0)
@@ -117,6 +133,7 @@ class Track:
             "first": self.first,
             "offset": self.offset,
             "reported": self.reported,
+            "saved": dict(self.saved),
         }
 
     @classmethod
@@ -126,4 +143,5 @@ class Track:
             first=data["first"],
             offset=data["offset"],
             reported=data["reported"],
+            saved={name: tuple(when) for name, when in data["saved"].items()},
         )

@@ -128,20 +128,29 @@ def test_a_missing_latest_checkpoint_is_replaced_by_an_older_one(
     assert found.iteration == 6
     assert trial_adapter.latest(trial) == found
     assert "is gone" in caplog.text
-    for directory in directories[:2]:
-        remove(directory)
+    # Newer than what Tune remembers, but known to us.
+    remove(Path(found.checkpoint.path))
+    (tmp_path / "a" / "checkpoint_000008").mkdir()
+    known = {"checkpoint_000005": (5, 0.5), "checkpoint_000008": (8, 0.8)}
+    found = trial_adapter.find_checkpoint(trial, known)
+    assert found is not None
+    assert (found.iteration, found.metrics["time_total_s"]) == (8, 0.8)
+    (tmp_path / "a" / "checkpoint_000008").rmdir()
+    remove(directories[0])
     assert trial_adapter.find_checkpoint(trial) is None
     assert trial_adapter.latest(trial) is None
 
 
-def test_names_that_a_killed_run_has_used_are_not_used_again(tmp_path: Path) -> None:
-    trial = trial_in(tmp_path / "a")
-    register(trial, 4, 0.0)
-    trial_adapter.skip_used_names(trial)
-    assert trial.storage.current_checkpoint_index == 4
-    trial.storage.current_checkpoint_index = 8
-    trial_adapter.skip_used_names(trial)
-    assert trial.storage.current_checkpoint_index == 8
+def test_a_restored_trial_neither_uses_nor_deletes_old_names(tmp_path: Path) -> None:
+    trial = trial_in(tmp_path / "a", num_to_keep=3)
+    directories = [register(trial, i, float(i)) for i in (4, 8, 9)]
+    remove(directories[1])
+    remove(directories[2])  # by a run that was killed after the snapshot
+    trial_adapter.find_checkpoint(trial)
+    assert trial.storage.current_checkpoint_index == 9  # the next one is 10, a name that nothing knows
+    for i in (10, 11):
+        register(trial, i, float(i))
+    assert sorted(os.listdir(tmp_path / "a")) == ["checkpoint_000004", "checkpoint_000010", "checkpoint_000011"]
 
 
 @pytest.mark.parametrize("reuse", [True, False])

@@ -1,6 +1,6 @@
 """Segments stay consecutive whatever the report counts do, and a crash leads back to the right one."""
 
-from raytune_rl.tune.trial_track import HISTORY, Track
+from raytune_rl.tune.trial_track import CHECKPOINTS, HISTORY, Track
 
 
 def track_of(*openings: int) -> Track:
@@ -48,5 +48,8 @@ def test_history_is_bounded_and_survives_plain_data() -> None:
     track = track_of(*range(1, 2 * HISTORY))
     assert len(track.openings) == HISTORY
     assert track.segment == 2 * HISTORY - 1
+    for n in range(2 * CHECKPOINTS):
+        track.note_saved(f"checkpoint_{n}", n, float(n))
+    assert list(track.saved) == [f"checkpoint_{n}" for n in range(CHECKPOINTS, 2 * CHECKPOINTS)]
     again = Track.from_dict(track.to_dict())
     assert again == track

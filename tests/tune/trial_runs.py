@@ -38,8 +38,11 @@ class Script(Rule):
         self.closed = 0
 
     def choose(self, situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
-        action = self.script.get((situation.member, situation.segment), Do())
-        return (action.move, SOURCES.index(action.source))  # type: ignore[arg-type]
+        wanted = self.script.get((situation.member, situation.segment), Do())
+        action = list(self._action.neutral)
+        action[0] = wanted.move  # of the first hyperparameter
+        action[self._action.names.index("source")] = SOURCES.index(wanted.source)  # type: ignore[arg-type]
+        return tuple(action)
 
     def close(self) -> None:
         self.closed += 1

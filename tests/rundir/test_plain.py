@@ -48,8 +48,8 @@ def test_everything_becomes_standard_json(value: object, expected: object) -> No
 
 
 def test_a_dataclass_becomes_its_fields_without_its_secrets() -> None:
-    expected = {"rate": 0.1, "factory": "builtins:print", "api_key": HIDDEN}
-    assert plain(Settings(rate=0.1, factory=print)) == expected
+    expected = {"rate": 0.1, "factory": "builtins:len", "api_key": HIDDEN}
+    assert plain(Settings(rate=0.1, factory=len)) == expected
 
 
 @pytest.mark.parametrize("name", ["password", "aws_secret", "API_KEY", "hf_token", "token", "env_vars", "accessKey"])

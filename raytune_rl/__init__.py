@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from raytune_rl._version import __version__
 
 if TYPE_CHECKING:
-    from raytune_rl.controller.controller import FailurePolicy
+    from raytune_rl.controller.failures import FailurePolicy
     from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
     from raytune_rl.errors import BadInput
     from raytune_rl.experiment import Experiment, StopRule
@@ -28,7 +28,7 @@ _HOMES = {
     "BadInput": "errors",
     "Cosine": "controller.policies",
     "Experiment": "experiment",
-    "FailurePolicy": "controller.controller",
+    "FailurePolicy": "controller.failures",
     "Fixed": "controller.policies",
     "MetaAgentScheduler": "scheduler",
     "Random": "controller.policies",

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from raytune_rl.controller.controller import FailurePolicy
-from raytune_rl.controller.policy import Policy, Schedule
+from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.policy import Policy
+from raytune_rl.controller.schedule import Schedule
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
 from raytune_rl.mdp.reward import Reward, improvement

@@ -92,7 +92,10 @@ def train_functions(
     path = directory.uri(TUNE)
     try:
         tuner = _restored(path, experiment) if tune.Tuner.can_restore(path) else None
-        results = (tuner or _tuner(run, experiment, points)).fit()
+        if tuner is None:
+            starts = [controller.begin(member, point).hyperparameters for member, point in enumerate(points)]
+            tuner = _tuner(run, experiment, starts)
+        results = tuner.fit()
     finally:
         del _live[run]
     if controller.problem is not None:
@@ -125,10 +128,9 @@ def train_functions(
 def _tuner(
     run: str,
     experiment: Experiment,
-    points: Sequence[Mapping[str, Value] | None],
+    starts: Sequence[Mapping[str, Value]],
 ) -> tune.Tuner:
     domains = {n: s.domain if isinstance(s, Spec) else s for n, s in experiment.hyperparameters.items()}
-    starts = [dict(point) if point is not None else {} for point in points]
     return tune.Tuner(
         _trainable(experiment),
         param_space={**experiment.constants, **domains},
@@ -137,7 +139,9 @@ def _tuner(
             mode=experiment.mode,
             num_samples=experiment.population,
             reuse_actors=True,
-            search_alg=BasicVariantGenerator(points_to_evaluate=starts, random_state=experiment.seed),
+            search_alg=BasicVariantGenerator(
+                points_to_evaluate=[dict(start) for start in starts], random_state=experiment.seed
+            ),
             scheduler=_RunScheduler(run, experiment),
         ),
         run_config=tune.RunConfig(

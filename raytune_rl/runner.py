@@ -111,9 +111,11 @@ def run(
             logger.info(placement.reason)
             controller.learn()  # the agent's actor starts beside the trials
             progress.start(_screen_plan(experiment, directory))
-            return _run(experiment, directory, candidate, controller, placement, progress, stop)
+            try:
+                return _run(experiment, directory, candidate, controller, placement, progress, stop)
+            finally:
+                policy.close()  # while its Ray is there: a call after the shutdown would start another one
     finally:
-        policy.close()
         logging.getLogger("raytune_rl").removeHandler(log)
         log.close()
 

@@ -16,8 +16,10 @@ from ray.tune.experiment import Trial
 from ray.tune.result import DEFAULT_METRIC
 from ray.tune.schedulers import FIFOScheduler
 
-from raytune_rl.controller.controller import Controller, FailurePolicy
-from raytune_rl.controller.policy import Policy, Schedule
+from raytune_rl.controller.controller import Controller
+from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.policy import Policy
+from raytune_rl.controller.schedule import Schedule
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
 from raytune_rl.mdp.action import ActionSpec

@@ -26,20 +26,16 @@ FLUSH_SECONDS = 2.0
 
 @dataclass
 class Counts:
-    """What ``summary.json`` counts; goes on over interruptions."""
+    """What ``summary.json`` counts and the tables do not hold: they keep the last word on a segment, not the tries."""
 
-    copies: int = 0
     failures: int = 0
     restarts: int = 0
-    reports: int = 0
 
     def take(self, step: Step) -> None:
         """Add one step."""
-        self.reports += len(step.reports)
-        self.copies += sum(r.copied_from is not None for r in step.reports)
-        self.failures += sum(r.status != "ok" for r in step.reports)
-        pairs = zip(step.reports, step.decisions, strict=True)
-        self.restarts += sum(r.status != "ok" and not d.stop for r, d in pairs)
+        failed = [d for r, d in zip(step.reports, step.decisions, strict=True) if r.status != "ok"]
+        self.failures += len(failed)
+        self.restarts += sum(not decision.stop for decision in failed)
 
 
 class RunSink:

@@ -135,6 +135,7 @@ def run_tuner(
         ),
     )
     errors = tuner.fit().errors
+    ray.shutdown()  # as raytune_rl does within its own measurement
     if errors:
         raise RuntimeError(f"{len(errors)} trials failed; the first: {errors[0]}")
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.ledger import Ledger
-from raytune_rl.controller.policy import Choice, Policy, Schedule, Situation
+from raytune_rl.controller.policy import Choice, Policy, Situation
+from raytune_rl.controller.schedule import Schedule, schedule_factor
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.crowd import Crowd
@@ -28,36 +30,6 @@ from raytune_rl.mdp.state import MemberState, advance
 from raytune_rl.records import KEEP, Decision, Incumbent, Mode, Report, Source, Step, Value
 
 logger = logging.getLogger(__name__)
-
-COSINE_FLOOR = 0.01
-"""A cosine schedule ends at this share of its base value, not at zero: the last segment still trains."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailurePolicy:
-    """What happens to a member that failed, diverged or hung.
-
-    Attributes:
-        max_restarts: how often it goes on from its own best weights (from its start where it has none) before it is
-            stopped. 0 stops it at once.
-    """
-
-    max_restarts: int = 2
-
-    def __post_init__(self) -> None:
-        if self.max_restarts < 0:
-            raise ValueError(f"FailurePolicy.max_restarts is {self.max_restarts}; it must be 0 or more.")
-
-
-def schedule_factor(schedule: Schedule, segment: int, segments: int | None) -> float:
-    """The factor on learning rates in ``segment``: 1, or a half cosine over the run, taken in the segment's middle.
-
-    >>> round(schedule_factor("cosine", 0, 20), 3), round(schedule_factor("cosine", 19, 20), 3)
-    (0.998, 0.01)
-    """
-    if schedule == "constant" or not segments:
-        return 1.0
-    return max(COSINE_FLOOR, 0.5 * (1.0 + math.cos(math.pi * min(1.0, (segment + 0.5) / segments))))
 
 
 class Controller:
@@ -167,7 +139,7 @@ class Controller:
         observations = [self._observe(state, crowd) for state in after]
         endings = [self._ending(report) for report in reports]
         rewards = [
-            self.reward(b, a, self._context(report, a, ending is not None, population))
+            self.reward(b, a, self._context(report, ending is not None, population))
             for b, a, report, ending in zip(before, after, reports, endings, strict=True)
         ]
         self._collect(reports, opened, rewards, observations, endings)
@@ -291,9 +263,7 @@ class Controller:
             return "budget"
         return "stopped" if self.stopping else None
 
-    def _context(
-        self, report: Report, state: MemberState, final: bool, population: Sequence[MemberState]
-    ) -> RewardContext:
+    def _context(self, report: Report, final: bool, population: Sequence[MemberState]) -> RewardContext:
         return RewardContext(
             final=final,
             segments=self.segments,

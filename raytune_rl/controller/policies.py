@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from raytune_rl.controller.policy import Choice, Schedule, Situation
+from raytune_rl.controller.policy import Choice, Situation
+from raytune_rl.controller.schedule import Schedule
 from raytune_rl.hyperparameters import STAY
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from raytune_rl.controller.schedule import Schedule
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.records import Chunk
-
-Schedule: TypeAlias = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

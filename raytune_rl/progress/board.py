@@ -164,7 +164,7 @@ class Board:
                 self._rows[report.member] = self._row(report, opened, decision)
                 self._failures += report.status != "ok"
                 self._copies += report.copied_from is not None and report.copied_from != report.member
-                self._transitions += opened is not None
+                self._transitions += bool(opened.action)
                 self._version = max(self._version, decision.policy_version)
             self._incumbent = step.incumbent
             self._reports += len(step.reports)
@@ -197,16 +197,16 @@ class Board:
         while len(self._ticks) > 1 and now - self._ticks[0][0] > RATE_WINDOW:
             self._ticks.popleft()
 
-    def _row(self, report: Report, opened: Decision | None, decision: Decision) -> Row:
+    def _row(self, report: Report, opened: Decision, decision: Decision) -> Row:
         old = self._rows.get(report.member)
         value = report.metrics.get(self.plan.metric, math.nan)
         best = old.best if old else None
         if report.status == "ok" and math.isfinite(value) and (best is None or self._better(value, best)):
             best = value
         before = (old.decision if old else None) or opened
-        positions = before.positions if before else ()
+        positions = before.positions
         row = Row(report=report, best=best, decision=decision, changed=old.changed if old else None)
-        changes = decision.source.kind != "keep" or (positions and positions != decision.positions)
+        changes = decision.source.kind != "keep" or positions != decision.positions
         return replace(row, changed=(report, decision, positions)) if changes else row
 
     def _better(self, value: float, best: float) -> bool:

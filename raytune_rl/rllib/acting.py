@@ -60,6 +60,7 @@ class ActingCopy:
 
     def __init__(self, agent: Agent, sizes: Sizes, action: ActionSpec, *, seed: int) -> None:
         self.module = build_module(agent, sizes, seed=seed)
+        self.module.eval()  # RLlib switches to it and back at every call otherwise
         self._action = action
         self._encoding: Encoding = ALGORITHMS[agent.algorithm].encoding(sizes)
         ways: dict[type[Encoding], Callable[[Floats, Sequence[np.random.Generator], int], list[Choice]]] = {

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from raytune_rl.controller.policy import Choice, Schedule, Situation
+from raytune_rl.controller.policy import Choice, Situation
+from raytune_rl.controller.schedule import Schedule
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.records import Chunk, Transition
@@ -214,6 +215,8 @@ class LearningPolicy:
 
         if any(call.kind == "learn" for call in self._open):
             return True
+        if experience.count(self._outbox) < batch_size(self.agent):
+            return False
         if ALGORITHMS[self.agent.algorithm].on_policy:
             self._drop_stale()
         if experience.count(self._outbox) < batch_size(self.agent) or not self._ensure_link() or self._link is None:

@@ -84,9 +84,8 @@ class TableWriter:
         """Take the rows of a step. Nothing is on the disk before ``flush``."""
         for report, opened, reward in zip(step.reports, step.opened, step.rewards, strict=True):
             self._segments.put(segment_row(report, self._hyperparameters), metric_values(report))
-            if opened is not None:
-                row = decision_row(report, opened, reward, features=self._features, actions=self._actions)
-                self._decisions.put(row)
+            row = decision_row(report, opened, reward, features=self._features, actions=self._actions)
+            self._decisions.put(row)
 
     def flush(self) -> bool:
         """Bring all rows to the disk. False if it takes no more (full, gone): then the rows stay in memory for the

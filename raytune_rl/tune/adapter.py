@@ -52,7 +52,7 @@ def call_in_place(
     ``on_error`` gets what the method raises; the trial itself does not fail by it. A dead actor is handed on to Tune:
     whichever of an actor's tasks notices the death discards all the others, so that nobody else would tell Tune.
     """
-    core = _core(controller)
+    core = tune_controller_of(controller)
 
     def failed(trial: Trial, exception: Exception) -> None:
         on_error(trial, exception)
@@ -64,7 +64,7 @@ def call_in_place(
 
 def resume_training(controller: Any, trial: Trial) -> None:
     """Let a trial that ``NOOP`` has parked train again."""
-    core = _core(controller)
+    core = tune_controller_of(controller)
     if trial in core._trial_to_actor:
         core._schedule_trial_train(trial)
 
@@ -74,7 +74,7 @@ def forget_finished(controller: Any, trial: Trial) -> None:
 
     Tune keeps a reference to the result of every task until the trial ends: 2 kB per segment for two members, for ever.
     """
-    core = _core(controller)
+    core = tune_controller_of(controller)
     manager = core._actor_manager
     kept = manager._tracked_actors_to_task_futures.get(core._trial_to_actor.get(trial))
     if kept:
@@ -96,7 +96,7 @@ def homeless(cls: type[tune.Trainable]) -> type[tune.Trainable]:
     return type(cls.__name__, (cls,), {"_setup_logdir": _setup_logdir, "__module__": cls.__module__})
 
 
-def _core(controller: Any) -> Any:
+def tune_controller_of(controller: Any) -> Any:
     """The ``TuneController`` behind the wrapper that schedulers get, which warns about every attribute it passes on."""
     return getattr(controller, "__dict__", {}).get("_tune_controller", controller)
 

@@ -149,7 +149,6 @@ class HostTrainable(tune.Trainable):
             trial_id=f"trial-{config['trial']}",
             node=platform.node(),
             copy_deadline=self._spec.copy_deadline if self._spec.synchronous else 0.0,
-            timed=not self._spec.synchronous,
         )
         self._slots = {decision.member: Slot(self._settings, decision) for decision in self._spec.start}
         self._revive()

@@ -64,7 +64,6 @@ class SlotSettings:
         device: ``"cpu"`` or ``"cuda:0"``.
         trial_id, node: for the reports.
         copy_deadline: seconds that a copy is waited for before each segment; 0 = the member trains on meanwhile.
-        timed: report ``train_seconds`` as a signal. Left out where runs must repeat bit for bit.
     """
 
     candidate: Candidate
@@ -76,7 +75,6 @@ class SlotSettings:
     trial_id: str = ""
     node: str = ""
     copy_deadline: float = 0.0
-    timed: bool = True
 
 
 @dataclass(slots=True)
@@ -200,10 +198,7 @@ class Slot:
             metrics = dict(result.metrics)
             signals = {**result.signals, **signals}
             memory.steps = result.steps
-        if self._settings.timed:
-            signals.setdefault("train_seconds", seconds)
-        else:
-            signals.pop("train_seconds", None)
+        signals.setdefault("train_seconds", seconds)
         # A metric with a hyperparameter's own name says what was really in force.
         read_back = {name: metrics[name] for name in memory.effective if name in metrics}
         copied_from, copied_segment = memory.copied or (None, None)

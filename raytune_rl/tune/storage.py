@@ -98,13 +98,21 @@ class StateStore:
 
     Args:
         uri: a local path, or any URI that ``pyarrow.fs`` reads (``s3://…``, ``gs://…``).
+        filesystem: where ``uri`` is a path in a file system that is there already (Tune's own).
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, filesystem: pafs.FileSystem | None = None) -> None:
         self.uri = uri
-        self.local = "://" not in uri or uri.startswith("file://")
-        if self.local:
-            self._fs: pafs.FileSystem = pafs.LocalFileSystem()
+        self._fs: pafs.FileSystem
+        self._root: str
+        if filesystem is None:
+            self.local = "://" not in uri or uri.startswith("file://")
+        else:
+            self.local = isinstance(filesystem, pafs.LocalFileSystem)
+        if filesystem is not None and not self.local:
+            self._fs, self._root = filesystem, uri
+        elif self.local:
+            self._fs = pafs.LocalFileSystem()
             self._root = os.path.abspath(uri.removeprefix("file://"))
         else:
             self._fs, self._root = pafs.FileSystem.from_uri(uri)

@@ -30,7 +30,7 @@ from ray.tune.trainable.function_trainable import FunctionTrainable
 from ray.tune.utils import flatten_dict
 
 from raytune_rl.records import Mode
-from raytune_rl.tune.adapter import _core, supports_in_place
+from raytune_rl.tune.adapter import supports_in_place, tune_controller_of
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ def reports_checkpoint(result: Mapping[str, Any]) -> bool:
 
 def save(controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
     """Have a running trial write a checkpoint after what it is doing now."""
-    core = _core(controller)
+    core = tune_controller_of(controller)
     if not trial.is_saving and trial in core._trial_to_actor:
         core._schedule_trial_save(trial, result=dict(result))
 
@@ -213,7 +213,7 @@ def restart_in_place(controller: Any, trial: Trial) -> None:
     That is what Tune does when it hands a trial a used actor, here the trial's own, which saves the start of a process
     where no other trial waits. An actor that refuses is given up for a new one.
     """
-    core = _core(controller)
+    core = tune_controller_of(controller)
     config = copy.deepcopy(trial.config)
     config[TRIAL_INFO] = _TrialInfo(trial)
     config[STDOUT_FILE], config[STDERR_FILE] = trial.log_to_file
@@ -244,21 +244,21 @@ def will_recover(trial: Trial) -> bool:
 
 def fail(controller: Any, trial: Trial, error: str) -> None:
     """Treat the trial as failed, by the user's ``FailureConfig``."""
-    _core(controller)._trial_task_failure(trial, exception=tune.TuneError(error))
+    tune_controller_of(controller)._trial_task_failure(trial, exception=tune.TuneError(error))
 
 
 def reuses_actors(controller: Any) -> bool:
-    return bool(_core(controller)._reuse_actors)
+    return bool(tune_controller_of(controller)._reuse_actors)
 
 
 def search_is_over(controller: Any) -> bool:
     """Whether no more trials will be added."""
-    return bool(_core(controller).search_alg.is_finished())
+    return bool(tune_controller_of(controller).search_alg.is_finished())
 
 
 def at_end(controller: Any, action: Callable[[], None]) -> None:
     """Call ``action`` when the experiment's controller is gone, whichever way the experiment ended, or at exit."""
-    weakref.finalize(_core(controller), action)
+    weakref.finalize(tune_controller_of(controller), action)
 
 
 # -- inside the trial's actor -----------------------------------------------------------------------------------------

@@ -34,15 +34,6 @@ SHARE = 20
 """Saving takes at most 1/20 of the time: after a slow one the next waits that many times longer."""
 
 
-class _Store(StateStore):
-    """A ``StateStore`` on a file system that is there already (Tune's, which may be the user's own)."""
-
-    def __init__(self, filesystem: pafs.FileSystem, root: str) -> None:
-        self.uri, self.local = root, False
-        self._fs, self._root = filesystem, root
-        self._unreadable: set[int] = set()
-
-
 class TrialState:
     """The files of one experiment.
 
@@ -56,7 +47,7 @@ class TrialState:
         self._filesystem = filesystem
         self._root = f"{path}/{FOLDER}"
         self._local = isinstance(filesystem, pafs.LocalFileSystem)
-        self._store = StateStore(self._root) if self._local else _Store(filesystem, self._root)
+        self._store = StateStore(self._root, filesystem)
         self._holder: tempfile.TemporaryDirectory[str] | None = None
         self._due = 0.0
         self._last = clock()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from raytune_rl.controller import PBT, Controller, FailurePolicy, Fixed, Random
-from raytune_rl.controller.controller import schedule_factor
+from raytune_rl.controller.schedule import schedule_factor
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.records import Chunk
 from tests.controller.worlds import SPACE, Paper, make_controller
@@ -194,6 +194,15 @@ def test_a_controller_that_is_behind_takes_up_what_reports_say() -> None:
     for report, decision in zip(step.reports, step.opened, strict=True):
         assert decision.hyperparameters["lr"] == pytest.approx(report.hyperparameters["lr"])
     assert len(ahead.play()) == 2
+
+
+def test_measured_times_stay_out_where_runs_must_repeat() -> None:
+    slow, quick = Paper(make_controller(Random(), timed=False)), Paper(make_controller(Random(), timed=False))
+    for _ in range(3):
+        a = slow.generation({m: {"seconds": 1.0 + m, "signals": {"train_seconds": 1.0 + m}} for m in range(4)})
+        b = quick.generation({m: {"seconds": 0.1} for m in range(4)})
+        assert [d.observation for d in a.decisions] == [d.observation for d in b.decisions]
+        assert a.rewards == b.rewards
 
 
 def test_memory_stays_bounded() -> None:

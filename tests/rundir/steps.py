@@ -10,6 +10,8 @@ from raytune_rl.records import Decision, Incumbent, Report, Step, Value
 HYPERPARAMETERS: Mapping[str, Value] = {"lr": 0.01, "layers": 3, "activation": "relu", "nesterov": True}
 FEATURES = ("progress", "rank")
 ACTIONS = ("hp/lr", "source")
+BY_NOBODY: Mapping[str, Any] = {"action": (), "observation": ()}
+"""A decision that no policy was asked for."""
 
 
 def report(member: int, segment: int, value: float = 1.0, **changes: Any) -> Report:
@@ -42,7 +44,7 @@ def step(*reports: Report, asked: bool = True, incumbent: Incumbent | None = Non
     """One step; ``changes`` go into the new decisions."""
     return Step(
         reports=reports,
-        opened=tuple(decision(r.member, r.segment) if asked else None for r in reports),
+        opened=tuple(decision(r.member, r.segment, **({} if asked else BY_NOBODY)) for r in reports),
         rewards=tuple(0.1 for _ in reports),
         decisions=tuple(decision(r.member, r.segment + 1, **changes) for r in reports),
         incumbent=incumbent,

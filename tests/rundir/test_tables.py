@@ -85,9 +85,8 @@ def test_tables_can_be_read_before_the_first_row(directory: RunDirectory, writer
     assert read(directory, DECISIONS).empty and "obs/rank" in read(directory, DECISIONS)
 
 
-def test_no_decision_row_where_no_policy_was_asked(directory: RunDirectory, writer: Open) -> None:
+def test_a_decision_without_a_policy_has_empty_cells(directory: RunDirectory, writer: Open) -> None:
     tables = writer()
-    tables.write(step(report(0, 0), asked=False))
     reports = (report(1, 0),)
     bare = decision(1, 0, observation=(), action=(), source=Source(kind="member", member=0, name="best"))
     tables.write(Step(reports=reports, opened=(bare,), rewards=(0.5,), decisions=(bare,), incumbent=None))
@@ -95,7 +94,7 @@ def test_no_decision_row_where_no_policy_was_asked(directory: RunDirectory, writ
     decisions = read(directory, DECISIONS)
     assert list(decisions["member"]) == [1] and list(decisions["source"]) == ["best"]
     assert decisions[["obs/rank", "act/source"]].isna().all(axis=None)
-    assert len(read(directory)) == 2
+    assert len(read(directory)) == 1
 
 
 def test_parts_fill_up_and_the_tail_is_rewritten(directory: RunDirectory, writer: Open) -> None:

@@ -67,10 +67,6 @@ def test_a_report_says_what_happened() -> None:
     assert report.signals["train_seconds"] == report.seconds >= 0.0
 
 
-def test_no_clock_in_repeatable_runs() -> None:
-    assert train(slot(shared=settings(timed=False))).signals == {}
-
-
 def test_effective_values_are_those_that_the_candidate_reports() -> None:
     class Stubborn(Counting):
         def build(self, context: Any, hyperparameters: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ray import tune
 
-from raytune_rl.controller.controller import FailurePolicy
+from raytune_rl.controller.failures import FailurePolicy
 from tests.tune.trainables import (
     BreaksOnLoad,
     Counter,

@@ -28,13 +28,15 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from raytune_rl.records import Chunk
 from raytune_rl.rllib import checkpoints, experience, feed
-from raytune_rl.rllib.acting import Weights, build_module
-from raytune_rl.rllib.algorithms import ALGORITHMS, batch_size, build_config
+from raytune_rl.rllib.algorithms import build_config
+from raytune_rl.rllib.network import Weights, initial_weights
+from raytune_rl.rllib.saved import WEIGHTS, load
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
+from raytune_rl.rllib.traits import TRAITS, batch_size
 
-WEIGHTS, STATE, ALGORITHM = "weights.npz", "state.pkl", "algorithm"
-"""What a checkpoint consists of: the network (readable without unpickling), buffer and random streams, RLlib's own."""
+STATE, ALGORITHM = "state.pkl", "algorithm"
+"""What a checkpoint holds beside the weights (``saved.py``): buffer and random streams, and RLlib's own."""
 
 PACE = 4
 """Trainings per learn call at most, however much has piled up: new weights must not be long in coming."""
@@ -87,7 +89,7 @@ class AgentCore:
             # Left alone, RLlib would call ray.init() and join whatever cluster it finds.
             raise RuntimeError("A learning agent needs Ray: call ray.init(address='local') first.")
         self._agent, self._sizes = agent, sizes
-        self._way = ALGORITHMS[agent.algorithm]
+        self._way = TRAITS[agent.algorithm]
         self._encoding = self._way.encoding(sizes)
         self._numbers = itertools.count()
         self._streams = _Streams(seed)
@@ -97,7 +99,7 @@ class AgentCore:
         self._buffer = getattr(self._algorithm, "local_replay_buffer", None)
         if self._buffer is not None:
             self._buffer.rng = np.random.default_rng(seed)
-        self._set_weights(build_module(agent, sizes, seed=seed).get_state())
+        self._set_weights(initial_weights(agent, sizes, seed=seed))
         if checkpoint is not None:
             self.restore(checkpoint)
         if weights is not None:
@@ -225,35 +227,6 @@ class AgentCore:
         self._on_learner(follow)
 
 
-def load(directory: str, agent: Agent, sizes: Sizes) -> checkpoints.Checkpoint:
-    """The newest checkpoint in ``directory``, if it fits.
-
-    Raises:
-        ValueError: there is none, or it was made for other spaces or another algorithm.
-    """
-    found = checkpoints.newest(directory)
-    if found is None:
-        raise ValueError(f"There is no complete agent checkpoint in {directory}.")
-    record = found.record
-    was = Agent(**{**record["agent"], "checkpoint": None})
-    for name in ("algorithm", "hidden"):
-        if getattr(was, name) != getattr(agent, name):
-            raise ValueError(
-                f"The agent in {directory} has {name}={getattr(was, name)!r}, this one {getattr(agent, name)!r}."
-            )
-    for name in ("features", "heads", "nvec"):
-        if tuple(record[name]) != getattr(sizes, name):
-            difference = _difference(record[name], getattr(sizes, name))
-            raise ValueError(f"The agent in {directory} was made for other {name}: {difference}.")
-    return found
-
-
-def read_weights(found: checkpoints.Checkpoint) -> Weights:
-    """The acting copy's weights of a checkpoint; nothing is unpickled."""
-    with np.load(found.path / WEIGHTS, allow_pickle=False) as data:
-        return {name: data[name] for name in data.files}
-
-
 class _Streams:
     """The global random streams, as far as RLlib uses them, swapped for one's own while a ``with`` block runs."""
 
@@ -312,10 +285,3 @@ def _scalars(result: Mapping[str, Any]) -> dict[str, float]:
     """RLlib's numbers of the one module: losses, entropy, gradient norm."""
     found = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float | np.number)}
-
-
-def _difference(old: Sequence[Any], new: Sequence[Any]) -> str:
-    missing, added = [x for x in old if x not in new], [x for x in new if x not in old]
-    if len(old) != len(new) or not (missing or added):
-        return f"{len(old)} then, {len(new)} now" if len(old) != len(new) else "another order"
-    return f"{missing[0]!r} then, {added[0]!r} now" if missing and added else f"{list(old)} then, {list(new)} now"

@@ -4,14 +4,14 @@ The defaults are for what a run can offer: episodes of about twenty steps with r
 few thousand decisions in all, a network small enough for one CPU core. So batches are small and every transition is
 used several times.
 
-To add an algorithm: a function that gives its config, and a line in ``ALGORITHMS``.
+To add an algorithm: a function that gives its config and a line in ``CONFIGS`` here, a line in ``traits.TRAITS`` for
+the acting side, and its network in ``network.networks``.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -25,32 +25,13 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from raytune_rl.rllib.feed import FeedRunner
 from raytune_rl.rllib.modules import MaskedDQNModule
+from raytune_rl.rllib.network import body_and_head
 from raytune_rl.rllib.settings import Agent
-from raytune_rl.rllib.spaces import Binned, Encoding, Factored, Sequential, Sizes
+from raytune_rl.rllib.spaces import Encoding, Sizes
+from raytune_rl.rllib.traits import TRAITS, batch_size
 
 REPLAY = 5_000
 """Decisions that a replay buffer holds: 60 MB, written to disk in about a second."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Algorithm:
-    """How one of RLlib's algorithms is used here.
-
-    Attributes:
-        config: its configuration for (agent, encoding, batch).
-        encoding: its view of decisions.
-        batch: transitions per call of the learner, unless the agent says otherwise.
-        on_policy: whether it learns from fresh transitions only, so that old ones are dropped.
-        critic: whether the acting copy keeps the value function, to tell what it expects.
-        passes: how often each batch is handed to RLlib.
-    """
-
-    config: Callable[[Agent, Encoding, int], AlgorithmConfig]
-    encoding: type[Encoding]
-    batch: int
-    on_policy: bool = False
-    critic: bool = False
-    passes: int = 1
 
 
 def ppo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
@@ -96,7 +77,7 @@ def dqn(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
         lr=agent.learning_rate or 1e-3,
         gamma=agent.gamma ** (1 / encoding.substeps),
         train_batch_size_per_learner=64,
-        epsilon=[(0, 0.8), (1000, 0.05)],
+        epsilon=TRAITS["DQN"].epsilon,
         num_steps_sampled_before_learning_starts=64 * encoding.substeps,
         target_network_update_freq=0,
         tau=0.02,
@@ -123,17 +104,13 @@ def sac(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
     )
 
 
-ALGORITHMS: dict[str, Algorithm] = {
-    "PPO": Algorithm(config=ppo, encoding=Factored, batch=64, on_policy=True, critic=True),
-    "APPO": Algorithm(config=appo, encoding=Factored, batch=64, critic=True, passes=6),
-    "DQN": Algorithm(config=dqn, encoding=Sequential, batch=16),
-    "SAC": Algorithm(config=sac, encoding=Binned, batch=16),
+CONFIGS: dict[str, Callable[[Agent, Encoding, int], AlgorithmConfig]] = {
+    "PPO": ppo,
+    "APPO": appo,
+    "DQN": dqn,
+    "SAC": sac,
 }
-
-
-def batch_size(agent: Agent) -> int:
-    """Transitions per call of the learner."""
-    return agent.batch or ALGORITHMS[agent.algorithm].batch
+"""By algorithm, its configuration for an agent, its encoding and the transitions per call of the learner."""
 
 
 def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
@@ -147,10 +124,9 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
     """
     # RLlib sets this level itself as soon as an Algorithm is built; until then it advertises its new API stack.
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    algorithm = ALGORITHMS[agent.algorithm]
-    encoding = algorithm.encoding(sizes)
+    encoding = TRAITS[agent.algorithm].encoding(sizes)
     batch = batch_size(agent)
-    config = algorithm.config(agent, encoding, batch)
+    config = CONFIGS[agent.algorithm](agent, encoding, batch)
     if agent.algorithm != "DQN":
         config.training(gamma=agent.gamma)
     config.environment(env=None, observation_space=encoding.observation_space, action_space=encoding.action_space)
@@ -176,14 +152,13 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
 def _module_spec(agent: Agent, sizes: Sizes) -> RLModuleSpec:
     hidden = list(agent.hidden)
     if agent.algorithm == "DQN":
-        # RLlib gives DQN an encoder and a head; one hidden layer goes to the head only when there are several.
-        body, head = (hidden, []) if len(hidden) == 1 else (hidden[:-1], hidden[-1:])
+        body, head = body_and_head(hidden)
         return RLModuleSpec(
             module_class=MaskedDQNModule,
             model_config={**_model(body, "relu", head), MaskedDQNModule.NVEC: list(sizes.nvec)},
         )
     if agent.algorithm == "SAC":
-        body, head = (hidden, []) if len(hidden) == 1 else (hidden[:-1], hidden[-1:])
+        body, head = body_and_head(hidden)
         return RLModuleSpec(model_config=_model(body, "relu", head))
     return RLModuleSpec(model_config=_model(hidden, "tanh", []))
 

@@ -6,11 +6,16 @@ A request is started and looked at later. Requests are answered in the order in 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
+
+
+NICENESS = 5
+"""Of the learner's process: where all cores are taken it gets about a quarter of one."""
 
 
 class Request(Protocol):
@@ -41,15 +46,13 @@ class LocalLink:
     """The learner in this process: every request is answered before ``start`` returns."""
 
     def __init__(self, agent: Agent, sizes: Sizes, **arguments: Any) -> None:
-        from raytune_rl.rllib.acting import one_thread
         from raytune_rl.rllib.actor import AgentCore
 
-        self._one_thread = one_thread
         with one_thread():
             self._core = AgentCore(agent, sizes, **arguments)
 
     def start(self, method: str, *arguments: Any) -> Request:
-        with self._one_thread():
+        with one_thread():
             try:
                 value = getattr(self._core, method)(*arguments)
             except Exception as error:
@@ -90,6 +93,8 @@ class _AgentHost:
         from raytune_rl.rllib.actor import AgentCore
 
         torch.set_num_threads(1)
+        # Where cores are scarce, training and deciding come first, so that learning delays neither.
+        os.nice(NICENESS)
         self._core = AgentCore(agent, sizes, **arguments)
 
     def call(self, method: str, *arguments: Any) -> Any:
@@ -120,6 +125,19 @@ class _Remote:
 
     def result(self) -> Any:
         return self._ray.get(self._ref)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the networks are too small to share, and one thread adds up in one order."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 LinkFactory = Callable[..., Link]

@@ -7,9 +7,7 @@ its weights turn NaN), decisions go on with the last good weights, and a new lea
 
 from __future__ import annotations
 
-import importlib
 import logging
-import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +18,15 @@ from raytune_rl.controller.schedule import Schedule
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.records import Chunk, Transition
-from raytune_rl.rllib import experience
+from raytune_rl.rllib import experience, saved
+from raytune_rl.rllib.acting import ActingCopy
+from raytune_rl.rllib.checkpoints import Checkpoint
 from raytune_rl.rllib.link import ActorLink, Link, LinkFactory, LocalLink, Request
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
+from raytune_rl.rllib.traits import TRAITS, batch_size
 
 if TYPE_CHECKING:
-    from raytune_rl.rllib.acting import ActingCopy
     from raytune_rl.rllib.actor import Update
 
 MAX_LAG = 4
@@ -88,7 +88,6 @@ class LearningPolicy:
         # What is alive, and stays behind when the policy is pickled.
         self._link: Link | None = None
         self._acting: ActingCopy | None = None
-        self._importing: threading.Thread | None = None
         self._open: deque[_Open] = deque()
         self._saved_now = False
 
@@ -98,19 +97,19 @@ class LearningPolicy:
         """Fix the spaces and begin to start the learner, without waiting for it.
 
         Raises:
-            ValueError: ``agent.checkpoint`` is missing, damaged, or was made for other spaces.
+            ValueError: ``agent.checkpoint`` is missing, damaged, or was made for other spaces; ``agent.training`` is
+                nothing that RLlib accepts.
         """
         self._sizes = Sizes(features=tuple(observation.features), heads=action.names, nvec=action.nvec)
         self._action = action
         self._seed = seed % 2**31
         if self._saved is not None:
             self._check(self._saved)
+        if self.agent.training:  # only RLlib can judge it, and is not imported here otherwise
+            from raytune_rl.rllib.algorithms import build_config
+
+            build_config(self.agent, self._sizes)
         self._ensure_link()
-        # RLlib takes seconds to import; whoever binds has other things to start meanwhile.
-        self._importing = threading.Thread(
-            target=importlib.import_module, args=("raytune_rl.rllib.acting",), daemon=True
-        )
-        self._importing.start()
 
     def act(self, situations: Sequence[Situation]) -> Sequence[Choice]:
         if not situations:
@@ -121,7 +120,6 @@ class LearningPolicy:
         if not self.agent.learn:
             return
         self._ensure_link()  # starting takes seconds, so not only when the first batch is there
-        self._await_import()
         self._receive(chunks)
         self._collect()
         while self._send() and wait:
@@ -170,12 +168,10 @@ class LearningPolicy:
         Raises:
             ValueError: there is no complete checkpoint, or it was made for other spaces.
         """
-        from raytune_rl.rllib.actor import read_weights
-
         found = self._check(directory)
         self._saved = directory
         self._collect(wait=True)
-        self._local().set_weights(read_weights(found))
+        self._local().set_weights(saved.read_weights(found))
         self.version = found.record["version"]
         self.transitions = max(self.transitions, found.record["transitions"])
         self._calls = found.record["calls"]
@@ -193,31 +189,25 @@ class LearningPolicy:
     # -- experience ----------------------------------------------------------------------------------------------------
 
     def _receive(self, chunks: Sequence[Chunk]) -> None:
-        from raytune_rl.rllib.algorithms import ALGORITHMS, batch_size
-
         chunks = experience.select(chunks, self._usable)
         self.transitions += experience.count(chunks)
         self._outbox += chunks
-        limit = batch_size(self.agent) * (OUTBOX_FRESH if ALGORITHMS[self.agent.algorithm].on_policy else OUTBOX)
+        limit = batch_size(self.agent) * (OUTBOX_FRESH if TRAITS[self.agent.algorithm].on_policy else OUTBOX)
         while len(self._outbox) > 1 and experience.count(self._outbox) > limit:
             self.dropped += len(self._outbox.pop(0).transitions)
 
     def _usable(self, transition: Transition) -> bool:
         """Fallback decisions and those of another algorithm carry nothing to learn from."""
-        from raytune_rl.rllib.algorithms import ALGORITHMS
-
-        needs = ALGORITHMS[self.agent.algorithm].encoding.needs
+        needs = TRAITS[self.agent.algorithm].encoding.needs
         return bool(transition.decision.action) and all(name in transition.decision.extras for name in needs)
 
     def _send(self) -> bool:
         """Start a learn call if there is a batch and the learner is free; whether a call is under way now."""
-        from raytune_rl.rllib.algorithms import ALGORITHMS, batch_size
-
         if any(call.kind == "learn" for call in self._open):
             return True
         if experience.count(self._outbox) < batch_size(self.agent):
             return False
-        if ALGORITHMS[self.agent.algorithm].on_policy:
+        if TRAITS[self.agent.algorithm].on_policy:
             self._drop_stale()
         if experience.count(self._outbox) < batch_size(self.agent) or not self._ensure_link() or self._link is None:
             return False
@@ -322,45 +312,31 @@ class LearningPolicy:
         log.warning("The learning agent failed (%s: %s); starting it again.", type(error).__name__, reason[0])
         self._ensure_link()
 
-    def _await_import(self) -> None:
-        """Two threads that import the same circular modules can deadlock, so nobody else imports RLlib meanwhile."""
-        if self._importing is not None:
-            self._importing.join()
-            self._importing = None
-
-    def _check(self, directory: str) -> Any:
-        self._await_import()
-        from raytune_rl.rllib.actor import load
-
+    def _check(self, directory: str) -> Checkpoint:
         assert self._sizes is not None, "bind comes first"
-        return load(directory, self.agent, self._sizes)
+        return saved.load(directory, self.agent, self._sizes)
 
     def _local(self) -> ActingCopy:
         """The acting copy, built on first use."""
         if self._acting is None:
-            self._await_import()
-            from raytune_rl.rllib.acting import ActingCopy
-
             assert self._sizes is not None and self._action is not None, "bind comes first"
             self._acting = ActingCopy(self.agent, self._sizes, self._action, seed=self._seed)
             if self._saved is not None:
-                from raytune_rl.rllib.actor import read_weights
-
                 found = self._check(self._saved)
-                self._acting.set_weights(read_weights(found))
+                self._acting.set_weights(saved.read_weights(found))
                 self.version = max(self.version, found.record["version"])
         return self._acting
 
     # -- pickling ------------------------------------------------------------------------------------------------------
 
     def _forget_live(self) -> None:
-        self._link, self._acting, self._importing = None, None, None
+        self._link, self._acting = None, None
         self._open, self._saved_now = deque(), False
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings and counters; the learner, its open requests and the network stay behind."""
         state = self.__dict__ | {"_outbox": self.get_state()["sent"] + tuple(self._outbox)}
-        return {name: value for name, value in state.items() if name not in ("_link", "_acting", "_importing", "_open")}
+        return {name: value for name, value in state.items() if name not in ("_link", "_acting", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._forget_live()

@@ -196,4 +196,4 @@ def test_without_waiting_decisions_are_never_held_up(tmp_path: Path) -> None:
 
 
 def _weights(policy: LearningPolicy) -> dict[str, list[float]]:
-    return {name: value.tolist() for name, value in policy._local().module.get_state().items()}
+    return {name: value.tolist() for name, value in policy._local().weights().items()}

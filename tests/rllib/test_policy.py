@@ -88,7 +88,7 @@ def _chunk(start: int, length: int, version: int = 0, **changes: Any) -> Chunk:
 
 
 def _update(bound: LearningPolicy, version: int, change: Callable[[Any], Any] = lambda w: w + 1.0) -> Update:
-    weights = {name: change(value) for name, value in bound._local().module.get_state().items()}
+    weights = {name: change(value) for name, value in bound._local().weights().items()}
     return Update(version=version, weights=weights, transitions=4 * version, calls=version)
 
 

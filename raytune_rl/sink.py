@@ -96,7 +96,7 @@ class RunSink:
         if self._state is None:
             return True
         saved = self._state.save(
-            {"controller": self._controller.get_state(), "counts": vars(self.counts), "wall_s": self.wall_s}
+            {"controller": self._controller.get_state(sparse=True), "counts": vars(self.counts), "wall_s": self.wall_s}
         )
         if self._agent_directory is not None:
             self._controller.policy.save(self._agent_directory, wait=False)

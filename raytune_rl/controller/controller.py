@@ -177,10 +177,11 @@ class Controller:
         """A checkpoint of the member after ``segment`` is safe on disk (or about to be)."""
         self._ledgers[member].mark_durable(segment + 1)
 
-    def get_state(self) -> dict[str, Any]:
-        """Everything that a restarted driver needs, as plain data and records."""
+    def get_state(self, *, sparse: bool = False) -> dict[str, Any]:
+        """Everything that a restarted driver needs, as plain data and records; ``sparse``: where members only ever go
+        back to what was called ``durable``."""
         return {
-            "ledgers": {index: ledger.to_dict() for index, ledger in self._ledgers.items()},
+            "ledgers": {index: ledger.to_dict(sparse=sparse) for index, ledger in self._ledgers.items()},
             "buffer": self._buffer.to_dict(),
             "incumbent": self.incumbent,
             "stopping": None,  # an interrupted run goes on

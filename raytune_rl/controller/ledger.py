@@ -19,12 +19,14 @@ HISTORY = 512
 
 @dataclass(slots=True)
 class Ledger:
-    """One member's past: ``states[n]`` after ``n`` segments, ``decisions[n]`` the one that opened segment ``n``."""
+    """One member's past: ``states[n]`` after ``n`` segments, ``decisions[n]`` the one that opened segment ``n``,
+    both in order of ``n``."""
 
     start: Decision
     states: dict[int, MemberState] = field(default_factory=dict)
     decisions: dict[int, Decision] = field(default_factory=dict)
     durable: int = 0
+    durable_before: int = 0
     episode: int = 0
     """Index of the member's present episode; a restart by the failure policy begins a new one."""
     lost: int = 0
@@ -38,7 +40,7 @@ class Ledger:
     @property
     def state(self) -> MemberState:
         """The newest state."""
-        return self.states[max(self.states)]
+        return self.states[self._newest]
 
     def push(self, state: MemberState) -> None:
         self.states[state.segment] = state
@@ -50,7 +52,8 @@ class Ledger:
     def mark_durable(self, segments: int) -> None:
         """A checkpoint after ``segments`` segments is safe, so nobody rewinds below the one before it."""
         self._forget(self.durable)
-        self.durable = max(self.durable, segments)
+        if segments > self.durable:
+            self.durable_before, self.durable = self.durable, segments
 
     def rewind(self, segments: int) -> None:
         """Go back to the state after ``segments`` segments (the nearest older one if that is forgotten)."""
@@ -61,12 +64,20 @@ class Ledger:
             self.states[segments] = anchor.at(segments)
         self.decisions = {n: d for n, d in self.decisions.items() if n <= segments}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, sparse: bool = False) -> dict[str, Any]:
+        """Plain data and records. ``sparse`` leaves out what is between the checkpoints, where only these are ever
+        gone back to: a ledger that is written every few seconds should not grow with what happens meanwhile."""
+        states, decisions = self.states, self.decisions
+        if sparse:
+            kept = {next(iter(states)), self.durable_before, self.durable, self._newest - 1, self._newest}
+            states = {n: s for n, s in states.items() if n in kept}
+            decisions = {n: d for n, d in decisions.items() if n in kept}
         return {
             "start": self.start,
-            "states": {n: s.to_dict() for n, s in self.states.items()},
-            "decisions": dict(self.decisions),
+            "states": {n: s.to_dict() for n, s in states.items()},
+            "decisions": dict(decisions),
             "durable": self.durable,
+            "durable_before": self.durable_before,
             "episode": self.episode,
             "lost": self.lost,
         }
@@ -75,15 +86,20 @@ class Ledger:
     def from_dict(cls, data: Mapping[str, Any]) -> Ledger:
         return cls(
             start=data["start"],
-            states={n: MemberState.from_dict(s) for n, s in data["states"].items()},
+            states={n: MemberState.from_dict(s) for n, s in sorted(data["states"].items())},
             decisions=dict(data["decisions"]),
             durable=data["durable"],
+            durable_before=data["durable_before"],
             episode=data["episode"],
             lost=data["lost"],
         )
 
+    @property
+    def _newest(self) -> int:
+        return next(reversed(self.states))  # they are kept in order
+
     def _forget(self, below: int) -> None:
-        newest = max(self.states)
+        newest = self._newest
         for kept in (self.states, self.decisions):
-            for n in [n for n in kept if n < below and n < newest - 1]:
-                del kept[n]
+            while kept and (oldest := next(iter(kept))) < min(below, newest - 1):
+                del kept[oldest]

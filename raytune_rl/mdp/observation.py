@@ -101,7 +101,7 @@ class ObservationSpec:
             values += _slot(state, crowd, slot, fixed)
         values += [0.0] * (self.size - len(values))
         # Clipped in double precision: a float32 would already be infinite for values that a double can hold.
-        finite = np.nan_to_num(np.array(values, dtype=np.float64), nan=0.0, posinf=LIMIT, neginf=-LIMIT)
+        finite = np.array([value if value == value else 0.0 for value in values], dtype=np.float64)
         return np.clip(finite, -LIMIT, LIMIT).astype(np.float32)
 
 

@@ -2,10 +2,57 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from raytune_rl.records import Chunk, Transition
+
+
+class Outbox:
+    """Experience that waits for the learner, oldest first. Knows its size without counting: it is asked at every step.
+
+    Attributes:
+        transitions: how many it holds.
+    """
+
+    def __init__(self, chunks: Iterable[Chunk] = ()) -> None:
+        self._chunks: deque[Chunk] = deque(chunks)
+        self.transitions = count(self._chunks)
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        return tuple(self._chunks)
+
+    def add(self, chunks: Sequence[Chunk]) -> None:
+        self._chunks.extend(chunks)
+        self.transitions += count(chunks)
+
+    def put_back(self, chunks: Sequence[Chunk]) -> None:
+        """What was taken and not learned from comes first again."""
+        self._chunks.extendleft(reversed(chunks))
+        self.transitions += count(chunks)
+
+    def take(self) -> tuple[Chunk, ...]:
+        """Everything, joined where it belongs together."""
+        taken = tuple(join(self._chunks))
+        self._chunks.clear()
+        self.transitions = 0
+        return taken
+
+    def trim(self, limit: int) -> int:
+        """Drop the oldest chunks until at most ``limit`` transitions, or one chunk, are left. Returns what was lost."""
+        before = self.transitions
+        while len(self._chunks) > 1 and self.transitions > limit:
+            self.transitions -= len(self._chunks.popleft().transitions)
+        return before - self.transitions
+
+    def keep(self, usable: Callable[[Transition], bool]) -> int:
+        """Drop the transitions that are of no use any more. Returns how many."""
+        before = self.transitions
+        self._chunks = deque(select(self._chunks, usable))
+        self.transitions = count(self._chunks)
+        return before - self.transitions
 
 
 def count(chunks: Iterable[Chunk]) -> int:
@@ -13,7 +60,7 @@ def count(chunks: Iterable[Chunk]) -> int:
     return sum(len(chunk.transitions) for chunk in chunks)
 
 
-def join(chunks: Sequence[Chunk]) -> list[Chunk]:
+def join(chunks: Iterable[Chunk]) -> list[Chunk]:
     """Merge chunks that continue one another, in the order of their first appearance.
 
     Advantages reach only as far as a piece does, so the longer the better. Chunks of one episode that overlap or leave

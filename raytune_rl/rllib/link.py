@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
 
-
 NICENESS = 5
 """Of the learner's process: where all cores are taken it gets about a quarter of one."""
 

@@ -78,7 +78,7 @@ class LearningPolicy:
         self.restarts = 0
         self.dropped = 0
         self.metrics: Mapping[str, float] = {}
-        self._outbox: list[Chunk] = []
+        self._outbox = experience.Outbox()
         self._calls = 0
         self._saved = agent.checkpoint
         self._failures = 0
@@ -134,17 +134,16 @@ class LearningPolicy:
             "dropped": self.dropped,
             "calls": self._calls,
             "sent": tuple(waiting),
-            "outbox": tuple(self._outbox),
+            "outbox": self._outbox.chunks,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self.transitions = state["transitions"]
         self.restarts = state["restarts"]
         self.dropped = state["dropped"]
-        self._outbox = list(state["outbox"])
-        if state["sent"] and self._calls <= state["calls"]:
-            # The learner that is restored had not seen these yet.
-            self._outbox = [*state["sent"], *self._outbox]
+        self._outbox = experience.Outbox(state["outbox"])
+        if self._calls <= state["calls"]:
+            self._outbox.put_back(state["sent"])  # the learner that is restored had not seen these yet
         self._calls = max(self._calls, state["calls"])
 
     def save(self, directory: str, *, wait: bool = True) -> bool:
@@ -191,10 +190,9 @@ class LearningPolicy:
     def _receive(self, chunks: Sequence[Chunk]) -> None:
         chunks = experience.select(chunks, self._usable)
         self.transitions += experience.count(chunks)
-        self._outbox += chunks
-        limit = batch_size(self.agent) * (OUTBOX_FRESH if TRAITS[self.agent.algorithm].on_policy else OUTBOX)
-        while len(self._outbox) > 1 and experience.count(self._outbox) > limit:
-            self.dropped += len(self._outbox.pop(0).transitions)
+        self._outbox.add(chunks)
+        batches = OUTBOX_FRESH if TRAITS[self.agent.algorithm].on_policy else OUTBOX
+        self.dropped += self._outbox.trim(batches * batch_size(self.agent))
 
     def _usable(self, transition: Transition) -> bool:
         """Fallback decisions and those of another algorithm carry nothing to learn from."""
@@ -205,20 +203,18 @@ class LearningPolicy:
         """Start a learn call if there is a batch and the learner is free; whether a call is under way now."""
         if any(call.kind == "learn" for call in self._open):
             return True
-        if experience.count(self._outbox) < batch_size(self.agent):
+        if self._outbox.transitions < batch_size(self.agent):
             return False
         if TRAITS[self.agent.algorithm].on_policy:
             self._drop_stale()
-        if experience.count(self._outbox) < batch_size(self.agent) or not self._ensure_link() or self._link is None:
+        if self._outbox.transitions < batch_size(self.agent) or not self._ensure_link() or self._link is None:
             return False
-        chunks, self._outbox = tuple(experience.join(self._outbox)), []
+        chunks = self._outbox.take()
         return self._ask("learn", chunks, chunks=chunks)
 
     def _drop_stale(self) -> None:
         oldest = self.version - MAX_LAG
-        before = experience.count(self._outbox)
-        self._outbox = experience.select(self._outbox, lambda t: t.decision.policy_version >= oldest)
-        self.dropped += before - experience.count(self._outbox)
+        self.dropped += self._outbox.keep(lambda t: t.decision.policy_version >= oldest)
 
     # -- the learner ---------------------------------------------------------------------------------------------------
 
@@ -293,7 +289,7 @@ class LearningPolicy:
         lost = [chunk for call in self._open for chunk in call.chunks]
         if self._failures == 1:
             # Once more; if it was this experience that killed it, it is not tried a third time.
-            self._outbox = [*chunks, *lost, *self._outbox]
+            self._outbox.put_back([*chunks, *lost])
         else:
             self.dropped += experience.count([*chunks, *lost])
         if self._link is not None:
@@ -335,10 +331,10 @@ class LearningPolicy:
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings and counters; the learner, its open requests and the network stay behind."""
-        state = self.__dict__ | {"_outbox": self.get_state()["sent"] + tuple(self._outbox)}
+        state = self.__dict__ | {"_outbox": self.get_state()["sent"] + self._outbox.chunks}
         return {name: value for name, value in state.items() if name not in ("_link", "_acting", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._forget_live()
         self.__dict__.update(state)
-        self._outbox = list(state["_outbox"])
+        self._outbox = experience.Outbox(state["_outbox"])

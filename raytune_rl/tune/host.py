@@ -78,11 +78,13 @@ class Orders:
         decisions: at most one per member.
         copies: by member, the snapshot that comes from another trial: an ObjectRef, or where to read it.
         save: write the state file afterwards.
+        stage: put the state aside for a ``commit`` that comes later.
     """
 
     decisions: tuple[Decision, ...]
     copies: Mapping[int, Any]
     save: bool = False
+    stage: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +141,7 @@ class HostTrainable(tune.Trainable):
         self._store = StateStore(self._spec.state_uri)
         self._watchdog = Watchdog(self._spec.segment_timeout)
         self._threads_set = False
+        self._staged: dict[str, Any] | None = None
         self._settings = SlotSettings(
             candidate=self._spec.candidate,
             segment_length=self._spec.segment_length,
@@ -175,6 +178,14 @@ class HostTrainable(tune.Trainable):
             self._slots[decision.member].follow(decision, sources.get(decision.member))
         if orders.save:
             self.save_state()
+        if orders.stage:
+            self._staged = self._state()
+
+    def commit(self) -> bool:
+        """Write the state that was put aside. The driver asks for it when all that it presupposes is durable on its
+        side; meanwhile the members have gone on training."""
+        staged, self._staged = self._staged, None
+        return staged is not None and self._store.save(staged)
 
     def export_state(self, member: int, kind: Literal["member", "checkpoint"]) -> Snapshot:
         """A member's present or best weights, for the object store. Raises ``LookupError`` if it has none."""
@@ -183,7 +194,10 @@ class HostTrainable(tune.Trainable):
     def save_state(self) -> bool:
         """Write the state file. The driver asks for it when everything up to here is durable on its side; an unasked
         save (at exit, say) could know segments that no table has."""
-        return self._store.save({"slots": {index: slot.to_save() for index, slot in self._slots.items()}})
+        return self._store.save(self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {"slots": {index: slot.to_save() for index, slot in self._slots.items()}}
 
     def cleanup(self) -> None:
         self._watchdog.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -148,11 +148,13 @@ class PopulationScheduler(FIFOScheduler):
         if self._synchronous:
             self._parked[index] = reports
             self._held.add(index)
-            answers = self._try_barrier(tune_controller, asking=index)
+            answer = self._try_barrier(tune_controller, asking=index).get(index)
         else:
-            answers = self._decide({index: reports}, wait=False)
-        self.live.latencies.append(time.perf_counter() - began)
-        return answers.get(index, str(TrialScheduler.NOOP if self._in_place else TrialScheduler.PAUSE))
+            answer = self._decide_at_once(tune_controller, index, reports, began)
+        if answer is not None:
+            self.live.latencies.append(time.perf_counter() - began)
+            return answer
+        return str(TrialScheduler.NOOP if self._in_place else TrialScheduler.PAUSE)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         index = _index(trial)
@@ -195,7 +197,7 @@ class PopulationScheduler(FIFOScheduler):
             group = {i: r for i, r in sorted(self._parked.items()) if _generation(r) == behind}
             for index in group:
                 del self._parked[index]
-            answers = self._decide(group, wait=True)
+            answers = self._decide_together(group)
             self._held -= group.keys()
             for index, answer in answers.items():
                 if index == asking:
@@ -214,21 +216,46 @@ class PopulationScheduler(FIFOScheduler):
 
     # -- decisions -------------------------------------------------------------------------------------------------
 
-    def _decide(self, reports: Mapping[int, list[Report]], *, wait: bool) -> dict[int, str]:
-        """One step of the controller for all reports of some trials. Returns what Tune is to do with each trial."""
+    def _decide_at_once(self, tune_controller: Any, index: int, reports: Sequence[Report], began: float) -> str | None:
+        """Decide about one trial and send it on; what can wait is done while it trains. ``None``: it is on its way."""
+        self._note(reports)
+        step = self._controller.step(reports)
+        if self._is_over(index, step.decisions) or not self._in_place:
+            self._sink.record(step)
+            self._controller.learn(wait=False)
+            return self._deliver_and_save(step.decisions, {index: reports})[index]
+        due = self._save_is_due(index)
+        self._deliver(step.decisions, [index], stage=due)
+        adapter.resume_training(tune_controller, self._trials[index])
+        self.live.latencies.append(time.perf_counter() - began)
+        self._sink.record(step)
+        self._controller.learn(wait=False)
+        if due and self._flush(reports):
+            adapter.submit(self._trials[index], "commit")
+        return None
+
+    def _decide_together(self, reports: Mapping[int, list[Report]]) -> dict[int, str]:
+        """One step of the controller for all that wait, after learning. Returns what Tune is to do with each trial."""
         together = sorted((report for group in reports.values() for report in group), key=lambda r: r.member)
-        self._reported.update({report.member: report.segment for report in together})
+        self._note(together)
         step = self._controller.step(together)
         self._sink.record(step)
-        if wait:
-            self._controller.learn(wait=True)
-        over = {index: self._is_over(index, step.decisions) for index in reports}
+        self._controller.learn(wait=True)
+        return self._deliver_and_save(step.decisions, reports)
+
+    def _note(self, reports: Sequence[Report]) -> None:
+        self._reported.update({report.member: report.segment for report in reports})
+
+    def _deliver_and_save(
+        self, decisions: Sequence[Decision], reports: Mapping[int, Sequence[Report]]
+    ) -> dict[int, str]:
+        """Deliver decisions to trials that wait for us anyway: those that are to save do so with them."""
+        over = {index: self._is_over(index, decisions) for index in reports}
         saves = {index for index in reports if over[index] or self._save_is_due(index)}
-        if (saves or not self._in_place) and not self._flush(together, saves):
+        saved = [report for index in saves for report in reports[index]]
+        if (saves or not self._in_place) and not self._flush(saved):
             saves = set()  # nothing is saved that the tables lack
-        self._deliver(step.decisions, reports.keys(), saves)
-        if not wait:
-            self._controller.learn(wait=False)
+        self._deliver(decisions, reports.keys(), saves=saves)
         return {index: self._answer(over[index]) for index in reports}
 
     def _answer(self, over: bool) -> str:
@@ -237,7 +264,14 @@ class PopulationScheduler(FIFOScheduler):
         # A pause saves the host. It comes back once more, finds all its members stopped, and ends by itself.
         return str(TrialScheduler.STOP if self.live.interrupted else TrialScheduler.PAUSE)
 
-    def _deliver(self, decisions: Sequence[Decision], trials: Iterable[int], saves: set[int]) -> None:
+    def _deliver(
+        self,
+        decisions: Sequence[Decision],
+        trials: Iterable[int],
+        *,
+        saves: Set[int] = frozenset(),
+        stage: bool = False,
+    ) -> None:
         # Every export before the first order: within a barrier nobody's weights change before they were copied.
         copies = self._copies(decisions)
         for index in trials:
@@ -246,6 +280,7 @@ class PopulationScheduler(FIFOScheduler):
                 decisions=own,
                 copies={d.member: copies[d.member] for d in own if d.member in copies},
                 save=index in saves,
+                stage=stage,
             )
             if self._in_place:
                 adapter.submit(self._trials[index], "apply", orders)
@@ -282,12 +317,12 @@ class PopulationScheduler(FIFOScheduler):
         uri, segment = self._state_uris[home], self._reported.get(donor, -1)
         return FileTransfer(state_uri=uri, member=donor, kind=kind, segment=segment)
 
-    def _flush(self, reports: Sequence[Report], saves: set[int]) -> bool:
+    def _flush(self, saved: Sequence[Report]) -> bool:
+        """Bring everything up to here to the disk, so that the trials that reported ``saved`` may save as well."""
         if not self._sink.flush():
             return False
-        for report in reports:
-            if self._home[report.member] in saves:
-                self._controller.durable(report.member, report.segment)
+        for report in saved:
+            self._controller.durable(report.member, report.segment)
         return True
 
     def _save_is_due(self, index: int) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import shutil
 import sys
@@ -61,18 +62,34 @@ class Snapshot:
             content.tofile(path)
 
 
+_scratch: list[Path] = []  # this process's empty directories
+
+
 @contextlib.contextmanager
-def temporary_directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="raytune_rl-"))
+def scratch_directory() -> Iterator[Path]:
+    """An empty directory for a moment. It is emptied and kept for the next time, since a directory takes longer to make
+    and to remove than a small checkpoint to write; ``remove_scratch`` ends that."""
+    directory = _scratch.pop() if _scratch else Path(tempfile.mkdtemp(prefix="raytune_rl-"))
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        for entry in os.scandir(directory):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                os.unlink(entry)
+        _scratch.append(directory)
+
+
+def remove_scratch() -> None:
+    """Leave nothing behind in the machine's temporary directory."""
+    while _scratch:
+        shutil.rmtree(_scratch.pop(), ignore_errors=True)
 
 
 def take_snapshot(instance: tune.Trainable) -> Snapshot:
     """The instance's checkpoint, taken by its own ``save``."""
-    with temporary_directory() as directory:
+    with scratch_directory() as directory:
         instance.save(str(directory))
         paths = [path for path in sorted(directory.rglob("*")) if path.is_file()]
         files = {path.relative_to(directory).as_posix(): np.fromfile(path, dtype=np.uint8) for path in paths}
@@ -82,7 +99,7 @@ def take_snapshot(instance: tune.Trainable) -> Snapshot:
 
 def put_snapshot(instance: tune.Trainable, snapshot: Snapshot) -> None:
     """Go on from a checkpoint, by the instance's own ``restore``."""
-    with temporary_directory() as directory:
+    with scratch_directory() as directory:
         snapshot.write(directory)
         instance.restore(training_result(directory, snapshot.counters))
 
@@ -245,6 +262,7 @@ class TrainableMember:
 
     def close(self) -> None:
         self._instance.stop()
+        remove_scratch()
 
     def _change(self, state: Snapshot | None) -> None:
         """Lay the present hyperparameters, and ``state`` if there is one, over the instance."""
@@ -295,36 +313,40 @@ class RandomStreams:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self.state: dict[str, Any] = {
-            "python": random.Random(seed).getstate(),
-            "numpy": np.random.RandomState(seed % 2**32).get_state(),
-        }
+        self._python = random.Random(seed).getstate()
+        self._numpy = np.random.MT19937(seed)
+        self._torch: Any = None  # seeded when the process has imported torch
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """A copy, for checkpoints."""
+        return {"python": self._python, "numpy": self._numpy.state, "torch": self._torch}
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        self._python, self._numpy.state, self._torch = state["python"], state["numpy"], state["torch"]
 
     def __enter__(self) -> None:
-        self._outside = _capture()
-        _set(self.state)
+        # numpy's generator is exchanged, not copied: its state is large. That forgets the second half of a pair of
+        # Gaussian numbers, at every entry, so still the same in every run.
         torch = sys.modules.get("torch")
-        if torch is not None and "torch" not in self.state:
+        self._outside = (random.getstate(), np.random.get_bit_generator(), torch and torch.get_rng_state())
+        random.setstate(self._python)
+        np.random.set_bit_generator(self._numpy)
+        if torch is not None and self._torch is None:
             torch.manual_seed(self._seed)
+        elif torch is not None:
+            torch.set_rng_state(torch.from_numpy(np.array(self._torch)))
 
     def __exit__(self, *_: object) -> None:
-        self.state = _capture()
-        _set(self._outside)
-
-
-def _capture() -> dict[str, Any]:
-    state: dict[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state()}
-    if torch := sys.modules.get("torch"):
-        state["torch"] = torch.get_rng_state().numpy().copy()
-    return state
-
-
-def _set(state: Mapping[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch = sys.modules.get("torch")
-    if torch and "torch" in state:
-        torch.set_rng_state(torch.from_numpy(np.array(state["torch"])))
+        python, generator, torch_state = self._outside
+        self._python = random.getstate()
+        random.setstate(python)
+        np.random.set_bit_generator(generator)
+        if torch := sys.modules.get("torch"):
+            self._torch = torch.get_rng_state().numpy().copy()
+            if torch_state is not None:
+                torch.set_rng_state(torch_state)
 
 
 def numbers(result: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -44,3 +44,19 @@ def test_batches_keep_chunks_whole_and_lose_none() -> None:
     groups = experience.batches(chunks, 4)
     assert [experience.count(group) for group in groups] == [6, 6, 3]
     assert [c.episode for group in groups for c in group] == list("01234")
+
+
+def test_an_outbox_knows_its_size_and_loses_the_oldest_first() -> None:
+    outbox = experience.Outbox([_chunk(0, 2)])
+    outbox.add([_chunk(2, 3), _chunk(0, 4, "1-0")])
+    assert outbox.transitions == 9
+    assert outbox.trim(7) == 2
+    assert outbox.keep(lambda t: t.decision.segment != 0) == 1
+    assert (_spans(list(outbox.chunks)), outbox.transitions) == ([("0-0", 2, 3), ("1-0", 1, 3)], 6)
+    taken = outbox.take()
+    assert (outbox.transitions, outbox.chunks) == (0, ())
+    outbox.add([_chunk(5, 1)])
+    outbox.put_back(taken)
+    assert _spans(list(outbox.chunks)) == [("0-0", 2, 3), ("1-0", 1, 3), ("0-0", 5, 1)]
+    assert outbox.transitions == 7
+    assert outbox.trim(0) == 6, "the last chunk stays"

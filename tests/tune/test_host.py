@@ -54,8 +54,8 @@ def scores(result: dict[str, Any]) -> dict[int, float]:
     return {r.member: r.metrics["score"] for r in result["reports"]}
 
 
-def orders(*decisions: Decision, save: bool = False) -> Orders:
-    return Orders(decisions=decisions, copies={}, save=save)
+def orders(*decisions: Decision, save: bool = False, stage: bool = False) -> Orders:
+    return Orders(decisions=decisions, copies={}, save=save, stage=stage)
 
 
 def test_a_result_holds_a_report_per_member_and_the_best_value(make: Make) -> None:
@@ -98,6 +98,17 @@ def test_a_new_host_finds_the_state(make: Make) -> None:
     result = again.train()
     assert scores(result) == {0: 6.0, 1: 20.0}
     assert {r.segment for r in result["reports"]} == {1}
+
+
+def test_a_staged_state_is_that_of_the_moment_and_needs_a_commit(make: Make) -> None:
+    host = make()
+    host.train()
+    host.apply(orders(decide(0, 1, 5.0), decide(1, 1, 10.0), decide(2, 1, 1.0, stop=True), stage=True))
+    assert {r.segment for r in make().train()["reports"]} == {0}, "nothing is saved yet"
+    host.train()  # the driver writes its tables meanwhile
+    assert host.commit()
+    assert scores(make().train()) == {0: 6.0, 1: 20.0}
+    assert not host.commit(), "once is enough"
 
 
 def test_a_truncated_state_gives_the_one_before(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

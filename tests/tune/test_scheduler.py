@@ -99,8 +99,9 @@ class World:
 def test_a_result_becomes_orders_before_the_next_train() -> None:
     world = World()
     result = {"reports": [Report(member=m, segment=0, steps=1, metrics={"score": 1.0}) for m in (0, 1)]}
-    assert world.scheduler.on_trial_result(world, world.trials[0], result) == "CONTINUE"
-    ((index, method, orders),) = world.log
+    assert world.scheduler.on_trial_result(world, world.trials[0], result) == "NOOP"
+    (index, method, orders), sent_on = world.log
+    assert sent_on == (0, "train")
     assert (index, method) == (0, "apply")
     assert isinstance(orders, Orders) and not orders.save
     assert [(d.member, d.segment, dict(d.hyperparameters)) for d in orders.decisions] == [
@@ -129,7 +130,7 @@ def test_a_copy_within_the_trial_needs_nobody_else() -> None:
 def test_a_copy_from_another_trial_is_exported_once_and_first() -> None:
     world = World(script=lambda report: Answer(source=member(2)))
     world.result(0, 0)
-    assert [entry[:2] for entry in world.log] == [(1, "export_state"), (0, "apply")]
+    assert [entry[:2] for entry in world.log] == [(1, "export_state"), (0, "apply"), (0, "train")]
     assert world.log[0][2:] == (2, "member")
     assert world.log[1][2].copies == {0: "ref-1", 1: "ref-1"}
 
@@ -143,17 +144,19 @@ def test_a_trial_without_an_actor_gives_what_it_has_saved() -> None:
     assert copy == FileTransfer(state_uri="/state/1", member=2, kind="member", segment=7)
 
 
-def test_tables_are_flushed_before_a_host_saves() -> None:
+def test_a_trial_trains_on_while_tables_are_flushed_and_saves_after_that() -> None:
     world = World(checkpoint_every=10.0)
-    answers, saves = [], []
     world.sink.flush = lambda: world.log.append(("sink", "flush")) is None  # type: ignore[method-assign]
+    staged = []
     for segment, now in enumerate((0.0, 9.0, 10.5, 15.0, 21.0)):
         world.now = now
-        answers.append(world.result(0, segment))
-        saves.append(world.log[-1][2].save)
-    assert answers == ["CONTINUE"] * 5
-    assert saves == [False, False, True, False, True]
-    assert [entry[1] for entry in world.log] == ["apply", "apply", "flush", "apply", "apply", "flush", "apply"]
+        before = len(world.log)
+        assert world.result(0, segment) == "NOOP"
+        new = world.log[before:]
+        staged.append(new[0][2].stage)
+        expected = ["apply", "train", *(["flush", "commit"] if staged[-1] else [])]
+        assert [entry[1] for entry in new] == expected
+    assert staged == [False, False, True, False, True]
     assert [call for call in world.controller.calls if call[0] == "durable"] == [
         ("durable", m, s) for s in (2, 4) for m in (0, 1)
     ]
@@ -162,14 +165,14 @@ def test_tables_are_flushed_before_a_host_saves() -> None:
 def test_nothing_is_saved_that_the_tables_lack() -> None:
     world = World(checkpoint_every=0.0)
     world.sink.flush = lambda: False  # type: ignore[method-assign]  # the disk is full
-    assert world.result(0, 0) == "CONTINUE"
-    assert not world.sent("apply")[0][2].save
+    assert world.result(0, 0) == "NOOP"
+    assert world.sent("commit") == []
     assert not any(call[0] == "durable" for call in world.controller.calls)
 
 
 def test_a_trial_ends_with_its_last_member_and_saves() -> None:
     world = World(script=lambda report: Answer(stop=report.segment >= report.member))
-    assert world.result(0, 0) == "CONTINUE"
+    assert world.result(0, 0) == "NOOP"
     assert world.result(0, 1) == "STOP"
     assert world.sent("apply")[-1][2].save
     assert world.sink.durable == {0: 1, 1: 1}
@@ -199,7 +202,7 @@ def test_a_trial_that_restarts_is_lost_and_comes_again() -> None:
     world.scheduler.on_trial_add(world, world.trials[0])
     assert world.controller.calls == [("lost", (0, 1))]
     assert world.live.restarts == 1
-    assert world.result(0, 0) == "CONTINUE"
+    assert world.result(0, 0) == "NOOP"
 
 
 def test_a_trial_that_fails_too_often_is_dropped(tmp_path: Path) -> None:
@@ -211,7 +214,7 @@ def test_a_trial_that_fails_too_often_is_dropped(tmp_path: Path) -> None:
     world.scheduler.on_trial_error(world, world.trials[0])
     assert world.controller.calls[-1] == ("drop", (1,))
     assert world.live.dropped == [1] and world.live.errors == {0: "ValueError: broken"}
-    assert world.result(1, 0) == "CONTINUE"
+    assert world.result(1, 0) == "NOOP"
 
 
 # -- the barrier -------------------------------------------------------------------------------------------------------
@@ -318,7 +321,7 @@ def test_paused_trials_wait_at_the_barrier() -> None:
 
 
 def test_whether_to_go_in_place_is_decided_by_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert World().result(0, 0) == "CONTINUE"
+    assert World().result(0, 0) == "NOOP"
     monkeypatch.setattr(adapter, "supports_in_place", lambda: False)
     assert World().result(0, 0) == "PAUSE"
 

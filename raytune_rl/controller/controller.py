@@ -27,7 +27,7 @@ from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, RewardContext
 from raytune_rl.mdp.score import Score
 from raytune_rl.mdp.state import MemberState, advance
-from raytune_rl.records import KEEP, Decision, Incumbent, Mode, Report, Source, Step, Value
+from raytune_rl.records import Decision, Incumbent, Mode, Report, Source, Step, Value
 
 logger = logging.getLogger(__name__)
 
@@ -341,11 +341,15 @@ class Controller:
             population=population,
             incumbent_member=self.incumbent.member if self.incumbent else None,
         )
-        decision = self._decision(state.member, state.segment, move.positions)
         if move.stop:
             self.drop([state.member])
-        return replace(
-            decision, source=move.source, stop=move.stop, observation=tuple(observation.tolist()), **_chosen(choice)
+        return self._decision(
+            state.member,
+            state.segment,
+            move.positions,
+            source=move.source,
+            stop=move.stop,
+            **_chosen(choice, observation),
         )
 
     def _unsteered(self, report: Report, state: MemberState, ending: str | None) -> Decision:
@@ -356,15 +360,15 @@ class Controller:
         failed_for_good = ending == "failed" and state.restarts > self.failures.max_restarts
         if ending == "failed" and not failed_for_good and not self._over(report):
             ledger.episode += 1
-            decision = self._decision(report.member, state.segment, self._best_positions(report.member))
+            own_best = Source(kind="checkpoint", member=report.member, name="own_best")
             logger.warning(
                 "member %d %s in segment %d: restarts from its own best", report.member, report.status, report.segment
             )
-            return replace(decision, source=Source(kind="checkpoint", member=report.member, name="own_best"))
+            return self._decision(report.member, state.segment, self._best_positions(report.member), source=own_best)
         if failed_for_good:
             logger.warning("member %d %s in segment %d: given up", report.member, report.status, report.segment)
             ledger.push(replace(state, alive=False))
-        return replace(self._decision(report.member, state.segment, state.positions), stop=True)
+        return self._decision(report.member, state.segment, state.positions, stop=True)
 
     def _over(self, report: Report) -> bool:
         return bool(self.stopping) or (self.segments is not None and report.segment + 1 >= self.segments)
@@ -383,17 +387,16 @@ class Controller:
         )
         (choice,) = self.policy.act([situation])
         move = self.actions.apply(choice.action, first=True, state=state, population=[state], incumbent_member=None)
-        decision = self._decision(member, 0, move.positions)
-        return replace(decision, observation=tuple(observation.tolist()), **_chosen(choice))
+        return self._decision(member, 0, move.positions, **_chosen(choice, observation))
 
-    def _decision(self, member: int, segment: int, positions: Sequence[float]) -> Decision:
+    def _decision(self, member: int, segment: int, positions: Sequence[float], **others: Any) -> Decision:
         factor = schedule_factor(self.schedule, segment, self.segments)
         return Decision(
             member=member,
             segment=segment,
             hyperparameters=self.space.decode(positions, factor=factor),
             positions=tuple(positions),
-            source=KEEP,
+            **others,
         )
 
     def _decision_seed(self, member: int, segment: int) -> int:
@@ -423,8 +426,9 @@ def _without_times(report: Report) -> Report:
     return replace(report, seconds=0.0, signals=signals)
 
 
-def _chosen(choice: Choice) -> dict[str, Any]:
+def _chosen(choice: Choice, observation: np.ndarray) -> dict[str, Any]:
     return {
+        "observation": tuple(observation.tolist()),
         "action": choice.action,
         "logp": choice.logp,
         "value": choice.value,

@@ -124,13 +124,27 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
     status: Status = "diverged" if report.status == "ok" and value is None else report.status
     positions = tuple(positions)
     train_loss, gap = _generalisation(report, score)
-    moved = replace(
+    failed = status != "ok" or value is None
+    now = PENALTY if failed or value is None else score.of(value)
+    lowest = state.credit - FAILURE_COST
+    if failed:
+        told: dict[str, Any] = {"credit": max(lowest, PENALTY), "restarts": state.restarts + 1}
+    else:
+        told = {
+            "history": (now, *state.history)[:HISTORY],
+            "first_score": now if state.first_score is None else state.first_score,
+            "credit": max(now, lowest) if state.history else now,
+        }
+        if state.best_score is None or now > state.best_score:
+            told |= {"best_score": now, "best_segment": report.segment, "best_positions": positions}
+    return replace(
         state,
         segment=report.segment + 1,
         steps=report.steps,
         positions=positions,
         last_move=tuple(new - old for new, old in zip(positions, state.positions, strict=True)),
         value=value,
+        score=now,
         train_loss=train_loss,
         gap=gap,
         gap_change=None if gap is None or state.gap is None else gap - state.gap,
@@ -138,25 +152,8 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
         seconds=_finite(report.seconds) or 0.0,
         copy_age=1 if report.copied_from is not None else state.copy_age + 1,
         status=status,
+        **told,
     )
-    if status != "ok" or value is None:
-        return replace(
-            moved,
-            score=PENALTY,
-            credit=max(state.credit - FAILURE_COST, PENALTY),
-            restarts=state.restarts + 1,
-        )
-    now = score.of(value)
-    sound = replace(
-        moved,
-        score=now,
-        history=(now, *state.history)[:HISTORY],
-        first_score=now if state.first_score is None else state.first_score,
-        credit=max(now, state.credit - FAILURE_COST) if state.history else now,
-    )
-    if state.best_score is not None and now <= state.best_score:
-        return sound
-    return replace(sound, best_score=now, best_segment=report.segment, best_positions=positions)
 
 
 def ranking(population: Iterable[MemberState]) -> list[MemberState]:

@@ -7,7 +7,6 @@ generator of its own seed, so that a choice does not depend on who else asks at 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ class ActingCopy:
         self._networks = networks(agent, sizes)
         self._weights = initial_weights(agent, sizes, seed=seed)
         self._encoding: Encoding = TRAITS[agent.algorithm].encoding(sizes)
-        ways: dict[type[Encoding], Callable[[Floats, Sequence[np.random.Generator], int], list[Choice]]] = {
+        ways: dict[type[Encoding], Callable[[Floats, Sequence[np.random.Generator], int, int], list[Choice]]] = {
             Factored: self._categorical,
             Binned: self._squashed,
             Sequential: self._greedy,
@@ -58,7 +57,7 @@ class ActingCopy:
         """
         observations = clean(np.stack([s.observation for s in situations]).astype(np.float32), OBSERVATION_BOUND)
         generators = [np.random.Generator(np.random.PCG64(s.seed)) for s in situations]
-        return [replace(choice, version=version) for choice in self._choose(observations, generators, decisions)]
+        return self._choose(observations, generators, decisions, version)
 
     def weights(self) -> Weights:
         """A copy of the network's parameters."""
@@ -71,7 +70,9 @@ class ActingCopy:
     def _forward(self, network: str, inputs: Floats) -> Floats:
         return self._networks[network].forward(self._weights, inputs)
 
-    def _categorical(self, observations: Floats, rngs: Sequence[np.random.Generator], _: int) -> list[Choice]:
+    def _categorical(
+        self, observations: Floats, rngs: Sequence[np.random.Generator], _: int, version: int
+    ) -> list[Choice]:
         logits = self._forward("policy", observations)
         values = self._forward("value", observations)[:, 0].tolist()
         # Gumbel's trick: the largest of logits + noise is a sample of the softmax.
@@ -93,6 +94,7 @@ class ActingCopy:
                 action=tuple(chosen),
                 logp=likely,
                 value=value,
+                version=version,
                 extras={ACTION_DIST_INPUTS: tuple(inputs), ACTION_LOGP: (likely,)},
             )
             for chosen, likely, value, inputs in zip(
@@ -100,7 +102,9 @@ class ActingCopy:
             )
         ]
 
-    def _squashed(self, observations: Floats, rngs: Sequence[np.random.Generator], _: int) -> list[Choice]:
+    def _squashed(
+        self, observations: Floats, rngs: Sequence[np.random.Generator], _: int, version: int
+    ) -> list[Choice]:
         mean, log_std = np.split(self._forward("policy", observations), 2, axis=1)
         log_std = np.clip(log_std, -LOG_STD_BOUND, LOG_STD_BOUND)
         noise = np.stack([rng.standard_normal(mean.shape[1], dtype=np.float32) for rng in rngs])
@@ -113,12 +117,15 @@ class ActingCopy:
             Choice(
                 action=self._action.from_box(points[row]),
                 logp=float(logp[row]),
+                version=version,
                 extras={ACTIONS: tuple(points[row].tolist())},
             )
             for row in range(len(points))
         ]
 
-    def _greedy(self, observations: Floats, rngs: Sequence[np.random.Generator], decisions: int) -> list[Choice]:
+    def _greedy(
+        self, observations: Floats, rngs: Sequence[np.random.Generator], decisions: int, version: int
+    ) -> list[Choice]:
         encoding = self._encoding
         assert isinstance(encoding, Sequential)
         sequence = encoding.start(observations)
@@ -133,4 +140,7 @@ class ActingCopy:
                 value = q_values.max(axis=1)
             action[:, head] = np.where(explore[:, head], options[:, head], q_values.argmax(axis=1))
             encoding.advance(sequence, head, action[:, head])
-        return [Choice(action=tuple(action[row].tolist()), value=float(value[row])) for row in range(len(action))]
+        return [
+            Choice(action=tuple(chosen), value=float(best), version=version)
+            for chosen, best in zip(action.tolist(), value, strict=True)
+        ]

@@ -13,7 +13,6 @@ import logging
 import pickle
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from raytune_rl.records import Chunk
 from raytune_rl.rllib import checkpoints, experience, feed
 from raytune_rl.rllib.algorithms import build_config
+from raytune_rl.rllib.link import Update
 from raytune_rl.rllib.network import Weights, initial_weights
 from raytune_rl.rllib.saved import WEIGHTS, load
 from raytune_rl.rllib.settings import Agent
@@ -42,25 +42,6 @@ PACE = 4
 """Trainings per learn call at most, however much has piled up: new weights must not be long in coming."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Update:
-    """What the learner tells the acting side.
-
-    Attributes:
-        version: counts the updates, from 1; it never goes back.
-        weights: of the acting copy; ``None`` when the update was refused because it made them NaN or infinite.
-        transitions: all that this agent has ever learned from.
-        calls: learn calls that have ended, for whoever counts what it has sent.
-        metrics: RLlib's own numbers of the last update.
-    """
-
-    version: int
-    weights: Weights | None
-    transitions: int
-    calls: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class AgentCore:

@@ -6,10 +6,12 @@ A request is started and looked at later. Requests are answered in the order in 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from raytune_rl.rllib.network import Weights
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
 
@@ -27,6 +29,25 @@ class Request(Protocol):
     def result(self) -> Any:
         """The answer; raises what the call raised, or what killed the learner."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What the learner tells the acting side. Here and not beside the learner, whose imports would come along with it.
+
+    Attributes:
+        version: counts the updates, from 1; it never goes back.
+        weights: of the acting copy; ``None`` when the update was refused because it made them NaN or infinite.
+        transitions: all that this agent has ever learned from.
+        calls: learn calls that have ended, for whoever counts what it has sent.
+        metrics: RLlib's own numbers of the last update.
+    """
+
+    version: int
+    weights: Weights | None
+    transitions: int
+    calls: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Link(Protocol):

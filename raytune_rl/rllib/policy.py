@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from raytune_rl.controller.policy import Choice, Situation
 from raytune_rl.controller.schedule import Schedule
@@ -21,13 +21,10 @@ from raytune_rl.records import Chunk, Transition
 from raytune_rl.rllib import experience, saved
 from raytune_rl.rllib.acting import ActingCopy
 from raytune_rl.rllib.checkpoints import Checkpoint
-from raytune_rl.rllib.link import ActorLink, Link, LinkFactory, LocalLink, Request
+from raytune_rl.rllib.link import ActorLink, Link, LinkFactory, LocalLink, Request, Update
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
 from raytune_rl.rllib.traits import TRAITS, batch_size
-
-if TYPE_CHECKING:
-    from raytune_rl.rllib.actor import Update
 
 MAX_LAG = 4
 """On-policy algorithms learn from transitions at most that many versions old."""

@@ -330,9 +330,10 @@ class RandomStreams:
         # numpy's generator is exchanged, not copied: its state is large. That forgets the second half of a pair of
         # Gaussian numbers, at every entry, so still the same in every run.
         torch = sys.modules.get("torch")
-        self._outside = (random.getstate(), np.random.get_bit_generator(), torch and torch.get_rng_state())
+        generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # numpy's stubs forget these two
+        self._outside = (random.getstate(), generator, torch and torch.get_rng_state())
         random.setstate(self._python)
-        np.random.set_bit_generator(self._numpy)
+        np.random.set_bit_generator(self._numpy)  # type: ignore[attr-defined]
         if torch is not None and self._torch is None:
             torch.manual_seed(self._seed)
         elif torch is not None:
@@ -342,7 +343,7 @@ class RandomStreams:
         python, generator, torch_state = self._outside
         self._python = random.getstate()
         random.setstate(python)
-        np.random.set_bit_generator(generator)
+        np.random.set_bit_generator(generator)  # type: ignore[attr-defined]
         if torch := sys.modules.get("torch"):
             self._torch = torch.get_rng_state().numpy().copy()
             if torch_state is not None:

@@ -13,7 +13,7 @@ import pytest
 from raytune_rl.controller.policy import Choice, Policy, Situation
 from raytune_rl.records import Chunk, Decision, Transition
 from raytune_rl.rllib import Agent, LearningPolicy, policy
-from raytune_rl.rllib.actor import Update
+from raytune_rl.rllib.link import Update
 from tests import toy
 
 SIZE = toy.ToyObservation().size

@@ -71,6 +71,42 @@ class Sprinter(Sleeper):
     pause = 0.0
 
 
+class TorchSleeper(Sleeper):
+    """What the sleeping torch task trains, as a class Trainable, for tools that need one."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        (inputs, targets), _, _ = narrow_data()
+        self.inputs, self.targets = torch.from_numpy(inputs), torch.from_numpy(targets)
+        self.network, self.loss = sleeping_network(), _squared_error()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config["lr"])
+
+    def step(self) -> dict[str, float]:
+        import torch
+
+        self.network.train()
+        self.optimizer.zero_grad()
+        self.loss(self.network(self.inputs[:8]), self.targets[:8]).backward()
+        self.optimizer.step()
+        self.network.eval()
+        with torch.no_grad():
+            return {"score": -float(self.loss(self.network(self.inputs), self.targets))}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.network.load_state_dict(checkpoint["network"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        for group in self.optimizer.param_groups:
+            group["lr"] = new_config["lr"]
+        return True
+
+
 def _network(width: int, pause: float) -> nn.Module:
     import torch
 
@@ -145,7 +181,8 @@ def measure_pbt(job: Job) -> Row:
         time_attr="training_iteration", perturbation_interval=1, hyperparam_mutations={"lr": tune.loguniform(1e-4, 1.0)}
     )
     stop = {"training_iteration": job["segments"]}
-    run_tuner(job, Sleeper, scheduler=scheduler, metric="score", stop=stop, reuse=job["reuse"])
+    trainable = TorchSleeper if job["torch"] else Sleeper
+    run_tuner(job, trainable, scheduler=scheduler, metric="score", stop=stop, reuse=job["reuse"])
     return {}
 
 

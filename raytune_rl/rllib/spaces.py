@@ -182,4 +182,6 @@ def _rewards(transitions: Sequence[Transition]) -> NDArray[np.float32]:
 
 def clean(values: NDArray[np.float32], bound: float) -> NDArray[np.float32]:
     """NaN becomes 0, everything else is clipped to ``bound``."""
-    return np.clip(np.nan_to_num(values, nan=0.0, posinf=bound, neginf=-bound), -bound, bound)
+    clipped = np.clip(values, -bound, bound)
+    clipped[np.isnan(clipped)] = 0.0
+    return clipped

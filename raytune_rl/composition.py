@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,6 @@ from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.population.candidate import Candidate
 from raytune_rl.records import Value
 from raytune_rl.rllib.settings import Agent
-from raytune_rl.rundir.environment import describe_environment
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
-    """Which members share which trial, and why."""
-
-    groups: tuple[tuple[int, ...], ...]
-    reason: str
 
 
 def make_candidate(experiment: Experiment) -> Candidate | None:
@@ -137,49 +127,6 @@ def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
     return [space.decode(space.sample(rng)) for _ in range(experiment.population)]
 
 
-def check_machine(experiment: Experiment) -> None:
-    """Raise ``BadInput`` when a trial asks for more than this machine has."""
-    hardware = describe_environment()["hardware"]
-    have = {"CPU": hardware["cores"], "GPU": len(hardware["gpus"])}
-    for name, amount in experiment.resources.items():
-        if name in have and amount > have[name]:
-            raise BadInput(f"resources asks for {amount:g} {name} per trial, and this machine has {have[name]}.")
-
-
-def place(experiment: Experiment, available: Mapping[str, float]) -> Placement:
-    """Spread the members over as many trials as can run at once.
-
-    Raises:
-        BadInput: not even one trial fits, or more trials are asked for than fit.
-    """
-    needs = {name: amount for name, amount in experiment.resources.items() if amount > 0}
-    missing = [name for name, amount in needs.items() if available.get(name, 0.0) < amount]
-    if missing:
-        name = missing[0]
-        raise BadInput(
-            f"resources asks for {needs[name]:g} {name} per trial, and the cluster has {available.get(name, 0.0):g}."
-        )
-    slots = min(math.floor(available[name] / amount + 1e-9) for name, amount in needs.items())
-    population = experiment.population
-    if experiment.members_per_trial == "auto":
-        trials = min(population, slots)
-        reason = f"{slots} trials of {_words(needs)} fit at once"
-    else:
-        trials = math.ceil(population / experiment.members_per_trial)
-        reason = f"members_per_trial is {experiment.members_per_trial}"
-        if trials > slots:
-            raise BadInput(
-                f"members_per_trial is {experiment.members_per_trial}, which makes {trials} trials of {_words(needs)}, "
-                f'and {slots} fit at once; use "auto" or smaller resources.'
-            )
-    groups = tuple(tuple(int(m) for m in part) for part in np.array_split(np.arange(population), trials))
-    return Placement(groups=groups, reason=f"{population} members in {trials} trials: {reason}")
-
-
 def resolved_fields(experiment: Experiment) -> dict[str, Any]:
     """All fields of an experiment by name, for ``experiment.json``."""
     return {f.name: getattr(experiment, f.name) for f in fields(experiment)}
-
-
-def _words(resources: Mapping[str, float]) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())

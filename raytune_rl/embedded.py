@@ -31,11 +31,11 @@ def quiet_environment() -> None:
 
 
 @contextmanager
-def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Iterator[Mapping[str, float]]:
+def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Iterator[list[Mapping[str, float]]]:
     """Connect to ``address``, or start a local Ray without a dashboard and with token authentication.
 
-    Yields the cluster's resources. A Ray that was started here is shut down at the end, one that was there before (the
-    caller's own ``ray.init`` included) is left running.
+    Yields what each node has, by Ray's names. A Ray that was started here is shut down at the end, one that was there
+    before (the caller's own ``ray.init`` included) is left running.
 
     Raises:
         BadInput: nothing answers at ``address``.
@@ -46,7 +46,7 @@ def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Itera
     for name in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
-        yield ray.cluster_resources()
+        yield node_resources()
         return
     if address is None:
         _authenticate()
@@ -58,9 +58,16 @@ def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Itera
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadInput(f"--address {address}: no Ray cluster answers there ({error}).") from None
     try:
-        yield ray.cluster_resources()
+        yield node_resources()
     finally:
         ray.shutdown()
+
+
+def node_resources() -> list[Mapping[str, float]]:
+    """The resources of each node that is alive."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _authenticate() -> None:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raytune_rl.composition import Placement
 from raytune_rl.controller.controller import Controller
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
+from raytune_rl.placement import Placement
 from raytune_rl.population.candidate import Candidate, State
 from raytune_rl.records import Value
 from raytune_rl.rundir.layout import RunDirectory

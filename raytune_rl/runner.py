@@ -19,6 +19,7 @@ from raytune_rl.controller.policies import Fixed
 from raytune_rl.embedded import ray_cluster
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
+from raytune_rl.placement import Placement, check_machine, place
 from raytune_rl.population.candidate import Candidate
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.progress import Plan, Progress, make_progress
@@ -98,7 +99,7 @@ def run(
         return Outcome(directory=str(directory), summary=summary)
     candidate = composition.make_candidate(experiment)
     if address is None:
-        composition.check_machine(experiment)
+        check_machine(experiment.resources)
     policy = composition.make_policy(experiment.agent)
     controller = composition.make_controller(experiment, policy)
     if not resume:
@@ -106,11 +107,12 @@ def run(
     log = RunLog(directory)
     logging.getLogger("raytune_rl").addHandler(log)
     try:
-        with progress, stopping_on_signals() as stop, ray_cluster(address, working_dir=_folder(source)) as available:
-            placement = _placement(directory, experiment, available, resume=resume)
+        with progress, stopping_on_signals() as stop, ray_cluster(address, working_dir=_folder(source)) as nodes:
+            placement = _placement(directory, experiment, nodes, resume=resume)
             logger.info(placement.reason)
             controller.learn()  # the agent's actor starts beside the trials
             progress.start(_screen_plan(experiment, directory))
+            progress.note(placement.reason)
             try:
                 return _run(experiment, directory, candidate, controller, placement, progress, stop)
             finally:
@@ -125,7 +127,7 @@ def _run(
     directory: RunDirectory,
     candidate: Candidate | None,
     controller: Controller,
-    placement: composition.Placement,
+    placement: Placement,
     progress: Progress,
     stop: Stoppable,
 ) -> Outcome:
@@ -154,7 +156,7 @@ def _train(
     directory: RunDirectory,
     candidate: Candidate | None,
     controller: Controller,
-    placement: composition.Placement,
+    placement: Placement,
     points: Sequence[Mapping[str, Value] | None],
     progress: Progress,
     stop: Stoppable,
@@ -190,7 +192,7 @@ def _random_search(
     experiment: Experiment,
     directory: RunDirectory,
     candidate: Candidate | None,
-    placement: composition.Placement,
+    placement: Placement,
     stop: Stoppable,
 ) -> Comparison | None:
     """The same candidates for the same segments with random values that never change; None if interrupted."""
@@ -283,15 +285,18 @@ def _opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
 
 
 def _placement(
-    directory: RunDirectory, experiment: Experiment, available: Mapping[str, float], *, resume: bool
-) -> composition.Placement:
+    directory: RunDirectory, experiment: Experiment, nodes: Sequence[Mapping[str, float]], *, resume: bool
+) -> Placement:
     """Where members train; a resumed run keeps its groups, since each trial finds its own state again."""
     if resume:
         groups = directory.read_json(layout.EXPERIMENT)["groups"]
-        return composition.Placement(
-            groups=tuple(tuple(g) for g in groups), reason="the trials of the run that goes on"
-        )
-    placement = composition.place(experiment, available)
+        return Placement(groups=tuple(tuple(g) for g in groups), reason="the trials of the run that goes on")
+    placement = place(
+        population=experiment.population,
+        members_per_trial=experiment.members_per_trial,
+        resources=experiment.resources,
+        nodes=nodes,
+    )
     content = describe_experiment(
         name=experiment.name, experiment=composition.resolved_fields(experiment), seed=experiment.seed
     )

@@ -390,11 +390,16 @@ class Controller:
         return self._decision(member, 0, move.positions, **_chosen(choice, observation))
 
     def _decision(self, member: int, segment: int, positions: Sequence[float], **others: Any) -> Decision:
-        factor = schedule_factor(self.schedule, segment, self.segments)
+        script = self.policy.script
+        if script is not None:
+            values = dict(script[min(segment, len(script) - 1)])
+            positions = self.space.encode(values)
+        else:
+            values = self.space.decode(positions, factor=schedule_factor(self.schedule, segment, self.segments))
         return Decision(
             member=member,
             segment=segment,
-            hyperparameters=self.space.decode(positions, factor=factor),
+            hyperparameters=values,
             positions=tuple(positions),
             **others,
         )

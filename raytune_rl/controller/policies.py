@@ -17,13 +17,14 @@ from raytune_rl.controller.schedule import Schedule
 from raytune_rl.hyperparameters import STAY
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.records import Chunk
+from raytune_rl.records import Chunk, Value
 
 
 class Rule(ABC):
     """A policy without anything to learn or to keep. Subclasses say what they choose for one situation."""
 
     schedule: Schedule | None = None
+    script: Sequence[Mapping[str, Value]] | None = None
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         self._observation, self._action = observation, action
@@ -78,6 +79,25 @@ class Cosine(Fixed):
     """A static search under a cosine learning-rate schedule over the whole run."""
 
     schedule = "cosine"
+
+
+class Replay(Fixed):
+    """Repeats recorded values segment by segment, on whatever weights the member has of its own.
+
+    Args:
+        values: the hyperparameters of each segment, from the first. Members that train longer keep the last ones.
+
+    Raises:
+        ValueError: there are none.
+    """
+
+    def __init__(self, values: Sequence[Mapping[str, Value]]) -> None:
+        if not values:
+            raise ValueError("Replay needs the values of at least one segment.")
+        self.script = tuple(dict(segment) for segment in values)
+
+    def __repr__(self) -> str:
+        return f"Replay({len(self.script)} segments)"
 
 
 class PBT(Rule):

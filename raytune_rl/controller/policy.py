@@ -15,7 +15,7 @@ import numpy as np
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.records import Chunk
+from raytune_rl.records import Chunk, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,8 @@ class Policy(Protocol):
 
     schedule: Schedule | None
     """The learning-rate schedule that this policy insists on; ``None`` leaves the experiment's."""
+    script: Sequence[Mapping[str, Value]] | None
+    """Values that it insists on, segment by segment, whatever its actions are; ``None`` leaves them to the actions."""
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         """Learn the sizes of the spaces. May start what takes long in the background."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -14,6 +15,8 @@ Loss: TypeAlias = Callable[..., torch.Tensor]
 """``loss(outputs, targets)`` -> a scalar tensor; further keywords can be hyperparameters."""
 Metric: TypeAlias = Callable[[torch.Tensor, torch.Tensor], float | torch.Tensor]
 """``metric(outputs, targets)`` of a whole split, on the CPU."""
+Autocast: TypeAlias = Callable[[], AbstractContextManager[Any]]
+"""Makes the context for a forward pass, see ``precision.py``."""
 
 BATCH = 1024
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
@@ -45,17 +48,22 @@ def evaluate(
     metrics: Mapping[str, Metric] | None,
     prefix: str,
     device: torch.device,
+    autocast: Autocast = nullcontext,
 ) -> dict[str, float]:
     """``<prefix>_loss`` and ``<prefix>_<metric>`` of ``network`` on ``split``; leaves the network in eval mode.
 
     The loss is that of all outputs together, so losses with class weights or ignored targets are exact. Where it is not
-    finite the metrics are NaN and not called: many raise on such outputs.
+    finite the metrics are NaN and not called: many raise on such outputs. ``autocast`` is for the network alone: loss
+    and metrics see float32.
     """
     network.eval()
     with torch.no_grad():
-        outputs = torch.cat(
-            [network(split.rows(slice(first, first + BATCH), device)[0]) for first in range(0, len(split), BATCH)]
-        )
+        with autocast():
+            parts = [
+                network(split.rows(slice(first, first + BATCH), device)[0]) for first in range(0, len(split), BATCH)
+            ]
+        outputs = torch.cat(parts)
+        outputs = outputs.float() if outputs.is_floating_point() else outputs
         targets = split.targets.to(device)
         value = float(loss(outputs, targets))
         if metrics is None:
@@ -66,7 +74,9 @@ def evaluate(
     return {f"{prefix}_loss": value} | {f"{prefix}_{name}": score for name, score in scores.items()}
 
 
-def rehearse(network: nn.Module, split: Split, *, loss: Loss, device: torch.device) -> None:
+def rehearse(
+    network: nn.Module, split: Split, *, loss: Loss, device: torch.device, autocast: Autocast = nullcontext
+) -> None:
     """Raise ``ValueError`` with one sentence where network, loss and data do not fit together, by two examples.
 
     Catches what torch would only warn of, too: outputs (N, 1) against targets (N,) broadcast to the wrong loss.
@@ -74,7 +84,7 @@ def rehearse(network: nn.Module, split: Split, *, loss: Loss, device: torch.devi
     network.eval()
     inputs, targets = split.rows(slice(0, 2), device)
     given = f"inputs {_shape(inputs)} and targets {_shape(targets)}"
-    with torch.no_grad():
+    with torch.no_grad(), autocast():
         try:
             outputs = network(inputs)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:

@@ -27,6 +27,7 @@ from raytune_rl.population.optimisers import (
     to_tensor,
 )
 from raytune_rl.population.places import START_ONLY
+from raytune_rl.population.precision import MixedPrecision
 from raytune_rl.population.randomness import START, TRAIN, random_stream
 from raytune_rl.population.splits import Batches, load_splits
 from raytune_rl.records import Value
@@ -53,6 +54,7 @@ class TorchMember:
         splits = load_splits(task.data, self._device)
         self._train, self._validation = splits.train, splits.validation
         self._loss = copy.deepcopy(task.loss).to(self._device) if isinstance(task.loss, nn.Module) else task.loss
+        self._precision = MixedPrecision(task.precision, self._device)
         self._places = task.places(hyperparameters)
         self._seed = context.seed
         self._batches = Batches(self._train, seed=self._seed, device=self._device)
@@ -60,7 +62,13 @@ class TorchMember:
         self._metrics: dict[str, float] = {}
         self._controls = self._assemble(hyperparameters)
         with random_stream(self._device, START, self._seed):
-            rehearse(self._controls.network, self._train, loss=self._controls.loss, device=self._device)
+            rehearse(
+                self._controls.network,
+                self._train,
+                loss=self._controls.loss,
+                device=self._device,
+                autocast=self._precision.autocast,
+            )
 
     def apply(self, hyperparameters: Mapping[str, Value]) -> Mapping[str, Value]:
         for name, value in hyperparameters.items():
@@ -87,16 +95,17 @@ class TorchMember:
         with random_stream(self._device, TRAIN, self._seed, self._steps):
             for step in range(length):
                 inputs, targets = self._batches.take(controls.batch_size)
-                loss = controls.loss(network(inputs), targets)
+                with self._precision.autocast():
+                    loss = controls.loss(network(inputs), targets)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                self._precision.backward(loss, optimizer)
                 probe = step % every == 0
                 if probe:
                     gradients.append(get_total_norm([p.grad for p in parameters if p.grad is not None]))
                     before = [parameter.detach().clone() for parameter in parameters]
                 if controls.grad_clip > 0:
                     clip_grad_norm_(parameters, controls.grad_clip)
-                optimizer.step()
+                self._precision.step(optimizer)
                 if probe:
                     updates.append(_relative_change(parameters, before))
                 losses.append(loss.detach())
@@ -108,6 +117,7 @@ class TorchMember:
                 metrics=self._task.metrics,
                 prefix="validation",
                 device=self._device,
+                autocast=self._precision.autocast,
             )
         signals = _curve_signals(torch.stack(losses).flatten().double().cpu().numpy())
         signals |= {"grad_norm": _mean(gradients), "update_norm": _mean(updates)}
@@ -126,6 +136,7 @@ class TorchMember:
             "metrics": dict(self._metrics),
             "network": {name: to_numpy(value) for name, value in network.items() if isinstance(value, torch.Tensor)},
             "optimizer": optimizer_state(self._controls.optimizer),
+            "precision": self._precision.get_state(),
         }
 
     def set_state(self, state: State) -> None:
@@ -137,6 +148,7 @@ class TorchMember:
         self._controls.start = self._start_values(values)
         self._controls.network.load_state_dict({name: to_tensor(array) for name, array in state["network"].items()})
         load_optimizer_state(self._controls.optimizer, state["optimizer"])
+        self._precision.set_state(state["precision"])
         self.apply(values)
         self._metrics = dict(state["metrics"])
         if state["member"] == self._context.member:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from raytune_rl.population.candidate import Member, MemberContext, State
 from raytune_rl.population.places import START_ONLY, Place, loss_settings, network_arguments, place_of
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from raytune_rl.population.evaluation import Loss, Metric
     from raytune_rl.population.optimisers import OptimizerFactory, OptimizerName
     from raytune_rl.population.splits import DataSource
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,9 @@ class TorchTask:
             classification (integer targets, or ``BCEWithLogitsLoss``), otherwise none.
         optimizer: ``"adam"``, ``"adamw"``, ``"sgd"``, or a function of the parameters.
         batch_size, learning_rate, weight_decay, momentum, grad_clip: for what is not a hyperparameter.
+        precision: of the network's arithmetic, by torch's automatic mixed precision: ``"float32"`` (none),
+            ``"bfloat16"``, or ``"float16"`` (losses are scaled, so that small gradients survive). Weights, optimiser
+            and metrics stay float32.
         roles: role by hyperparameter, filled in by ``Experiment``.
 
     Raises:
@@ -75,6 +80,7 @@ class TorchTask:
     weight_decay: float = 0.0
     momentum: float = 0.9
     grad_clip: float = 0.0
+    precision: Precision = "float32"
     roles: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +94,10 @@ class TorchTask:
         if isinstance(self.optimizer, str) and self.optimizer not in ("adam", "adamw", "sgd"):
             raise ValueError(
                 f"TorchTask: optimizer must be 'adam', 'adamw', 'sgd' or a function, not {self.optimizer!r}."
+            )
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"TorchTask: precision must be 'float32', 'bfloat16' or 'float16', not {self.precision!r}."
             )
         if self.batch_size < 1:
             raise ValueError(f"TorchTask: batch_size must be at least 1, not {self.batch_size}.")

@@ -17,7 +17,7 @@ from raytune_rl.controller.policy import Choice, Situation
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.records import Chunk, Transition
+from raytune_rl.records import Chunk, Transition, Value
 from raytune_rl.rllib import experience, saved
 from raytune_rl.rllib.acting import ActingCopy
 from raytune_rl.rllib.checkpoints import Checkpoint
@@ -66,6 +66,7 @@ class LearningPolicy:
     """
 
     schedule: Schedule | None = None
+    script: Sequence[Mapping[str, Value]] | None = None
 
     def __init__(self, agent: Agent, *, remote: bool = True) -> None:
         self.agent = agent

@@ -8,6 +8,7 @@ again, whether Tune restarts the actor or a new driver resumes the run.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import sys
@@ -148,12 +149,15 @@ class HostTrainable(tune.Trainable):
             metric=self._spec.metric,
             mode=self._spec.mode,
             seed=self._spec.seed,
-            device="cuda:0" if self._amount("GPU") else "cpu",
             trial_id=f"trial-{config['trial']}",
             node=platform.node(),
             copy_deadline=self._spec.copy_deadline if self._spec.synchronous else 0.0,
         )
-        self._slots = {decision.member: Slot(self._settings, decision) for decision in self._spec.start}
+        places = devices(self._amount("GPU"))
+        self._slots = {
+            decision.member: Slot(self._settings, decision, device=places[index % len(places)])
+            for index, decision in enumerate(self._spec.start)
+        }
         self._revive()
         if orders := config.get("orders"):
             self.apply(orders)
@@ -261,6 +265,21 @@ class HostTrainable(tune.Trainable):
         if not self._threads_set and (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(max(1, int(self._amount("CPU"))))
             self._threads_set = True
+
+
+def devices(gpus: float) -> tuple[str, ...]:
+    """Where the members of a trial train in turn: its GPUs (of a share of one: that one), else the CPU.
+
+    Ray shows a process its own GPUs only, so they count from 0 in each trial.
+    """
+    if not gpus:
+        return ("cpu",)
+    import torch
+
+    if not torch.cuda.is_available():
+        logger.warning("this trial has %g GPU by Ray's account, but torch sees none: it trains on the CPU", gpus)
+        return ("cpu",)
+    return tuple(f"cuda:{index}" for index in range(max(1, min(math.floor(gpus), torch.cuda.device_count()))))
 
 
 def read_snapshot(state_uri: str, member: int, *, best: bool = False) -> Snapshot | None:

@@ -61,7 +61,6 @@ class SlotSettings:
         segment_length: optimiser steps (reports, for Trainables) per segment.
         metric, mode: what "best" means.
         seed: the experiment's.
-        device: ``"cpu"`` or ``"cuda:0"``.
         trial_id, node: for the reports.
         copy_deadline: seconds that a copy is waited for before each segment; 0 = the member trains on meanwhile.
     """
@@ -71,7 +70,6 @@ class SlotSettings:
     metric: str
     mode: Mode
     seed: int
-    device: str = "cpu"
     trial_id: str = ""
     node: str = ""
     copy_deadline: float = 0.0
@@ -99,13 +97,15 @@ class Slot:
     Args:
         settings: shared with the trial's other members.
         start: the decision for segment 0.
+        device: ``"cpu"``, or one of the trial's own GPUs (``"cuda:0"``).
     """
 
-    def __init__(self, settings: SlotSettings, start: Decision) -> None:
+    def __init__(self, settings: SlotSettings, start: Decision, *, device: str = "cpu") -> None:
         self.index = start.member
         self.missing_metrics: tuple[str, ...] | None = None
         """The metrics that there are, where the first report lacked the one that counts."""
         self._settings = settings
+        self._device = device
         self._start = start
         self._memory = _Memory(decision=start)
         self._member: Member | None = None
@@ -318,7 +318,7 @@ class Slot:
         if self._member is not None:
             self._guarded(self._member.close)
         self._member, self._error = None, None
-        context = MemberContext(member=self.index, seed=self._seed(), device=self._settings.device)
+        context = MemberContext(member=self.index, seed=self._seed(), device=self._device)
         self._memory.builds += 1
         self._member = self._settings.candidate.build(context, decision.hyperparameters)
         self._apply(decision)

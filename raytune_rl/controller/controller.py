@@ -8,14 +8,15 @@ knows neither Ray nor torch, which is why the same code can drive real trials, p
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from raytune_rl.controller.drafts import chosen, draft, positions_of
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.incumbency import Incumbency
 from raytune_rl.controller.ledger import Ledger
 from raytune_rl.controller.policy import Choice, Policy, Situation
 from raytune_rl.controller.schedule import Schedule, schedule_factor
@@ -50,7 +51,6 @@ class Controller:
         seed: all randomness derives from it, per member and segment.
 
     Attributes:
-        incumbent: the best of all reports so far.
         stopping: why everything is being stopped, if it is.
         problem: a mistake of the user's that only a report could show, as one sentence.
     """
@@ -83,14 +83,13 @@ class Controller:
         self.segments = segments
         self.seed = seed
         self.schedule: Schedule = policy.schedule or schedule
-        self.target = target
         self.agent_starts = agent_starts
         self.failures = failures or FailurePolicy()
-        self.incumbent: Incumbent | None = None
         self.stopping: str | None = None
         self.problem: str | None = None
         self.timed = timed
         self._score = Score(metric=metric, mode=mode)
+        self._best = Incumbency(metric=metric, mode=mode, target=target)
         self._ledgers: dict[int, Ledger] = {}
         self._buffer = EpisodeBuffer()
         self._spread = space.spread(population, np.random.default_rng([seed, 0x5EED]))
@@ -102,6 +101,11 @@ class Controller:
     def members(self) -> dict[int, MemberState]:
         """The newest state of every member, by index."""
         return {index: ledger.state for index, ledger in sorted(self._ledgers.items())}
+
+    @property
+    def incumbent(self) -> Incumbent | None:
+        """The best of all reports so far."""
+        return self._best.holder
 
     def begin(self, member: int, hyperparameters: Mapping[str, Value] | None = None) -> Decision:
         """The decision that opens a member's training; asked again (after a crash) it answers the same.
@@ -133,7 +137,8 @@ class Controller:
             self._take(report, decision)
         after = [self._ledgers[r.member].state for r in reports]
         self._check_metric(reports)
-        self._check_target()
+        if self._best.reached:
+            self.stop_all(self._best.reached)
         population = self._alive()
         crowd = Crowd.of(population, len(self.space))
         observations = [self._observe(state, crowd) for state in after]
@@ -191,7 +196,7 @@ class Controller:
     def set_state(self, state: Mapping[str, Any]) -> None:
         self._ledgers = {index: Ledger.from_dict(data) for index, data in state["ledgers"].items()}
         self._buffer = EpisodeBuffer.from_dict(state["buffer"])
-        self.incumbent = state["incumbent"]
+        self._best.holder = state["incumbent"]
         self.policy.set_state(state["policy"])
 
     # -- taking reports in -----------------------------------------------------------------------------------------
@@ -210,12 +215,8 @@ class Controller:
     def _forgotten(self, report: Report) -> Decision:
         """The decision behind a report where it is not known any more (an older state had to be taken up): what was in
         force, made by nobody."""
-        factor = schedule_factor(self.schedule, report.segment, self.segments)
-        scaled = {h.name for h in self.space if h.role == "learning_rate"}
-        base = {n: v / factor if n in scaled else v for n, v in report.hyperparameters.items()}  # type: ignore[operator]
-        known = all(name in base for name in self.space.names)
-        positions = self.space.encode(base) if known else self._ledgers[report.member].state.positions
-        return self._decision(report.member, report.segment, positions)
+        found = positions_of(self.space, report, factor=self._factor(report.segment))
+        return self._decision(report.member, report.segment, found or self._ledgers[report.member].state.positions)
 
     def _take(self, report: Report, opened: Decision) -> None:
         ledger = self._ledgers[report.member]
@@ -223,19 +224,7 @@ class Controller:
         seen = report if self.timed else _without_times(report)
         state = advance(ledger.state, seen, score=self._score, positions=in_force.positions)
         ledger.push(state)
-        value = report.metrics.get(self.metric, math.nan)
-        if report.status == "ok" and math.isfinite(value) and self._better(value):
-            self.incumbent = Incumbent(
-                member=report.member,
-                segment=report.segment,
-                value=value,
-                metrics=dict(report.metrics),
-                hyperparameters=dict(report.hyperparameters),
-            )
-
-    def _better(self, value: float) -> bool:
-        best = self.incumbent.value if self.incumbent else None
-        return best is None or (value < best if self.mode == "min" else value > best)
+        self._best.take(report)
 
     def _check_metric(self, reports: Sequence[Report]) -> None:
         """A metric that nobody reports is the user's mistake, known at the first report and not before."""
@@ -244,13 +233,6 @@ class Controller:
                 known = ", ".join(sorted(report.metrics))
                 self.problem = f"metric is {self.metric!r}, which the candidate does not report; it reports {known}."
                 self.stop_all(self.problem)
-
-    def _check_target(self) -> None:
-        if self.target is None or self.incumbent is None:
-            return
-        reached = self.incumbent.value <= self.target if self.mode == "min" else self.incumbent.value >= self.target
-        if reached:
-            self.stop_all(f"{self.metric} reached {self.incumbent.value:.6g} (target {self.target:.6g})")
 
     # -- rewards and episodes --------------------------------------------------------------------------------------
 
@@ -270,7 +252,7 @@ class Controller:
             segments=self.segments,
             seconds=report.seconds if self.timed else 0.0,
             population=tuple(population),
-            incumbent_score=self._incumbent_score(),
+            incumbent_score=self._best.score,
         )
 
     def _collect(
@@ -349,7 +331,7 @@ class Controller:
             move.positions,
             source=move.source,
             stop=move.stop,
-            **_chosen(choice, observation),
+            **chosen(choice, observation),
         )
 
     def _unsteered(self, report: Report, state: MemberState, ending: str | None) -> Decision:
@@ -387,22 +369,14 @@ class Controller:
         )
         (choice,) = self.policy.act([situation])
         move = self.actions.apply(choice.action, first=True, state=state, population=[state], incumbent_member=None)
-        return self._decision(member, 0, move.positions, **_chosen(choice, observation))
+        return self._decision(member, 0, move.positions, **chosen(choice, observation))
 
     def _decision(self, member: int, segment: int, positions: Sequence[float], **others: Any) -> Decision:
-        script = self.policy.script
-        if script is not None:
-            values = dict(script[min(segment, len(script) - 1)])
-            positions = self.space.encode(values)
-        else:
-            values = self.space.decode(positions, factor=schedule_factor(self.schedule, segment, self.segments))
-        return Decision(
-            member=member,
-            segment=segment,
-            hyperparameters=values,
-            positions=tuple(positions),
-            **others,
-        )
+        factor, script = self._factor(segment), self.policy.script
+        return draft(self.space, member, segment, positions, factor=factor, script=script, **others)
+
+    def _factor(self, segment: int) -> float:
+        return schedule_factor(self.schedule, segment, self.segments)
 
     def _decision_seed(self, member: int, segment: int) -> int:
         episode = self._ledgers[member].episode if member in self._ledgers else 0
@@ -413,15 +387,12 @@ class Controller:
     def _alive(self) -> list[MemberState]:
         return [state for state in self.members.values() if state.alive]
 
-    def _incumbent_score(self) -> float | None:
-        return self._score.of(self.incumbent.value) if self.incumbent else None
-
     def _observe(self, state: MemberState, crowd: Crowd) -> np.ndarray:
         return self.observation.observe(
             state,
             crowd,
             segments=self.segments,
-            incumbent_score=self._incumbent_score(),
+            incumbent_score=self._best.score,
             copy_allowed=self.actions.copy_allowed(state.segment),
         )
 
@@ -429,14 +400,3 @@ class Controller:
 def _without_times(report: Report) -> Report:
     signals = {name: value for name, value in report.signals.items() if name != "train_seconds"}
     return replace(report, seconds=0.0, signals=signals)
-
-
-def _chosen(choice: Choice, observation: np.ndarray) -> dict[str, Any]:
-    return {
-        "observation": tuple(observation.tolist()),
-        "action": choice.action,
-        "logp": choice.logp,
-        "value": choice.value,
-        "policy_version": choice.version,
-        "extras": choice.extras,
-    }

@@ -150,7 +150,7 @@ class HostTrainable(tune.Trainable):
             mode=self._spec.mode,
             seed=self._spec.seed,
             trial_id=f"trial-{config['trial']}",
-            node=platform.node(),
+            node=_node(),
             copy_deadline=self._spec.copy_deadline if self._spec.synchronous else 0.0,
         )
         places = devices(self._amount("GPU"))
@@ -265,6 +265,12 @@ class HostTrainable(tune.Trainable):
         if not self._threads_set and (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(max(1, int(self._amount("CPU"))))
             self._threads_set = True
+
+
+def _node() -> str:
+    """The host's name and the beginning of Ray's own, since several nodes can be on one host."""
+    context = ray.get_runtime_context() if ray.is_initialized() else None
+    return platform.node() + (f"/{context.get_node_id()[:8]}" if context is not None else "")
 
 
 def devices(gpus: float) -> tuple[str, ...]:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from raytune_rl.controller import PBT, Cosine, Fixed, Policy, Random, Situation
+from raytune_rl.controller.policies import Replay
 from raytune_rl.hyperparameters import STAY
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from tests.controller.worlds import SPACE, Paper, make_controller
 
-RULES: list[Callable[[], Policy]] = [Random, Fixed, Cosine, PBT]
+SCRIPT = [{"lr": 10.0**-n, "dropout": 0.1 * n, "init": "kaiming"} for n in (1, 2, 3)]
+RULES: list[Callable[[], Policy]] = [Random, Fixed, Cosine, PBT, lambda: Replay(SCRIPT)]
 
 
 def situation(seed: int = 0, *, first: bool = False, **features: float) -> Situation:
@@ -92,3 +94,11 @@ def test_pbt_copies_at_the_bottom_only() -> None:
 def test_pbt_refuses_a_quantile_that_is_none() -> None:
     with pytest.raises(ValueError, match="quantile"):
         PBT(quantile=0.7)
+
+
+def test_replay_repeats_the_recorded_values_and_then_keeps_the_last() -> None:
+    paper = Paper(make_controller(Replay(SCRIPT), schedule="cosine"))
+    used = [dict(step.reports[2].hyperparameters) for step in paper.play()]
+    assert used == [*SCRIPT, SCRIPT[-1], SCRIPT[-1], SCRIPT[-1]]
+    with pytest.raises(ValueError, match="at least one segment"):
+        Replay([])

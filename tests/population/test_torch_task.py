@@ -4,10 +4,10 @@ import subprocess
 import sys
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import pytest
 import torch
+from ray import cloudpickle
 from torch import nn
 
 from raytune_rl.population.candidate import Candidate, MemberContext

@@ -1,0 +1,217 @@
+"""Drives Ray's logger callbacks as Tune would, each in a thread of its own: one that hangs holds up no other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from raytune_rl.records import Value
+from raytune_rl.rundir.plain import HIDDEN, plain
+from raytune_rl.tracking.results import Entry
+from raytune_rl.tracking.resuming import go_on_with, prepare
+from raytune_rl.tracking.trials import MemberTrial
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 10_000
+"""Segments that a slow callback may lie behind; what comes on top is left out."""
+
+NICE = 10
+"""How far the process stands back behind training: about a tenth of a core where every core is wanted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """Whose results are logged.
+
+    Attributes:
+        root: the run directory on this machine.
+        group: ``<experiment>-<run>``, unique and the same in every session of a run.
+        members: their number.
+        starts: in a resumed run, what members had started with, as far as their rows tell; otherwise empty.
+        resumed: whether an earlier session has logged to the same place.
+    """
+
+    root: str
+    group: str
+    members: int
+    starts: Mapping[int, Mapping[str, Value]] = field(default_factory=dict)
+    resumed: bool = False
+
+
+class Loggers:
+    """All callbacks of a run.
+
+    Args:
+        callbacks: Ray's ``LoggerCallback``s.
+        population: whose results are logged.
+        tensorboard: whether to add a ``TBXLoggerCallback`` where there is none.
+    """
+
+    def __init__(self, callbacks: Sequence[Any], population: Population, *, tensorboard: bool = True) -> None:
+        callbacks = list(callbacks)
+        if tensorboard and "tensorboard" not in map(folder_name, callbacks):
+            callbacks.append(_tensorboard_logger())
+        self._threads = [_CallbackThread(callback, population) for callback in callbacks]
+        for thread in self._threads:
+            thread.start()
+
+    def log(self, entries: Sequence[Entry]) -> list[str]:
+        """Take segments, in order. Returns at once, with what the user has to be told."""
+        for thread in self._threads:
+            thread.take(entries)
+        return self._problems()
+
+    def finish(self, seconds: float) -> list[str]:
+        """End every member's run and wait until all is written, but no longer than ``seconds``. Returns what the user
+        has to be told."""
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.end()
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        late = [
+            f"{thread.name} has not finished after {seconds:g} s; what it has not written yet is lost"
+            for thread in self._threads
+            if thread.is_alive()
+        ]
+        return self._problems() + late
+
+    def _problems(self) -> list[str]:
+        return [thread.problems.get_nowait() for thread in self._threads for _ in range(thread.problems.qsize())]
+
+
+class LoggingProcess(Loggers):
+    """``Loggers`` as a Ray actor: in the place of the driver, but out of its way.
+
+    Args:
+        environment: the driver's, where API keys and server addresses are.
+        directory: the driver's working directory, which relative paths mean.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[Any],
+        population: Population,
+        *,
+        tensorboard: bool,
+        environment: Mapping[str, str],
+        directory: str,
+    ) -> None:
+        os.nice(NICE)
+        os.environ.update(environment)
+        os.chdir(directory)
+        super().__init__(callbacks, population, tensorboard=tensorboard)
+
+
+class _CallbackThread(threading.Thread):
+    """One callback. If it raises, it is switched off and a sentence about it waits in ``problems``."""
+
+    def __init__(self, callback: Any, population: Population) -> None:
+        super().__init__(name=type(callback).__name__, daemon=True)
+        self.problems: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._callback = callback
+        self._population = population
+        self._entries: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._trials: dict[int, MemberTrial] = {}
+        self._folder = Path(population.root) / folder_name(callback)
+        self._off = False
+        self._behind = False
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        if self._off:
+            return
+        if self._entries.qsize() + len(entries) > BACKLOG:
+            if not self._behind:
+                self.problems.put(f"{self.name} is {BACKLOG} segments behind and leaves out what it cannot take")
+            self._behind = True
+            return
+        for entry in entries:
+            self._entries.put(entry)
+
+    def end(self) -> None:
+        self._entries.put(None)
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            self._off = True
+            self.problems.put(
+                f"{self.name} is switched off, the run goes on without it: {type(error).__name__}: "
+                f"{_without_secrets(str(error), self._callback)}"
+            )
+
+    def _work(self) -> None:
+        members = self._population.members
+        prepare(self._callback, resumed=self._population.resumed)
+        self._callback.setup(stop=None, num_samples=members, total_num_samples=members)
+        while (entry := self._entries.get()) is not None:
+            trial = self._trials.get(entry.member) or self._start(entry)
+            result = {**entry.result, "trial_id": trial.trial_id}
+            self._callback.log_trial_result(result["training_iteration"], trial, result)
+            if entry.over:
+                self._end(entry.member, failed=False)
+        for member in list(self._trials):
+            self._end(member, failed=True)  # interrupted, or its trial was given up
+        self._callback.on_experiment_end(trials=[])
+
+    def _start(self, entry: Entry) -> MemberTrial:
+        member = entry.member
+        trial = MemberTrial(
+            folder=self._folder / f"member-{member}",
+            group=self._population.group,
+            member=member,
+            config=self._population.starts.get(member, entry.result["config"]),
+        )
+        trial.init_local_path()
+        trial.set_status(MemberTrial.RUNNING)
+        if self._population.resumed:
+            go_on_with(self._callback, trial)
+        self._callback.log_trial_start(trial)
+        self._trials[member] = trial
+        return trial
+
+    def _end(self, member: int, *, failed: bool) -> None:
+        trial = self._trials.pop(member)
+        trial.set_status(MemberTrial.ERROR if failed else MemberTrial.TERMINATED)
+        self._callback.log_trial_end(trial, failed=failed)
+
+
+def folder_name(callback: Any) -> str:
+    """Where a callback's files go in the run directory: ``WandbLoggerCallback`` into ``wandb``."""
+    kind = next(base for base in type(callback).mro() if base.__module__.startswith("ray."))
+    name = kind.__name__.removesuffix("Callback").removesuffix("Logger").lower()
+    return {"tbx": "tensorboard", "": type(callback).__name__.lower()}.get(name, name)
+
+
+def _tensorboard_logger() -> Any:
+    """tensorboardX imports torch where it is installed, for tensors that it never gets here: seconds and 200 MB."""
+    if "torch" not in sys.modules and "tensorboardX" not in sys.modules:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # as the import system marks what must not be found
+        try:
+            import_module("tensorboardX")
+        finally:
+            del sys.modules["torch"]
+    from ray.tune.logger import TBXLoggerCallback
+
+    return TBXLoggerCallback()
+
+
+def _without_secrets(message: str, callback: Any) -> str:
+    """The first line of an error without what goes by the name of a secret in the callback or the environment."""
+    line = (message.strip().splitlines() or [""])[0][:300]
+    fields = {**os.environ, **vars(callback), **getattr(callback, "kwargs", {})}
+    for name, value in fields.items():
+        if isinstance(value, str) and value and plain({name: value}) == {name: HIDDEN}:
+            line = line.replace(value, HIDDEN)
+    return str(plain(line))

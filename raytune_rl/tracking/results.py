@@ -1,0 +1,60 @@
+"""Turns a controller's ``Step`` into what Tune's callbacks know: results of trials."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from raytune_rl.records import Decision, Report, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One member's segment.
+
+    Attributes:
+        member: its index.
+        result: by Tune's names, see ``result_of``.
+        over: the member trains no further.
+    """
+
+    member: int
+    result: dict[str, Any]
+    over: bool
+
+
+def entries_of(step: Step) -> list[Entry]:
+    """The entries of a step, one per report."""
+    return [
+        Entry(member=report.member, result=result_of(report, opened, reward), over=decision.stop)
+        for report, opened, reward, decision in zip(
+            step.reports, step.opened, step.rewards, step.decisions, strict=True
+        )
+    ]
+
+
+def result_of(report: Report, opened: Decision, reward: float) -> dict[str, Any]:
+    """A report as Tune's result: the metrics by their own names, beside them the following.
+
+    ``hp/<name>``: the values that were in force; ``agent/reward``: what the decision that opened the segment was paid,
+    and ``agent/policy_version``; ``segment/steps``: the member's optimiser steps; ``segment/copied_from`` and
+    ``segment/copied_segment``: only where weights were copied. ``training_iteration``, every chart's axis, is the
+    segment's index + 1, so a segment that is trained again comes at the same place.
+    """
+    segment: dict[str, Any] = {"steps": report.steps}
+    if report.copied_from is not None:
+        segment |= {"copied_from": report.copied_from, "copied_segment": report.copied_segment}
+    now = time.time()
+    return {
+        **report.metrics,
+        "hp": dict(report.hyperparameters),
+        "agent": {"reward": reward, "policy_version": opened.policy_version},
+        "segment": segment,
+        "config": dict(report.hyperparameters),
+        "training_iteration": report.segment + 1,
+        "time_this_iter_s": report.seconds,
+        "timestamp": int(now),
+        "date": time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(now)),
+        "done": report.done,
+    }

@@ -1,0 +1,203 @@
+"""The driver's side of experiment tracking: takes the controller's steps and sends them to the logging process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import pandas as pd
+
+from raytune_rl.records import Step, Value
+from raytune_rl.rundir.layout import SEGMENTS, STATE, RunDirectory
+from raytune_rl.tracking.results import Entry, entries_of
+
+logger = logging.getLogger(__name__)
+
+NAME = f"{STATE}/tracking.json"
+"""Keeps the run's name among the trackers, so that a resumed run is the same to them."""
+
+BATCH_SECONDS = 1.0
+"""Steps are sent together at most so long after the first of them."""
+
+FINISH_SECONDS = 300.0
+"""How long a run waits at its end for slow callbacks (uploads, say)."""
+
+KEPT_HERE = ("RAY_", "CUDA_", "OMP_")
+"""Environment variables that Ray sets for each process itself."""
+
+
+class Tracker:
+    """Shows a run's members to Ray's logger callbacks. A context manager within a Ray that is initialised.
+
+    Nothing that a callback does slows or fails the run: ``record`` only takes a step down, a callback that raises is
+    switched off with a warning, and so is all of it if its process dies.
+
+    Args:
+        callbacks: Ray's ``LoggerCallback``s, beside the one for TensorBoard; ``None`` = no tracking at all.
+        directory: the run directory. TensorBoard's files go into ``tensorboard/``, those of ``WandbLoggerCallback``
+            into ``wandb/`` and so on, a folder per member. If it is not local, they are copied there at the end.
+        name: the experiment's.
+        members: size of the population.
+    """
+
+    def __init__(self, callbacks: Sequence[Any] | None, directory: RunDirectory, *, name: str, members: int) -> None:
+        self._callbacks = callbacks
+        self._directory = directory
+        self._name = re.sub(r"[^\w.]+", "-", name) or "run"
+        self._members = members
+        self._steps: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
+        self._stack = contextlib.ExitStack()
+        self._thread: threading.Thread | None = None
+        self._process: Any = None
+        self._waiting: list[Any] = []
+
+    def __enter__(self) -> Self:
+        if self._callbacks is not None:
+            self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def record(self, step: Step) -> None:
+        """Take one step of the controller. Costs microseconds."""
+        if self._thread is not None and self._thread.is_alive():
+            self._steps.put(step)
+
+    def finish(self) -> None:
+        """No more steps will come. Returns at once; the callbacks write their last while the run sums up."""
+        self._steps.put(None)
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        if self._thread is None:
+            return
+        self.finish()
+        self._thread.join(2.0)
+        if self._thread.is_alive():
+            logger.info("waiting for the experiment trackers to write their last")
+            self._thread.join(FINISH_SECONDS + 10.0)
+        self._thread = None
+
+    # -- in the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            with self._stack:
+                for batch in self._batches():
+                    self._send(batch)
+                self._end()
+        except Exception as error:
+            logger.warning("experiment tracking is off: %s: %s", type(error).__name__, _first_line(error))
+
+    def _batches(self) -> Iterator[list[Entry]]:
+        over = False
+        while not over:
+            step: Step | bool | None = self._steps.get()
+            end = time.monotonic() + BATCH_SECONDS
+            entries: list[Entry] = []
+            while isinstance(step, Step):
+                entries += entries_of(step)
+                step = self._next_before(end)
+            over = step is None
+            if entries:
+                yield entries
+
+    def _next_before(self, end: float) -> Step | bool | None:
+        """The next step; ``None`` if there will be no more, ``False`` if none has come in time."""
+        try:
+            return self._steps.get(timeout=max(0.0, end - time.monotonic()))
+        except queue.Empty:
+            return False
+
+    def _send(self, entries: list[Entry]) -> None:
+        if self._process is None:
+            self._process = self._start()
+        self._waiting.append(self._process.log.remote(entries))
+        self._listen(timeout=0)
+
+    def _listen(self, timeout: float) -> None:
+        """Pass on what the callbacks' process has to say."""
+        import ray
+
+        heard, self._waiting = ray.wait(self._waiting, num_returns=len(self._waiting), timeout=timeout)
+        for problems in ray.get(heard):
+            for problem in problems:
+                logger.warning("%s", problem)
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        import ray
+
+        self._waiting.append(self._process.finish.remote(FINISH_SECONDS))
+        self._listen(timeout=FINISH_SECONDS + 5.0)
+        if self._waiting:
+            logger.warning("the experiment trackers do not answer; what they have not written yet is lost")
+        ray.kill(self._process)
+
+    def _start(self) -> Any:
+        """Started with the first segment: until then every core is busy with starting what matters more."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from raytune_rl.tracking.loggers import LoggingProcess, Population
+
+        if self._directory.local is None:
+            logger.info("%s is not a local directory: TensorBoard's files are copied there at the end", self._directory)
+        root = self._stack.enter_context(self._directory.staging(""))
+        resumed, group = self._identify()
+        population = Population(
+            root=str(root.absolute()),
+            group=group,
+            members=self._members,
+            starts=self._starts() if resumed else {},
+            resumed=resumed,
+        )
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return (
+            ray.remote(LoggingProcess)
+            .options(num_cpus=0, scheduling_strategy=here)
+            .remote(
+                list(self._callbacks or ()),
+                population,
+                tensorboard=True,
+                environment={n: v for n, v in os.environ.items() if not n.startswith(KEPT_HERE)},
+                directory=os.getcwd(),
+            )
+        )
+
+    def _identify(self) -> tuple[bool, str]:
+        """Whether the run has been tracked before, and its name among the trackers."""
+        if self._directory.exists(NAME):
+            return True, str(self._directory.read_json(NAME)["group"])
+        group = f"{self._name}-{secrets.token_hex(4)}"
+        self._directory.make_directory(STATE)
+        self._directory.write_json(NAME, {"group": group})
+        return False, group
+
+    def _starts(self) -> Mapping[int, Mapping[str, Value]]:
+        """What members of a resumed run had started with: the values of their first rows."""
+        if not self._directory.names(SEGMENTS):
+            return {}
+        rows = self._directory.read_table(SEGMENTS)
+        first = rows[rows["segment"] == 0].set_index("member").filter(regex="^hp/").astype(object)
+        first.columns = first.columns.str.removeprefix("hp/")
+        values: dict[Any, dict[Any, Any]] = first.to_dict("index")
+        return {member: {n: v for n, v in row.items() if not pd.isna(v)} for member, row in values.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0]

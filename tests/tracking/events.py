@@ -1,0 +1,39 @@
+"""Reads TensorBoard's event files with tensorboardX's own definition of them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
+
+
+def read_events(folder: Path) -> Iterator[Any]:
+    """The events of all files in a folder, file by file. An event that a killed writer left incomplete is the last."""
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        data, at = file.read_bytes(), 0
+        while at + 12 <= len(data):
+            (length,) = struct.unpack_from("<Q", data, at)
+            if at + 16 + length > len(data):
+                break
+            body = data[at + 12 : at + 12 + length]
+            assert struct.unpack_from("<I", data, at + 12 + length) == (masked_crc32c(body),)
+            yield Event.FromString(body)
+            at += 16 + length
+
+
+def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
+    """(step, value) of a tag, in the order of their writing."""
+    return [
+        (event.step, value.simple_value)
+        for event in read_events(folder)
+        for value in event.summary.value
+        if value.tag == tag
+    ]
+
+
+def tags(folder: Path) -> set[str]:
+    return {value.tag for event in read_events(folder) for value in event.summary.value}

@@ -156,33 +156,33 @@ class _CallbackThread(threading.Thread):
         prepare(self._callback, resumed=self._population.resumed)
         self._callback.setup(stop=None, num_samples=members, total_num_samples=members)
         while (entry := self._entries.get()) is not None:
-            trial = self._trials.get(entry.member) or self._start(entry)
+            trial = self._trials.get(entry.member) or self._make_trial(entry)
+            if trial.status != MemberTrial.RUNNING:  # also one that had ended and whose last segment is trained again
+                trial.set_status(MemberTrial.RUNNING)
+                self._callback.log_trial_start(trial)
             result = {**entry.result, "trial_id": trial.trial_id}
             self._callback.log_trial_result(result["training_iteration"], trial, result)
             if entry.over:
-                self._end(entry.member, failed=False)
-        for member in list(self._trials):
-            self._end(member, failed=True)  # interrupted, or its trial was given up
-        self._callback.on_experiment_end(trials=[])
+                self._end(trial, failed=False)
+        for trial in self._trials.values():
+            if trial.status == MemberTrial.RUNNING:  # interrupted, or given up
+                self._end(trial, failed=True)
+        self._callback.on_experiment_end(trials=list(self._trials.values()))
 
-    def _start(self, entry: Entry) -> MemberTrial:
+    def _make_trial(self, entry: Entry) -> MemberTrial:
         member = entry.member
-        trial = MemberTrial(
+        trial = self._trials[member] = MemberTrial(
             folder=self._folder / f"member-{member}",
             group=self._population.group,
             member=member,
             config=self._population.starts.get(member, entry.result["config"]),
         )
         trial.init_local_path()
-        trial.set_status(MemberTrial.RUNNING)
         if self._population.resumed:
             go_on_with(self._callback, trial)
-        self._callback.log_trial_start(trial)
-        self._trials[member] = trial
         return trial
 
-    def _end(self, member: int, *, failed: bool) -> None:
-        trial = self._trials.pop(member)
+    def _end(self, trial: MemberTrial, *, failed: bool) -> None:
         trial.set_status(MemberTrial.ERROR if failed else MemberTrial.TERMINATED)
         self._callback.log_trial_end(trial, failed=failed)
 
@@ -209,9 +209,9 @@ def _tensorboard_logger() -> Any:
 
 def _without_secrets(message: str, callback: Any) -> str:
     """The first line of an error without what goes by the name of a secret in the callback or the environment."""
-    line = (message.strip().splitlines() or [""])[0][:300]
+    line = (message.strip().splitlines() or [""])[0]
     fields = {**os.environ, **vars(callback), **getattr(callback, "kwargs", {})}
     for name, value in fields.items():
         if isinstance(value, str) and value and plain({name: value}) == {name: HIDDEN}:
             line = line.replace(value, HIDDEN)
-    return str(plain(line))
+    return str(plain(line))[:300]

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from tensorboardX.record_writer import masked_crc32c
 
 
@@ -35,5 +37,12 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
     ]
 
 
-def tags(folder: Path) -> set[str]:
-    return {value.tag for event in read_events(folder) for value in event.summary.value}
+def hyperparameters(folder: Path) -> list[dict[str, Any]]:
+    """What TensorBoard's table of runs shows, once per session of a run."""
+    found = [
+        HParamsPluginData.FromString(value.metadata.plugin_data.content).session_start_info.hparams
+        for event in read_events(folder)
+        for value in event.summary.value
+        if value.tag == "_hparams_/session_start_info"
+    ]
+    return [{name: MessageToDict(value) for name, value in one.items()} for one in found]

@@ -17,7 +17,7 @@ from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.tracking.loggers import Loggers, Population, folder_name
 from raytune_rl.tracking.results import entries_of
 from tests.controller.worlds import Paper, make_controller
-from tests.tracking.events import read_events, scalars, tags
+from tests.tracking.events import hyperparameters, scalars
 
 
 def population(root: Path, **changes: Any) -> Population:
@@ -48,7 +48,7 @@ def test_tensorboard_shows_a_run_per_member(tmp_path: Path) -> None:
         rewards = [step.rewards[member] for step in steps]
         assert scalars(folder, "ray/tune/agent/reward") == [(i + 1, pytest.approx(v)) for i, v in enumerate(rewards)]
         # The hyperparameters that it started with, for TensorBoard's table of runs.
-        assert "_hparams_/session_start_info" in tags(folder)
+        assert hyperparameters(folder) == [dict(steps[0].reports[member].hyperparameters)]
 
 
 def test_a_resumed_run_goes_on_in_the_same_folder(tmp_path: Path) -> None:
@@ -61,8 +61,7 @@ def test_a_resumed_run_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     assert log(Loggers((), population(tmp_path, resumed=True, starts=starts)), steps[3:]) == []
     assert len(list(folder.iterdir())) == 2
     assert [step for step, _ in scalars(folder, "ray/tune/loss")] == [1, 2, 3, 4, 4, 5, 6]
-    last = [event for event in read_events(folder) if event.summary.value][-2]
-    assert "lr" in str(last) and "0.5" in str(last)
+    assert hyperparameters(folder) == [dict(steps[0].reports[0].hyperparameters), {"lr": 0.5}]
 
 
 def test_a_callback_of_the_users_own_choice_writes_beside(tmp_path: Path) -> None:
@@ -103,6 +102,14 @@ def test_every_trial_starts_and_ends_once(tmp_path: Path, segments: int, end: st
     assert callback.calls[1] == "start paper-0a1b2c3d-member-0 member-0-0a1b2c3d RUNNING"
     assert sorted(callback.calls[-5:-1]) == [f"end member-{m}-0a1b2c3d {end}" for m in range(4)]
     assert callback.calls[-1] == "over"
+
+
+def test_a_trial_that_comes_back_after_its_end_is_started_again(tmp_path: Path) -> None:
+    callback = Events()
+    steps = play()
+    assert log(Loggers((callback,), population(tmp_path, members=4), tensorboard=False), [*steps, steps[-1]]) == []
+    again = [call.split()[0] for call in callback.calls if "member-0-" in call]
+    assert again == ["start", "end", "start", "end"]
 
 
 class Broken(LoggerCallback):

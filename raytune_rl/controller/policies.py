@@ -94,10 +94,10 @@ class Replay(Fixed):
     def __init__(self, values: Sequence[Mapping[str, Value]]) -> None:
         if not values:
             raise ValueError("Replay needs the values of at least one segment.")
-        self.script = tuple(dict(segment) for segment in values)
+        self.script = self._values = tuple(dict(segment) for segment in values)
 
     def __repr__(self) -> str:
-        return f"Replay({len(self.script)} segments)"
+        return f"Replay({len(self._values)} segments)"
 
 
 class PBT(Rule):

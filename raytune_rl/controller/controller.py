@@ -372,7 +372,7 @@ class Controller:
         return self._decision(member, 0, move.positions, **chosen(choice, observation))
 
     def _decision(self, member: int, segment: int, positions: Sequence[float], **others: Any) -> Decision:
-        factor, script = self._factor(segment), self.policy.script
+        factor, script = self._factor(segment), self.policy.prescribed
         return draft(self.space, member, segment, positions, factor=factor, script=script, **others)
 
     def _factor(self, segment: int) -> float:

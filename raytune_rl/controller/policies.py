@@ -24,7 +24,7 @@ class Rule(ABC):
     """A policy without anything to learn or to keep. Subclasses say what they choose for one situation."""
 
     schedule: Schedule | None = None
-    script: Sequence[Mapping[str, Value]] | None = None
+    prescribed: Sequence[Mapping[str, Value]] | None = None
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         self._observation, self._action = observation, action
@@ -94,7 +94,7 @@ class Replay(Fixed):
     def __init__(self, values: Sequence[Mapping[str, Value]]) -> None:
         if not values:
             raise ValueError("Replay needs the values of at least one segment.")
-        self.script = self._values = tuple(dict(segment) for segment in values)
+        self.prescribed = self._values = tuple(dict(segment) for segment in values)
 
     def __repr__(self) -> str:
         return f"Replay({len(self._values)} segments)"

@@ -55,7 +55,7 @@ class Policy(Protocol):
 
     schedule: Schedule | None
     """The learning-rate schedule that this policy insists on; ``None`` leaves the experiment's."""
-    script: Sequence[Mapping[str, Value]] | None
+    prescribed: Sequence[Mapping[str, Value]] | None
     """Values that it insists on, segment by segment, whatever its actions are; ``None`` leaves them to the actions."""
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:

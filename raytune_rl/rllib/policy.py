@@ -66,7 +66,7 @@ class LearningPolicy:
     """
 
     schedule: Schedule | None = None
-    script: Sequence[Mapping[str, Value]] | None = None
+    prescribed: Sequence[Mapping[str, Value]] | None = None
 
     def __init__(self, agent: Agent, *, remote: bool = True) -> None:
         self.agent = agent

@@ -228,7 +228,7 @@ class HostTrainable(tune.Trainable):
         note = self._store.take_note(HUNG_NOTE)
         if note is not None and note.get("member") in self._slots:
             logger.warning("member %(member)s hung in segment %(segment)s; the trial goes on without it", note)
-            self._slots[note["member"]].mark_hung()
+            self._slots[note["member"]].mark_hung(note["segment"])
 
     def _source(self, decision: Decision, copies: Mapping[int, Any]) -> Snapshot | Transfer | None:
         donor, kind = decision.source.member, decision.source.kind

@@ -112,7 +112,7 @@ class Slot:
         self._pending: tuple[Decision, Transfer] | None = None
         self._stored: State | None = None  # of a member that was restored stopped: it needs no instance any more
         self._error: str | None = None
-        self._hung = False
+        self._hangs_in: int | None = None
         self._signals: dict[str, float] = {}
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -149,9 +149,9 @@ class Slot:
         """Everything that a restart needs. Snapshots in it are never changed later."""
         return {"memory": replace(self._memory), "state": self._state_or_none()}
 
-    def mark_hung(self) -> None:
-        """Its last segment never ended: it does not train in the next one, but says so."""
-        self._hung = True
+    def mark_hung(self, segment: int) -> None:
+        """That segment never ended: when it comes to it again it does not train, but says so."""
+        self._hangs_in = segment
 
     def close(self) -> None:
         if self._member is not None:
@@ -162,15 +162,17 @@ class Slot:
     def run_segment(self, watching: Callable[[], AbstractContextManager[None]]) -> Report:
         """Train the next segment inside ``watching()`` and report it. Never raises for what the candidate does."""
         self._receive()
+        hung = self._hangs_in is not None and self.segment >= self._hangs_in
         began = time.perf_counter()
         with watching():
-            result = None if self._hung or self._error is not None else self._guarded(self._train)
+            result = None if hung or self._error is not None else self._guarded(self._train)
             seconds = time.perf_counter() - began
-            status: Status = "hung" if self._hung else self._judge(result)
+            status: Status = "hung" if hung else self._judge(result)
             report = self._report(status, result, seconds)
             if status == "ok":
                 self._keep_best(report)
-        self._hung = False
+        if hung:
+            self._hangs_in = None
         self._memory.reported = True
         self._memory.segment += 1
         self._memory.copied = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,44 +19,70 @@ wandb: Any = pytest.importorskip("wandb")
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
+KEY = "0123456789abcdef0123456789abcdef01234567"
 
-def records(folder: Path) -> Iterator[Any]:
-    """What a run's ``.wandb`` file holds, by wandb's own reader."""
+
+def records(file: Path) -> Iterator[Any]:
+    """What a ``.wandb`` file holds, by wandb's own definition of it. Its frame is LevelDB's log: blocks of 32 KiB, in
+    which each part of a record follows its checksum, length and kind (whole, first, middle, last)."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        yield record
+    data, at, whole = file.read_bytes(), 7, b""
+    assert data.startswith(b":W&B")
+    while at + 7 <= len(data):
+        rest = 32768 - at % 32768
+        if rest < 7:
+            at += rest
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(whole)
+            whole = b""
+            yield record
 
 
-def test_wandb_has_an_offline_run_per_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def rows_of(found: list[Any]) -> list[dict[str, Any]]:
+    return [
+        {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for record in found
+        if record.WhichOneof("record_type") == "history"
+    ]
+
+
+def test_wandb_has_an_offline_run_per_member_and_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ray.air.integrations.wandb import WandbLoggerCallback
 
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     directory = RunDirectory(tmp_path / "run").create()
-    callback = WandbLoggerCallback(project="paper", mode="offline")
     world = Paper(make_controller(PBT(), population=2), members=2)
     steps = []
-    with Tracker((callback,), directory, name="paper", members=2) as tracker:
-        for _ in range(6):
-            steps.append(world.generation())
-            tracker.record(steps[-1])
+    for segments in (4, 2):
+        callback = WandbLoggerCallback(project="paper", mode="offline", api_key=KEY)
+        with Tracker((callback,), directory, name="paper", members=2) as tracker:
+            for _ in range(segments):
+                steps.append(world.generation())
+                tracker.record(steps[-1])
     group = directory.read_json("state/tracking.json")["group"]
     for member in range(2):
-        found = list(records(tmp_path / "run" / "wandb" / f"member-{member}"))
-        (run,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
-        assert (run.project, run.run_group, run.display_name) == ("paper", group, f"{group}-member-{member}")
-        rows = [
-            {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-            for record in found
-            if record.WhichOneof("record_type") == "history"
-        ]
+        # An offline run cannot be gone on with: the second session is a file of its own with the same run's name.
+        files = sorted((tmp_path / "run" / "wandb" / f"member-{member}" / "wandb").glob("offline-run-*/*.wandb"))
+        sessions = [list(records(file)) for file in files]
+        runs = [record.run for found in sessions for record in found if record.WhichOneof("record_type") == "run"]
+        names = {(run.project, run.run_group, run.display_name, run.run_id) for run in runs}
+        assert names == {
+            ("paper", group, f"{group}-member-{member}", f"member-{member}-{group.removeprefix('paper-')}")
+        }
+        first, second = map(rows_of, sessions)
+        assert [row["_step"] for row in first] == [1, 2, 3, 4]
+        assert [row["_step"] for row in second] == [5, 6]
+        rows = first + second
         assert [row["loss"] for row in rows] == [pytest.approx(s.reports[member].metrics["loss"]) for s in steps]
-        assert [row["_step"] for row in rows] == [1, 2, 3, 4, 5, 6]
         assert rows[-1]["hp/lr"] == pytest.approx(steps[-1].reports[member].hyperparameters["lr"])
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 8 and not any(KEY.encode() in path.read_bytes() for path in written)

@@ -16,8 +16,8 @@ from typing import Any
 
 from raytune_rl.records import Value
 from raytune_rl.rundir.plain import HIDDEN, plain
+from raytune_rl.tracking.adapting import go_on_with, set_up
 from raytune_rl.tracking.results import Entry
-from raytune_rl.tracking.resuming import go_on_with, prepare
 from raytune_rl.tracking.trials import MemberTrial
 
 logger = logging.getLogger(__name__)
@@ -152,9 +152,7 @@ class _CallbackThread(threading.Thread):
             )
 
     def _work(self) -> None:
-        members = self._population.members
-        prepare(self._callback, resumed=self._population.resumed)
-        self._callback.setup(stop=None, num_samples=members, total_num_samples=members)
+        set_up(self._callback, members=self._population.members, resumed=self._population.resumed)
         while (entry := self._entries.get()) is not None:
             trial = self._trials.get(entry.member) or self._make_trial(entry)
             if trial.status != MemberTrial.RUNNING:  # also one that had ended and whose last segment is trained again

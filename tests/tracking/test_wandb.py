@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from raytune_rl.controller.policies import PBT
 from raytune_rl.rundir import RunDirectory
@@ -84,5 +85,11 @@ def test_wandb_has_an_offline_run_per_member_and_goes_on_with_it(
         rows = first + second
         assert [row["loss"] for row in rows] == [pytest.approx(s.reports[member].metrics["loss"]) for s in steps]
         assert rows[-1]["hp/lr"] == pytest.approx(steps[-1].reports[member].hyperparameters["lr"])
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > 8 and not any(KEY.encode() in path.read_bytes() for path in written)
+    check_secret(tmp_path)
+    check_secret(Path(ray._private.worker._global_node.get_logs_dir_path()))
+
+
+def check_secret(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    assert [str(path) for path in files if KEY.encode() in path.read_bytes()] == []

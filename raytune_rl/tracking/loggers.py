@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import queue
 import sys
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from raytune_rl.records import Value
+from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.plain import HIDDEN, plain
 from raytune_rl.tracking.adapting import go_on_with, set_up
+from raytune_rl.tracking.history import Note, write_note
 from raytune_rl.tracking.results import Entry
 from raytune_rl.tracking.trials import MemberTrial
-
-logger = logging.getLogger(__name__)
 
 BACKLOG = 10_000
 """Segments that a slow callback may lie behind; what comes on top is left out."""
@@ -37,7 +37,8 @@ class Population:
         root: the run directory on this machine.
         group: ``<experiment>-<run>``, unique and the same in every session of a run.
         members: their number.
-        starts: in a resumed run, what members had started with, as far as their rows tell; otherwise empty.
+        starts: in a resumed run, what members had started with; otherwise empty.
+        written: in a resumed run, how many segments of each member have been logged; otherwise empty.
         resumed: whether an earlier session has logged to the same place.
     """
 
@@ -45,6 +46,7 @@ class Population:
     group: str
     members: int
     starts: Mapping[int, Mapping[str, Value]] = field(default_factory=dict)
+    written: Mapping[int, int] = field(default_factory=dict)
     resumed: bool = False
 
 
@@ -86,6 +88,13 @@ class Loggers:
         ]
         return self._problems() + late
 
+    @property
+    def written(self) -> dict[int, int]:
+        """By member, how many segments every callback has surely written."""
+        going = [dict(thread.written) for thread in self._threads if not thread.off]
+        members = sorted({member for one in going for member in one})
+        return {member: min(one.get(member, 0) for one in going) for member in members}
+
     def _problems(self) -> list[str]:
         return [thread.problems.get_nowait() for thread in self._threads for _ in range(thread.problems.qsize())]
 
@@ -110,7 +119,28 @@ class LoggingProcess(Loggers):
         os.nice(NICE)
         os.environ.update(environment)
         os.chdir(directory)
+        self._group = population.group
+        self._place = RunDirectory(population.root)
+        self._noted: dict[int, int] = {}
         super().__init__(callbacks, population, tensorboard=tensorboard)
+
+    def log(self, entries: Sequence[Entry]) -> list[str]:
+        problems = super().log(entries)
+        self._note()
+        return problems
+
+    def finish(self, seconds: float) -> list[str]:
+        problems = super().finish(seconds)
+        self._note()
+        return problems
+
+    def _note(self) -> None:
+        """Keep how far the callbacks are, for the next session if this one is killed."""
+        written = self.written
+        if written != self._noted:
+            self._noted = written
+            with contextlib.suppress(OSError):  # a full disk: then the next session logs more again
+                write_note(self._place, Note(group=self._group, written=written))
 
 
 class _CallbackThread(threading.Thread):
@@ -122,13 +152,14 @@ class _CallbackThread(threading.Thread):
         self._callback = callback
         self._population = population
         self._entries: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self.written = dict(population.written)
         self._trials: dict[int, MemberTrial] = {}
         self._folder = Path(population.root) / folder_name(callback)
-        self._off = False
+        self.off = False
         self._behind = False
 
     def take(self, entries: Sequence[Entry]) -> None:
-        if self._off:
+        if self.off:
             return
         if self._entries.qsize() + len(entries) > BACKLOG:
             if not self._behind:
@@ -145,7 +176,7 @@ class _CallbackThread(threading.Thread):
         try:
             self._work()
         except Exception as error:
-            self._off = True
+            self.off = True
             self.problems.put(
                 f"{self.name} is switched off, the run goes on without it: {type(error).__name__}: "
                 f"{_without_secrets(str(error), self._callback)}"
@@ -159,7 +190,8 @@ class _CallbackThread(threading.Thread):
                 trial.set_status(MemberTrial.RUNNING)
                 self._callback.log_trial_start(trial)
             result = {**entry.result, "trial_id": trial.trial_id}
-            self._callback.log_trial_result(result["training_iteration"], trial, result)
+            self._callback.log_trial_result(entry.iteration, trial, result)
+            self.written[entry.member] = entry.iteration - 1  # the last one may still be in a buffer
             if entry.over:
                 self._end(trial, failed=False)
         for trial in self._trials.values():
@@ -183,6 +215,7 @@ class _CallbackThread(threading.Thread):
     def _end(self, trial: MemberTrial, *, failed: bool) -> None:
         trial.set_status(MemberTrial.ERROR if failed else MemberTrial.TERMINATED)
         self._callback.log_trial_end(trial, failed=failed)
+        self.written[trial.member] += 1
 
 
 def folder_name(callback: Any) -> str:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from raytune_rl.records import Decision, Report, Step
+from raytune_rl.records import Report, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +23,27 @@ class Entry:
     result: dict[str, Any]
     over: bool
 
+    @property
+    def iteration(self) -> int:
+        """The segment's index + 1."""
+        return int(self.result["training_iteration"])
+
 
 def entries_of(step: Step) -> list[Entry]:
     """The entries of a step, one per report."""
     return [
-        Entry(member=report.member, result=result_of(report, opened, reward), over=decision.stop)
+        Entry(
+            member=report.member,
+            result=result_of(report, reward=reward, policy_version=opened.policy_version),
+            over=decision.stop,
+        )
         for report, opened, reward, decision in zip(
             step.reports, step.opened, step.rewards, step.decisions, strict=True
         )
     ]
 
 
-def result_of(report: Report, opened: Decision, reward: float) -> dict[str, Any]:
+def result_of(report: Report, *, reward: float, policy_version: int) -> dict[str, Any]:
     """A report as Tune's result: the metrics by their own names, beside them the following.
 
     ``hp/<name>``: the values that were in force; ``agent/reward``: what the decision that opened the segment was paid,
@@ -49,7 +58,7 @@ def result_of(report: Report, opened: Decision, reward: float) -> dict[str, Any]
     return {
         **report.metrics,
         "hp": dict(report.hyperparameters),
-        "agent": {"reward": reward, "policy_version": opened.policy_version},
+        "agent": {"reward": reward, "policy_version": policy_version},
         "segment": segment,
         "config": dict(report.hyperparameters),
         "training_iteration": report.segment + 1,

@@ -10,20 +10,16 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import pandas as pd
-
-from raytune_rl.records import Step, Value
-from raytune_rl.rundir.layout import SEGMENTS, STATE, RunDirectory
+from raytune_rl.records import Step
+from raytune_rl.rundir.layout import RunDirectory
+from raytune_rl.tracking.history import History, Note, read_history, read_note, write_note
 from raytune_rl.tracking.results import Entry, entries_of
 
 logger = logging.getLogger(__name__)
-
-NAME = f"{STATE}/tracking.json"
-"""Keeps the run's name among the trackers, so that a resumed run is the same to them."""
 
 BATCH_SECONDS = 1.0
 """Steps are sent together at most so long after the first of them."""
@@ -59,9 +55,12 @@ class Tracker:
         self._thread: threading.Thread | None = None
         self._process: Any = None
         self._waiting: list[Any] = []
+        self._note: Note | None = None
+        self._history = History()
 
     def __enter__(self) -> Self:
         if self._callbacks is not None:
+            self._look_back()
             self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
             self._thread.start()
         return self
@@ -91,13 +90,22 @@ class Tracker:
             self._thread.join(FINISH_SECONDS + 10.0)
         self._thread = None
 
+    def _look_back(self) -> None:
+        try:
+            self._note = read_note(self._directory)
+            self._history = read_history(self._directory, self._note.written if self._note is not None else {})
+        except (OSError, ValueError, LookupError) as error:
+            logger.warning("what earlier sessions have not shown to the trackers is left out: %s", _first_line(error))
+
     # -- in the thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             with self._stack:
                 for batch in self._batches():
-                    self._send(batch)
+                    self._send([late for entry in batch for late in (*self._history.before(entry), entry)])
+                if rest := self._history.rest():
+                    self._send(rest)
                 self._end()
         except Exception as error:
             logger.warning("experiment tracking is off: %s: %s", type(error).__name__, _first_line(error))
@@ -158,13 +166,16 @@ class Tracker:
         if self._directory.local is None:
             logger.info("%s is not a local directory: TensorBoard's files are copied there at the end", self._directory)
         root = self._stack.enter_context(self._directory.staging(""))
-        resumed, group = self._identify()
+        note = self._note or Note(group=f"{self._name}-{secrets.token_hex(4)}")
+        if self._note is None:
+            write_note(self._directory, note)
         population = Population(
             root=str(root.absolute()),
-            group=group,
+            group=note.group,
             members=self._members,
-            starts=self._starts() if resumed else {},
-            resumed=resumed,
+            starts=self._history.starts,
+            written=note.written,
+            resumed=self._note is not None,
         )
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return (
@@ -178,25 +189,6 @@ class Tracker:
                 directory=os.getcwd(),
             )
         )
-
-    def _identify(self) -> tuple[bool, str]:
-        """Whether the run has been tracked before, and its name among the trackers."""
-        if self._directory.exists(NAME):
-            return True, str(self._directory.read_json(NAME)["group"])
-        group = f"{self._name}-{secrets.token_hex(4)}"
-        self._directory.make_directory(STATE)
-        self._directory.write_json(NAME, {"group": group})
-        return False, group
-
-    def _starts(self) -> Mapping[int, Mapping[str, Value]]:
-        """What members of a resumed run had started with: the values of their first rows."""
-        if not self._directory.names(SEGMENTS):
-            return {}
-        rows = self._directory.read_table(SEGMENTS)
-        first = rows[rows["segment"] == 0].set_index("member").filter(regex="^hp/").astype(object)
-        first.columns = first.columns.str.removeprefix("hp/")
-        values: dict[Any, dict[Any, Any]] = first.to_dict("index")
-        return {member: {n: v for n, v in row.items() if not pd.isna(v)} for member, row in values.items()}
 
 
 def _first_line(error: BaseException) -> str:

@@ -33,6 +33,7 @@ class MemberTrial(Trial):
             trial_name_creator=lambda trial: f"{group}-member-{member}",
             stub=True,
         )
+        self.member = member
         self._folder = folder
         self._group = group
 

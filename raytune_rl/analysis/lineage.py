@@ -1,0 +1,161 @@
+"""Whose weights are whose: every segment's parent, the path that led to some weights, and what each copy was good for.
+
+Rows are those of ``segments.parquet``, ordered by member and segment; a row is named by its position. Everything is
+vectorised, so that 256 members of 1,000 segments take a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from raytune_rl.analysis.frames import improvement, sound_values
+from raytune_rl.records import Mode
+
+HORIZON = 3
+"""Segments after a copy when it is judged again (or fewer, if the next copy or the end comes first)."""
+
+COPY_COLUMNS = (
+    "segment", "receiver", "donor", "donor_segment", "kind", "value_before", "value_donor", "value_after", "gain",
+    "segments_later", "value_later", "gain_later", "donor_later", "kept", "on_best_path",
+)  # fmt: skip
+
+Rows = NDArray[np.int64]
+
+
+def find_rows(segments: pd.DataFrame, members: Rows, indices: Rows) -> Rows:
+    """The row of each (member, segment); -1 where there is none."""
+    if segments.empty:
+        return np.full(len(members), -1, dtype=np.int64)
+    codes = _codes(segments["member"].to_numpy(np.int64), segments["segment"].to_numpy(np.int64))
+    wanted = _codes(members, indices)
+    found = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+    return np.where((codes[found] == wanted) & (indices >= 0), found, -1).astype(np.int64)
+
+
+def parents(segments: pd.DataFrame) -> Rows:
+    """The row whose weights each row's training began with; -1 where the weights were new.
+
+    Weights are new in a member's first segment, after a failure that left nothing to go back to, and where the donor's
+    row is not in the table (it was overwritten after a crash).
+    """
+    members = segments["member"].to_numpy(np.int64)
+    indices = segments["segment"].to_numpy(np.int64)
+    own = np.arange(len(segments), dtype=np.int64) - 1
+    sound = (segments["status"] == "ok").to_numpy(dtype=bool)
+    if len(segments):
+        follows = (members[own] == members) & (indices[own] == indices - 1) & sound[own]
+        follows[0] = False
+        own = np.where(follows, own, -1)
+    copied = segments["copied_from"].notna().to_numpy(dtype=bool)
+    donor = segments["copied_from"].fillna(-1).to_numpy(np.int64)
+    donor_segment = segments["copied_segment"].fillna(-1).to_numpy(np.int64)
+    return np.where(copied, find_rows(segments, donor, donor_segment), own)
+
+
+def founders(parent: Rows) -> Rows:
+    """The row at which the weights of each row began: the end of its chain of parents. (-1 for rows that are their own
+    ancestors, which only a table with rows from before and after a crash can hold.)"""
+    root = np.where(parent >= 0, parent, np.arange(len(parent), dtype=np.int64))
+    for _ in range(len(parent).bit_length()):  # each round doubles the distance that has been gone
+        root = root[root]
+    return np.where(parent[root] < 0, root, -1)
+
+
+def path_to(parent: Rows, row: int) -> list[int]:
+    """The rows that the weights after ``row`` were trained in, in training order."""
+    path = [row]
+    seen = {row}
+    while (above := int(parent[path[-1]])) >= 0 and above not in seen:
+        path.append(above)
+        seen.add(above)
+    return path[::-1]
+
+
+def copy_table(
+    segments: pd.DataFrame, decisions: pd.DataFrame, *, parent: Rows, best: list[int], metric: str, mode: Mode
+) -> pd.DataFrame:
+    """One row per copy; see ``Run.lineage``."""
+    at = np.flatnonzero(segments["copied_from"].notna().to_numpy(dtype=bool)).astype(np.int64)
+    if not len(at):
+        return _empty()
+    rows = segments.iloc[at]
+    values = np.append(sound_values(segments, metric), np.nan)  # row -1, "none", has the value NaN
+    receiver = rows["member"].to_numpy(np.int64)
+    donor = rows["copied_from"].to_numpy(np.int64)
+    before = find_rows(segments, receiver, rows["segment"].to_numpy(np.int64) - 1)
+    end = _ends(segments, at)
+    later = np.minimum(at + HORIZON, end)
+    source = parent[at]
+    after_donor = np.where(source >= 0, source + 1 + later - at, -1)
+    member = np.append(segments["member"].to_numpy(np.int64), -1)
+    same = (after_donor >= 0) & (after_donor < len(segments))
+    after_donor = np.where(same & (member[np.where(same, after_donor, -1)] == donor), after_donor, -1)
+    table = pd.DataFrame(
+        {
+            "segment": rows["segment"].to_numpy(np.int64),
+            "receiver": receiver,
+            "donor": donor,
+            "donor_segment": rows["copied_segment"].astype("Int64").to_numpy(),
+            "kind": _kinds(segments, decisions, rows, before),
+            "value_before": values[before],
+            "value_donor": values[source],
+            "value_after": values[at],
+            "gain": improvement(values[before], values[at], mode),
+            "segments_later": later - at,
+            "value_later": values[later],
+            "gain_later": improvement(values[before], values[later], mode),
+            "donor_later": values[after_donor],
+            "kept": end - at + 1,
+            "on_best_path": np.isin(at, best),
+        },
+        columns=list(COPY_COLUMNS),
+    )
+    return table.sort_values(["segment", "receiver"], ignore_index=True)
+
+
+def _kinds(segments: pd.DataFrame, decisions: pd.DataFrame, rows: pd.DataFrame, before: Rows) -> list[str]:
+    """What led to each copy. A copy may land some segments after its decision, so the last decision that asked for
+    one counts."""
+    own = (rows["copied_from"] == rows["member"]).to_numpy(dtype=bool)
+    failed = np.append((segments["status"] != "ok").to_numpy(dtype=bool), False)[before]
+    keys = pd.DataFrame({"member": rows["member"].to_numpy(), "segment": rows["segment"].to_numpy()})
+    keys["place"] = np.arange(len(keys))
+    asked = decisions.loc[decisions["source"] != "keep", ["member", "segment", "source"]].dropna(subset="source")
+    if asked.empty:
+        names = np.where(own, "own_best", "member")
+    else:
+        found = pd.merge_asof(
+            keys.sort_values("segment", kind="stable"),
+            asked.sort_values("segment", kind="stable"),
+            on="segment",
+            by="member",
+        ).sort_values("place")
+        known = found["source"].to_numpy(dtype=object)
+        fits = np.array(
+            [isinstance(name, str) and (name == "own_best") == o for name, o in zip(known, own, strict=True)]
+        )
+        # The holder of the record that copies "incumbent" goes back to its own best.
+        names = np.where(fits, known, np.where(own, "own_best", "member"))
+    return [str(name) for name in np.where(own & failed, "restart", names)]
+
+
+def _ends(segments: pd.DataFrame, at: Rows) -> Rows:
+    """For each copy the last row before the next copy into the same member, or the member's last one."""
+    members = segments["member"].to_numpy(np.int64)
+    last_of_member = np.searchsorted(members, members[at], side="right") - 1
+    following = np.append(at[1:], len(segments)) - 1
+    ends: Rows = np.minimum(last_of_member, following).astype(np.int64)
+    return ends
+
+
+def _codes(members: Rows, indices: Rows) -> Rows:
+    codes: Rows = members * 2**32 + indices
+    return codes
+
+
+def _empty() -> pd.DataFrame:
+    kinds = {"segment": "int64", "receiver": "int64", "donor": "int64", "donor_segment": "Int64", "kind": "str"}
+    kinds |= {"segments_later": "int64", "kept": "int64", "on_best_path": "bool"}
+    return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, "float64")) for name in COPY_COLUMNS})

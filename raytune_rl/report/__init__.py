@@ -1,0 +1,1 @@
+"""``python -m raytune_rl.report DIR [DIR ...]``: the command line of ``raytune_rl.analysis.page``."""

@@ -1,0 +1,82 @@
+"""``python -m raytune_rl.report DIR [DIR ...]``: write the page of a run, or of several side by side."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from raytune_rl._version import __version__
+from raytune_rl.errors import BadInput
+
+EXAMPLES = """\
+examples:
+  python -m raytune_rl.report results/quickstart/2026-11-24_12-00-00
+  python -m raytune_rl.report results/ppo results/dqn --out comparison.html
+
+exit status: 0 done, 1 the page could not be written, 2 bad input
+"""
+
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+COMPARISON = "comparison.html"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(_write(options.directories, options.out))
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        print(f"error: the page could not be written: {error}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m raytune_rl.report",
+        description="Write one self-contained HTML page about a run, or several side by side; prints its path.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directories", metavar="DIR", nargs="+", help="run directories, finished or running")
+    parser.add_argument(
+        "--out", metavar="FILE", help=f"the page (default: DIR/report.html; {COMPARISON} here for several runs)"
+    )
+    parser.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
+    return parser
+
+
+def _write(directories: Sequence[str], out: str | None) -> str:
+    """Make the page and write it; returns where.
+
+    Raises:
+        BadInput: a directory is no run, or cannot be read by this version, or the runs cannot be compared.
+        OSError: the page cannot be written.
+    """
+    from raytune_rl.analysis.page import page
+    from raytune_rl.analysis.run import Run
+    from raytune_rl.rundir.layout import REPORT, RunDirectory
+
+    runs = []
+    for directory in directories:
+        try:
+            runs.append(Run.load(directory))
+        except (OSError, ValueError) as error:
+            raise BadInput(str(error)) from None
+    content = page(runs).encode()
+    if out is None and len(runs) == 1:
+        found = RunDirectory(directories[0])
+        found.write_bytes(REPORT, content)
+        return found.uri(REPORT)
+    target = Path(out or COMPARISON)
+    target.write_bytes(content)
+    return str(target)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -90,7 +90,7 @@ def saw(pairs: pd.DataFrame) -> str:
     decisions = f"{pairs['decisions'].max():,} decisions"
     if not firm:
         return (
-            f"None of {len(pairs):,} rank correlations in {decisions} is larger than chance makes them: no pattern "
+            f"Not one of {len(pairs):,} rank correlations in {decisions} is larger than chance makes them: no pattern "
             "that can be told from an agent that acts at random."
         )
     return (

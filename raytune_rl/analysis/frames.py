@@ -76,7 +76,7 @@ def member_table(
     sound = values.dropna().groupby(segments["member"])  # a member without any has no place
     places = (sound.idxmin() if mode == "min" else sound.idxmax()).reindex(rows.index)
     rows["best"] = values.reindex(places.to_numpy()).to_numpy()
-    rows["best_segment"] = segments["segment"].reindex(places.to_numpy()).astype("Int64").to_numpy()
+    rows["best_segment"] = segments["segment"].reindex(places.to_numpy()).astype("Int64").array
     others = copies[copies["receiver"] != copies["donor"]]
     for name, side in (("copies_taken", others["receiver"]), ("copies_given", others["donor"])):
         rows[name] = side.value_counts().reindex(rows.index, fill_value=0).astype("int64")

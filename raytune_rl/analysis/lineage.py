@@ -78,8 +78,6 @@ def copy_table(
 ) -> pd.DataFrame:
     """One row per copy; see ``Run.lineage``."""
     at = np.flatnonzero(segments["copied_from"].notna().to_numpy(dtype=bool)).astype(np.int64)
-    if not len(at):
-        return _empty()
     rows = segments.iloc[at]
     values = np.append(sound_values(segments, metric), np.nan)  # row -1, "none", has the value NaN
     receiver = rows["member"].to_numpy(np.int64)
@@ -97,7 +95,7 @@ def copy_table(
             "segment": rows["segment"].to_numpy(np.int64),
             "receiver": receiver,
             "donor": donor,
-            "donor_segment": rows["copied_segment"].astype("Int64").to_numpy(),
+            "donor_segment": rows["copied_segment"].astype("Int64").array,
             "kind": _kinds(segments, decisions, rows, before),
             "value_before": values[before],
             "value_donor": values[source],
@@ -115,7 +113,7 @@ def copy_table(
     return table.sort_values(["segment", "receiver"], ignore_index=True)
 
 
-def _kinds(segments: pd.DataFrame, decisions: pd.DataFrame, rows: pd.DataFrame, before: Rows) -> list[str]:
+def _kinds(segments: pd.DataFrame, decisions: pd.DataFrame, rows: pd.DataFrame, before: Rows) -> pd.Series:
     """What led to each copy. A copy may land some segments after its decision, so the last decision that asked for
     one counts."""
     own = (rows["copied_from"] == rows["member"]).to_numpy(dtype=bool)
@@ -138,7 +136,7 @@ def _kinds(segments: pd.DataFrame, decisions: pd.DataFrame, rows: pd.DataFrame, 
         )
         # The holder of the record that copies "incumbent" goes back to its own best.
         names = np.where(fits, known, np.where(own, "own_best", "member"))
-    return [str(name) for name in np.where(own & failed, "restart", names)]
+    return pd.Series(np.where(own & failed, "restart", names), dtype="str")
 
 
 def _ends(segments: pd.DataFrame, at: Rows) -> Rows:
@@ -153,9 +151,3 @@ def _ends(segments: pd.DataFrame, at: Rows) -> Rows:
 def _codes(members: Rows, indices: Rows) -> Rows:
     codes: Rows = members * 2**32 + indices
     return codes
-
-
-def _empty() -> pd.DataFrame:
-    kinds = {"segment": "int64", "receiver": "int64", "donor": "int64", "donor_segment": "Int64", "kind": "str"}
-    kinds |= {"segments_later": "int64", "kept": "int64", "on_best_path": "bool"}
-    return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, "float64")) for name in COPY_COLUMNS})

@@ -71,7 +71,7 @@ def _fit(figure: Figure) -> None:
     width, height = figure.bbox.width, figure.bbox.height
     above = legend.get_window_extent(renderer) if legend is not None else None
     left, bottom = inner.x0 - needed.x0 + PAD, inner.y0 - needed.y0 + PAD
-    right, top = needed.x1 - inner.x1 + PAD, max(needed.y1 - inner.y1, 0.0 if above is None else above.height) + PAD
+    right, top = needed.x1 - inner.x1 + PAD, max(needed.y1, inner.y1 if above is None else above.y1) - inner.y1 + PAD
     across, up = max(width - left - right, 0.1 * width), max(height - bottom - top, 0.1 * height)
     ax.set_position((left / width, bottom / height, across / width, up / height))
     if legend is not None and above is not None:

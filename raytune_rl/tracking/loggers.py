@@ -25,8 +25,8 @@ from raytune_rl.tracking.trials import MemberTrial
 BACKLOG = 10_000
 """Segments that a slow callback may lie behind; what comes on top is left out."""
 
-NICE = 10
-"""How far the process stands back behind training: about a tenth of a core where every core is wanted."""
+NICE = 15
+"""How far the process stands back behind training: a few percent of a core where every core is wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)

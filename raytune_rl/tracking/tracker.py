@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 BATCH_SECONDS = 1.0
 """Steps are sent together at most so long after the first of them."""
 
+START_SECONDS = 10.0
+"""The logging process starts so long after the first step, or at the end of a shorter run: starting costs two to three
+seconds of a core, when every core is busy with starting what matters more."""
+
 FINISH_SECONDS = 300.0
 """How long a run waits at its end for slow callbacks (uploads, say)."""
 
@@ -114,7 +118,7 @@ class Tracker:
         over = False
         while not over:
             step: Step | bool | None = self._steps.get()
-            end = time.monotonic() + BATCH_SECONDS
+            end = time.monotonic() + (START_SECONDS if self._process is None else BATCH_SECONDS)
             entries: list[Entry] = []
             while isinstance(step, Step):
                 entries += entries_of(step)
@@ -157,7 +161,6 @@ class Tracker:
         ray.kill(self._process)
 
     def _start(self) -> Any:
-        """Started with the first segment: until then every core is busy with starting what matters more."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,7 @@ class World:
         self.losses = dict.fromkeys(range(members), 2.0)
         self.best: dict[int, tuple[float, int]] = {}
 
-    def play(self) -> list[Step]:
-        steps = []
+    def play(self) -> Iterator[Step]:
         while going := [m for m, d in self.decisions.items() if not d.stop]:
             # Copies are taken before anybody trains on, as trials take them.
             copied = {m: self._copied(m) for m in going}
@@ -66,8 +65,7 @@ class World:
             self.losses = losses
             step = self.controller.step([self._report(m, copied[m][1]) for m in going])
             self.decisions |= {d.member: d for d in step.decisions}
-            steps.append(step)
-        return steps
+            yield step
 
     def _copied(self, member: int) -> tuple[float, dict[str, int]]:
         decision = self.decisions[member]
@@ -114,6 +112,7 @@ def write_run(
     compare: bool = False,
     describe_space: bool = True,
     described: Mapping[str, Any] | None = None,
+    flush_every: int = 1,
     **changes: Any,
 ) -> Path:
     """A run directory as ``runner.run`` leaves it; ``changes`` go into the experiment.
@@ -124,6 +123,7 @@ def write_run(
         compare: whether random search ran beside it.
         describe_space: whether ``experiment.json`` tells the search space.
         described: changes to the content of ``experiment.json``.
+        flush_every: generations between two writings of the tables.
     """
     experiment = experiment_of(**changes)
     run = RunDirectory(directory).create()
@@ -133,7 +133,7 @@ def write_run(
     if describe_space:
         content["space"] = list(experiment.space())
     run.write_json(layout.EXPERIMENT, {**content, **(described or {})})
-    controller = train(run, experiment, experiment.agent, faults)
+    controller = train(run, experiment, experiment.agent, faults, flush_every)
     if not finished:
         return directory
     comparison: Comparison | None = None
@@ -163,7 +163,9 @@ def write_run(
     return directory
 
 
-def train(run: RunDirectory, experiment: Experiment, policy: Any, faults: Faults | None) -> Controller:
+def train(
+    run: RunDirectory, experiment: Experiment, policy: Any, faults: Faults | None, flush_every: int = 1
+) -> Controller:
     assert isinstance(policy, Policy)
     controller = composition.make_controller(experiment, policy)
     writer = TableWriter(
@@ -173,9 +175,11 @@ def train(run: RunDirectory, experiment: Experiment, policy: Any, faults: Faults
         actions=[head.name.removeprefix("hp/") for head in controller.actions.heads],
     )
     world = World(controller, experiment.population, seed=experiment.seed, faults=faults)
-    for step in world.play():
+    for count, step in enumerate(world.play(), start=1):
         writer.write(step)
-        writer.flush()
+        if count % flush_every == 0:
+            writer.flush()
+    writer.flush()
     return controller
 
 

@@ -7,7 +7,7 @@ and imports neither Ray nor torch; it is checked when it is made, so that a mist
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -72,6 +72,8 @@ class Experiment:
         synchronous: decide for the whole population at once, and learn before the next segment: reproducible bit for
             bit on one machine, at the price of waiting.
         checkpoint_every: seconds between two checkpoints of a trial, at most so much is trained again after a crash.
+        callbacks: Ray's logger callbacks (``MLflowLoggerCallback``, ``WandbLoggerCallback``, your own), which see each
+            member as a trial. TensorBoard's files are written anyway; ``None`` switches all of it off.
         compare: ``"random"`` spends the same budget on random search afterwards and shows both.
         seed: all randomness derives from it.
         storage_path: where run directories are made; anything that Ray accepts.
@@ -103,6 +105,7 @@ class Experiment:
     failures: FailurePolicy = field(default_factory=FailurePolicy)
     synchronous: bool = False
     checkpoint_every: float = 10.0
+    callbacks: Sequence[Any] | None = ()
     compare: Literal["random"] | None = None
     seed: int = 0
     storage_path: str = "results"
@@ -129,6 +132,8 @@ class Experiment:
         _check_resources(self.resources)
         if not isinstance(self.hyperparameters, Mapping) or not self.hyperparameters:
             raise BadInput("hyperparameters is empty; name at least one, such as {'lr': tune.loguniform(1e-4, 1e-1)}.")
+        if self.callbacks is not None and not isinstance(self.callbacks, list | tuple):
+            raise BadInput(f"callbacks is a {type(self.callbacks).__name__}; it must be a list of Ray's LoggerCallbacks.")
         overlap = sorted(set(self.constants) & set(self.hyperparameters))
         if overlap:
             raise BadInput(f"constants and hyperparameters both hold {overlap[0]!r}; a name belongs to one of them.")

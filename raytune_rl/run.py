@@ -21,6 +21,7 @@ examples:
   python -m raytune_rl.run exp.py --set population=16 --set stop.seconds=600
   python -m raytune_rl.run exp.py --resume results/first
   python -m raytune_rl.run exp.py --address auto
+  python -m raytune_rl.run exp.py --replay results/first
 
 exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted (the resume command is printed)
 """
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--out", metavar="DIR", help="the run directory (default: <storage_path>/<name>/<time>)")
     where.add_argument("--resume", metavar="DIR", help="go on with the run in DIR; does nothing if it is finished")
+    parser.add_argument(
+        "--replay", metavar="RUN", help="train by the schedule of that run's best member, copies included, without agent"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the experiment's seed")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides", help="change a scalar field"
@@ -71,6 +75,10 @@ def _run(options: argparse.Namespace) -> int:
     from raytune_rl.runner import RunFailed, run
 
     experiment = load_experiment(options.experiment_file, options.experiment)
+    if options.replay:
+        from raytune_rl.analysis.replay import replayed
+
+        experiment = replayed(experiment, options.replay)
     experiment = apply_overrides(experiment, options.overrides)
     if options.seed is not None:
         experiment = replace(experiment, seed=options.seed)
@@ -107,6 +115,8 @@ def _resume_command(options: argparse.Namespace, out: str) -> str:
     words = ["python", "-m", "raytune_rl.run", options.experiment_file, "--resume", out]
     if options.experiment:
         words += ["--experiment", options.experiment]
+    if options.replay:
+        words += ["--replay", options.replay]
     if options.seed is not None:
         words += ["--seed", str(options.seed)]
     for override in options.overrides:

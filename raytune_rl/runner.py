@@ -35,6 +35,7 @@ from raytune_rl.rundir.summary import AgentSummary, Comparison, Counters, build_
 from raytune_rl.rundir.tables import TableWriter
 from raytune_rl.signals import Stoppable, stopping_on_signals
 from raytune_rl.sink import RunSink
+from raytune_rl.tracking import Tracker, check_callbacks
 from raytune_rl.trained import Trained
 from raytune_rl.tune.storage import StateStore, refuse_foreign
 
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 RANDOM_SEARCH = "random_search"
 """Where the comparison keeps its tables and states, inside the run directory."""
 
-MAY_DIFFER = frozenset({"checkpoint_every", "segment_timeout", "stop", "storage_path", "resources", "compare"})
+MAY_DIFFER = frozenset({"checkpoint_every", "segment_timeout", "stop", "storage_path", "resources", "callbacks", "compare"})
 """Fields that a resumed run may change: they say how long and where to train, not what."""
 
 
@@ -98,6 +99,7 @@ def run(
         progress.finish(summary)
         return Outcome(directory=str(directory), summary=summary)
     candidate = composition.make_candidate(experiment)
+    check_callbacks(experiment.callbacks)
     if address is None:
         check_machine(experiment.resources)
     policy = composition.make_policy(experiment.agent)
@@ -132,10 +134,27 @@ def _run(
     stop: Stoppable,
 ) -> Outcome:
     points = composition.starting_points(experiment)
-    ours = _train(experiment, directory, candidate, controller, placement, points, progress, stop)
-    _save_agent(controller, directory)
-    if ours.interrupted:
-        return Outcome(directory=str(directory), summary={}, interrupted=True)
+    tracker = Tracker(experiment.callbacks, directory, name=experiment.name, members=experiment.population)
+    with tracker:
+        ours = _train(experiment, directory, candidate, controller, placement, points, progress, stop, tracker)
+        tracker.finish()
+        _save_agent(controller, directory)
+        if ours.interrupted:
+            return Outcome(directory=str(directory), summary={}, interrupted=True)
+        return _conclude(experiment, directory, candidate, ours, placement, progress, stop)
+
+
+def _conclude(
+    experiment: Experiment,
+    directory: RunDirectory,
+    candidate: Candidate | None,
+    ours: Trained,
+    placement: Placement,
+    progress: Progress,
+    stop: Stoppable,
+) -> Outcome:
+    """What follows the training: the comparison, the summary, the page."""
+    controller = ours.controller
     if controller.incumbent is None:
         raise RunFailed(f"no member ever reported a finite {experiment.metric}; see {directory.uri(layout.LOG)}.")
     comparison = None
@@ -147,6 +166,9 @@ def _run(
         comparison = theirs
     summary = _summarise(experiment, directory, ours, comparison)
     directory.write_json(layout.SUMMARY, summary)
+    from raytune_rl.analysis.page import try_report  # matplotlib takes a second, so not before it is needed
+
+    try_report(directory)
     progress.finish(summary)
     return Outcome(directory=str(directory), summary=summary)
 
@@ -160,6 +182,7 @@ def _train(
     points: Sequence[Mapping[str, Value] | None],
     progress: Progress,
     stop: Stoppable,
+    tracker: Tracker | None = None,
 ) -> Trained:
     """Train a population to its end or to an interruption, writing into ``directory``."""
     tables = TableWriter(
@@ -175,6 +198,7 @@ def _train(
         StateStore(directory.uri(f"{layout.STATE}/driver")) if hosted else None,
         agent_directory=str(directory.path(layout.AGENT)) if hosted and directory.local is not None else None,
         progress=progress,
+        tracker=tracker,
         seconds=experiment.stop.seconds,
     )
     if candidate is None:

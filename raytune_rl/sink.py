@@ -16,6 +16,7 @@ from raytune_rl.controller.controller import Controller
 from raytune_rl.progress import Progress
 from raytune_rl.records import Step
 from raytune_rl.rundir.tables import TableWriter
+from raytune_rl.tracking import Tracker
 from raytune_rl.tune.storage import StateStore
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class RunSink:
         state: where the driver's state goes; ``None`` where somebody else keeps it.
         agent_directory: where the agent's checkpoint goes, a local path; ``None`` keeps none.
         progress: the screen.
+        tracker: shows the members to experiment trackers.
         seconds: the wall time after which everything stops.
         clock: seconds, monotonic.
     """
@@ -61,6 +63,7 @@ class RunSink:
         *,
         agent_directory: str | None,
         progress: Progress,
+        tracker: Tracker | None = None,
         seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,6 +77,7 @@ class RunSink:
         self._state = state
         self._agent_directory = agent_directory
         self._progress = progress
+        self._tracker = tracker
         self._clock = clock
         self._flushed = clock()
 
@@ -82,6 +86,8 @@ class RunSink:
         self.counts.take(step)
         self._tables.write(step)
         self._progress.update(step)
+        if self._tracker is not None:
+            self._tracker.record(step)
         self._take_time(step)
         if self._clock() - self._flushed >= FLUSH_SECONDS:
             self._flush_tables()

@@ -1,0 +1,44 @@
+"""Training again what a run has found, without the agent that found it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from raytune_rl.analysis.run import Run
+from raytune_rl.controller.policies import Replay
+from raytune_rl.errors import BadInput
+from raytune_rl.experiment import Experiment
+
+
+def replayed(experiment: Experiment, directory: str | os.PathLike[str]) -> Experiment:
+    """``experiment`` as one fresh member that follows the hyperparameter schedule of the best member of a run.
+
+    The schedule follows the weights: where they were copied from one member to another, it goes on with the other one's
+    values. The values are those that were in force, so nothing is laid over them. The new member draws batches of its
+    own, so it repeats the result in distribution and not bit for bit.
+
+    Raises:
+        BadInput: there is no such run, it has no whole path to its best member, or it was of another experiment.
+    """
+    try:
+        run = Run.load(directory)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--replay {os.fspath(directory)}: {error}") from None
+    schedule = run.schedule()
+    if schedule.segment_length != experiment.segment_length:
+        raise BadInput(
+            f"--replay {os.fspath(directory)}: segment_length was {schedule.segment_length} there and is "
+            f"{experiment.segment_length} here; a replay needs the same."
+        )
+    values = schedule.values_for(experiment.space())
+    return replace(
+        experiment,
+        agent=Replay(values),
+        population=1,
+        segments=len(schedule),
+        schedule="constant",
+        start="spread",
+        searcher=None,
+        compare=None,
+    )

@@ -133,7 +133,9 @@ class Experiment:
         if not isinstance(self.hyperparameters, Mapping) or not self.hyperparameters:
             raise BadInput("hyperparameters is empty; name at least one, such as {'lr': tune.loguniform(1e-4, 1e-1)}.")
         if self.callbacks is not None and not isinstance(self.callbacks, list | tuple):
-            raise BadInput(f"callbacks is a {type(self.callbacks).__name__}; it must be a list of Ray's LoggerCallbacks.")
+            raise BadInput(
+                f"callbacks is a {type(self.callbacks).__name__}; it must be a list of Ray's LoggerCallbacks."
+            )
         overlap = sorted(set(self.constants) & set(self.hyperparameters))
         if overlap:
             raise BadInput(f"constants and hyperparameters both hold {overlap[0]!r}; a name belongs to one of them.")

@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--out", metavar="DIR", help="the run directory (default: <storage_path>/<name>/<time>)")
     where.add_argument("--resume", metavar="DIR", help="go on with the run in DIR; does nothing if it is finished")
     parser.add_argument(
-        "--replay", metavar="RUN", help="train by the schedule of that run's best member, copies included, without agent"
+        "--replay",
+        metavar="RUN",
+        help="train by the schedule of that run's best member, copies included, without agent",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the experiment's seed")
     parser.add_argument(

@@ -44,7 +44,9 @@ logger = logging.getLogger(__name__)
 RANDOM_SEARCH = "random_search"
 """Where the comparison keeps its tables and states, inside the run directory."""
 
-MAY_DIFFER = frozenset({"checkpoint_every", "segment_timeout", "stop", "storage_path", "resources", "callbacks", "compare"})
+MAY_DIFFER = frozenset(
+    {"checkpoint_every", "segment_timeout", "stop", "storage_path", "resources", "callbacks", "compare"}
+)
 """Fields that a resumed run may change: they say how long and where to train, not what."""
 
 

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
+from raytune_rl.tracking.checks import missing_library
 
 
 def load_experiment(file: str | os.PathLike[str], name: str | None = None) -> Experiment:
@@ -63,9 +64,8 @@ def _import(path: Path) -> ModuleType:
             f"{path.name} calls exit({error.code!r}) when it is imported; it must only define things."
         ) from None
     except Exception as error:
-        raise BadInput(
-            f"{user_traceback(error, path)}\n{path.name} cannot be imported: {type(error).__name__}: {error}"
-        ) from None
+        reason = missing_library(error) or f"{type(error).__name__}: {error}"
+        raise BadInput(f"{user_traceback(error, path)}\n{path.name} cannot be imported: {reason}") from None
     return module
 
 

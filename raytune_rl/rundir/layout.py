@@ -185,8 +185,10 @@ class RunDirectory:
             raise FileNotFoundError(f"{self.uri(name)} does not exist.")
         table = pq.read_table(f"{self.store.root}/{_inside(name)}", filesystem=self.store.filesystem)
         check_version(parquet_version(table.schema.metadata), self.uri(name))
-        frame: pd.DataFrame = table.to_pandas()
-        return frame.sort_values(["member", "segment"], ignore_index=True)
+        table = table.sort_by([("member", "ascending"), ("segment", "ascending")])
+        # Column by column, each freed as soon as it has become pandas': a large run must not be in memory three times.
+        frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+        return frame
 
 
 def check_version(version: object, where: str) -> None:

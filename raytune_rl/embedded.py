@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -52,7 +53,7 @@ def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Itera
         _authenticate()
         ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     else:
-        runtime_env = {"working_dir": working_dir} if working_dir else None
+        runtime_env = {"working_dir": working_dir} if working_dir and not _shipped() else None
         try:
             ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -61,6 +62,12 @@ def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Itera
         yield node_resources()
     finally:
         ray.shutdown()
+
+
+def _shipped() -> bool:
+    """Whether this process is a Ray job whose folder has been sent along already; a job cannot have two."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    return "working_dir" in (job.get("runtime_env") or {})
 
 
 def node_resources() -> list[Mapping[str, float]]:

@@ -1,0 +1,211 @@
+"""Ray Jobs: the experiment runs on the head of a cluster that is there, through Ray's own job server.
+
+The job's metadata says where its run directory is, so ``status``, ``stop`` and ``fetch`` need nothing but its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import raytune_rl
+from raytune_rl.embedded import quiet_environment
+from raytune_rl.errors import BadInput
+from raytune_rl.submit.job import DONE, FAILED, INTERRUPTED, Job, absolute, is_uri
+
+OUT = "raytune_rl.out"
+"""Key of a job's metadata under which its run directory stands."""
+
+EXCLUDED = ("results", ".venv", ".git", "__pycache__", "*.parquet")
+"""What of the experiment's folder does not travel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayJobs:
+    """The job server of a Ray cluster.
+
+    Args:
+        address: of the dashboard, ``http://host:port``.
+        token_file: a file with the cluster's token; without it Ray's own variables count (``RAY_AUTH_TOKEN``,
+            ``RAY_AUTH_TOKEN_PATH``). The token itself never passes through this program.
+        pip: requirements that the cluster installs for the job.
+        installed: raytune_rl is installed on the cluster; otherwise this one is sent along.
+        wait: follow the log and end with the job.
+    """
+
+    address: str
+    token_file: str | None = None
+    pip: tuple[str, ...] = ()
+    installed: bool = False
+    wait: bool = True
+
+    def preview(self, job: Job) -> str:
+        return json.dumps({"address": self.address, **self._request(job)}, indent=2)
+
+    def submit(self, job: Job) -> int:
+        request = self._request(job)
+        with self._answers():
+            client = self._client()
+            client.submit_job(**request)
+            print(f"submitted {job.ident} to {self.address}; run directory {request['metadata'][OUT]}", flush=True)
+            return self._follow(client, job.ident) if self.wait else DONE
+
+    def status(self, ident: str) -> int:
+        """Print how a job is doing."""
+        with self._answers():
+            info = self._client().get_job_info(ident)
+        print(f"{ident}: {info.status.value}")
+        for line in (info.message, f"run directory {(info.metadata or {}).get(OUT, 'unknown')}"):
+            if line:
+                print(f"  {line}")
+        return DONE
+
+    def stop(self, ident: str) -> int:
+        """Stop a job. Ray sends it SIGTERM, so that it saves its state."""
+        with self._answers():
+            stopped = self._client().stop_job(ident)
+        print(f"{ident}: {'is being stopped' if stopped else 'had ended already'}")
+        return DONE
+
+    def fetch(self, ident: str, target: Path) -> int:
+        """Copy a job's run directory into ``target``.
+
+        Raises:
+            BadInput: the job is not one of ours, its run directory cannot be reached from here, or ``target`` is used.
+        """
+        with self._answers():
+            info = self._client().get_job_info(ident)
+        source = (info.metadata or {}).get(OUT)
+        if source is None:
+            raise BadInput(f"--fetch {ident}: this job was not submitted by raytune_rl.")
+        if not is_uri(source) and not Path(source).is_dir():
+            raise BadInput(
+                f"--fetch {ident}: its run directory {source} is a path on the cluster's head that this machine does "
+                "not see; submit with a storage_path that both reach, such as s3://bucket/results or a shared folder."
+            )
+        copy_directory(source, target)
+        print(f"{ident}: {source} is now in {target}")
+        return DONE
+
+    def _request(self, job: Job) -> dict[str, Any]:
+        """What the SDK's ``submit_job`` is called with."""
+        if not job.remote and not self._here and not Path(job.out or job.storage).is_absolute():
+            raise BadInput(
+                f"storage_path is {job.out or job.storage!r}, a path relative to the job's own folder, which the "
+                "cluster throws away; give --out or storage_path a shared folder or a URI such as s3://bucket/results."
+            )
+        out = absolute(job.directory()) if self._here else job.directory()
+        command = ["python", "-m", "raytune_rl.run", job.file.name, "--address", "auto", "--out", out, *job.options]
+        runtime_env: dict[str, Any] = {"working_dir": str(job.file.parent), "excludes": list(EXCLUDED)}
+        if not self.installed:
+            runtime_env["py_modules"] = [str(Path(raytune_rl.__file__).parent)]
+        if self.pip:
+            runtime_env["pip"] = list(self.pip)
+        return {
+            "entrypoint": shlex.join(command),
+            "submission_id": job.ident,
+            "runtime_env": runtime_env,
+            "metadata": {"name": job.name, OUT: out},
+        }
+
+    @property
+    def _here(self) -> bool:
+        """Whether the head is this machine, so that paths mean the same there."""
+        return (urlsplit(self.address).hostname or "") in ("127.0.0.1", "localhost", "::1")
+
+    def _client(self) -> Any:
+        quiet_environment()
+        if self.token_file is not None:
+            if not Path(self.token_file).is_file():
+                raise BadInput(f"--token-file {self.token_file}: there is no such file.")
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=self.token_file)
+            os.environ.pop("RAY_AUTH_TOKEN", None)
+        try:
+            import aiohttp  # noqa: F401
+            from ray.job_submission import JobSubmissionClient
+        except ImportError:
+            raise BadInput(
+                "Ray's job client is not installed; install it with: pip install 'raytune_rl[submit]'."
+            ) from None
+        return JobSubmissionClient(self.address)
+
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        """Turn what the SDK raises for a wrong address, token or id into one sentence."""
+        try:
+            yield
+        except ConnectionError as error:
+            raise BadInput(f"--address {self.address}: no Ray dashboard answers there ({_line(error)}).") from None
+        except RuntimeError as error:
+            text = str(error)
+            if "401" in text or "403" in text or "uthenticat" in text:
+                raise BadInput(
+                    f"--address {self.address}: the cluster wants its token; give --token-file, or set "
+                    "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+                ) from None
+            raise BadInput(f"{self.address} refuses: {_line(error)}") from None
+
+    def _follow(self, client: Any, ident: str) -> int:
+        """Print the log until the job ends; its exit status."""
+        try:
+            asyncio.run(_print_log(client, ident))
+        except KeyboardInterrupt:
+            print(
+                f"\nthe job goes on; stop it with:\n  python -m raytune_rl.submit --address {self.address} --stop {ident}",
+                file=sys.stderr,
+            )
+            return INTERRUPTED
+        info = client.get_job_info(ident)
+        match info.status.value:
+            case "SUCCEEDED":
+                return DONE
+            case "STOPPED":
+                return INTERRUPTED
+        print(f"error: {ident}: {info.message}", file=sys.stderr)
+        return info.driver_exit_code or FAILED
+
+
+async def _print_log(client: Any, ident: str) -> None:
+    async for text in client.tail_job_logs(ident):
+        print(text, end="", flush=True)
+
+
+def copy_directory(source: str, target: Path) -> None:
+    """Copy a directory from anywhere that ``pyarrow.fs`` reaches.
+
+    Raises:
+        BadInput: there is none, or ``target`` holds something.
+    """
+    from pyarrow import fs
+
+    if target.exists() and any(target.iterdir()):
+        raise BadInput(f"--out {target} is not empty; give a new directory.")
+    try:
+        filesystem, path = fs.FileSystem.from_uri(source) if "://" in source else (fs.LocalFileSystem(), source)
+        if filesystem.get_file_info(path).type != fs.FileType.Directory:
+            raise BadInput(f"{source} does not exist (yet).")
+        target.mkdir(parents=True, exist_ok=True)
+        fs.copy_files(path, str(target.resolve()), source_filesystem=filesystem, destination_filesystem=_local())
+    except (OSError, ValueError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{source} cannot be copied: {_line(error)}") from None
+
+
+def _local() -> Any:
+    from pyarrow import fs
+
+    return fs.LocalFileSystem()
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

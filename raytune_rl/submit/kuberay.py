@@ -63,7 +63,7 @@ class KubeRay:
             "rayVersion": importlib.metadata.version("ray"),
             "authOptions": {"mode": "token", **({"secretName": self.token_secret} if self.token_secret else {})},
             "headGroupSpec": {
-                # 0.0.0.0 since KubeRay's operator and submitter reach the dashboard from other pods; the token guards it
+                # KubeRay's operator and submitter reach the dashboard from other pods; the token guards it.
                 "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
                 "template": self._pod("head", {"cpu": "2", "memory": "8Gi"}),
             },

@@ -159,10 +159,8 @@ class RayJobs:
         try:
             asyncio.run(_print_log(client, ident))
         except KeyboardInterrupt:
-            print(
-                f"\nthe job goes on; stop it with:\n  python -m raytune_rl.submit --address {self.address} --stop {ident}",
-                file=sys.stderr,
-            )
+            command = f"python -m raytune_rl.submit --address {self.address} --stop {ident}"
+            print(f"\nthe job goes on; stop it with:\n  {command}", file=sys.stderr)
             return INTERRUPTED
         info = client.get_job_info(ident)
         match info.status.value:
@@ -195,9 +193,9 @@ def copy_directory(source: str, target: Path) -> None:
             raise BadInput(f"{source} does not exist (yet).")
         target.mkdir(parents=True, exist_ok=True)
         fs.copy_files(path, str(target.resolve()), source_filesystem=filesystem, destination_filesystem=_local())
+    except BadInput:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, BadInput):
-            raise
         raise BadInput(f"{source} cannot be copied: {_line(error)}") from None
 
 

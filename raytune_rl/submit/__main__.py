@@ -13,7 +13,7 @@ from raytune_rl._version import __version__
 from raytune_rl.embedded import quiet_environment
 from raytune_rl.errors import BadInput
 from raytune_rl.submit.job import BAD_INPUT, Job, Launcher, make_ident
-from raytune_rl.submit.ray_job import RayJobs
+from raytune_rl.submit.ray_job import RayJobs, use_token
 
 EXAMPLES = """\
 examples:
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     quiet_environment()
     try:
+        use_token(options.token_file)
         return _run(options)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
@@ -90,7 +91,6 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     jobs = RayJobs(
         address=options.address,
-        token_file=options.token_file,
         pip=tuple(options.pip),
         installed=options.installed,
         wait=not options.no_wait,

@@ -35,15 +35,12 @@ class RayJobs:
 
     Args:
         address: of the dashboard, ``http://host:port``.
-        token_file: a file with the cluster's token; without it Ray's own variables count (``RAY_AUTH_TOKEN``,
-            ``RAY_AUTH_TOKEN_PATH``). The token itself never passes through this program.
         pip: requirements that the cluster installs for the job.
         installed: raytune_rl is installed on the cluster; otherwise this one is sent along.
         wait: follow the log and end with the job.
     """
 
     address: str
-    token_file: str | None = None
     pip: tuple[str, ...] = ()
     installed: bool = False
     wait: bool = True
@@ -124,11 +121,6 @@ class RayJobs:
 
     def _client(self) -> Any:
         quiet_environment()
-        if self.token_file is not None:
-            if not Path(self.token_file).is_file():
-                raise BadInput(f"--token-file {self.token_file}: there is no such file.")
-            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=self.token_file)
-            os.environ.pop("RAY_AUTH_TOKEN", None)
         try:
             import aiohttp  # noqa: F401
             from ray.job_submission import JobSubmissionClient
@@ -141,17 +133,18 @@ class RayJobs:
     @contextmanager
     def _answers(self) -> Iterator[None]:
         """Turn what the SDK raises for a wrong address, token or id into one sentence."""
+        from ray.exceptions import AuthenticationError
+
         try:
             yield
+        except AuthenticationError:
+            raise BadInput(
+                f"--address {self.address}: the cluster wants its token; give --token-file, or set RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH."
+            ) from None
         except ConnectionError as error:
             raise BadInput(f"--address {self.address}: no Ray dashboard answers there ({_line(error)}).") from None
         except RuntimeError as error:
-            text = str(error)
-            if "401" in text or "403" in text or "uthenticat" in text:
-                raise BadInput(
-                    f"--address {self.address}: the cluster wants its token; give --token-file, or set "
-                    "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
-                ) from None
             raise BadInput(f"{self.address} refuses: {_line(error)}") from None
 
     def _follow(self, client: Any, ident: str) -> int:
@@ -170,6 +163,23 @@ class RayJobs:
                 return INTERRUPTED
         print(f"error: {ident}: {info.message}", file=sys.stderr)
         return info.driver_exit_code or FAILED
+
+
+def use_token(file: str | None) -> None:
+    """Let Ray authenticate with the token in ``file``, or as its own variables say (``RAY_AUTH_TOKEN``,
+    ``RAY_AUTH_TOKEN_PATH``). Ray reads them when it is imported, so this comes first; the token itself never passes
+    through this program.
+
+    Raises:
+        BadInput: there is no such file.
+    """
+    if file is not None:
+        if not Path(file).is_file():
+            raise BadInput(f"--token-file {file}: there is no such file.")
+        os.environ.pop("RAY_AUTH_TOKEN", None)
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(file).resolve())
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 async def _print_log(client: Any, ident: str) -> None:

@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, metavar="N", help="instead of the experiment's seed")
     run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
 
+    run.add_argument("--python", metavar="PATH", help="the interpreter there (Slurm: this one; Ray Jobs: python)")
+
     jobs = parser.add_argument_group("Ray Jobs")
     default = os.environ.get("RAY_API_SERVER_ADDRESS", ADDRESS)
     jobs.add_argument("--address", metavar="URL", default=default, help=f"of the cluster's dashboard ({default})")
@@ -93,6 +95,7 @@ def _run(options: argparse.Namespace) -> int:
         address=options.address,
         pip=tuple(options.pip),
         installed=options.installed,
+        python=options.python,
         wait=not options.no_wait,
     )
     if options.status:
@@ -127,6 +130,7 @@ def _launcher(options: argparse.Namespace, jobs: RayJobs) -> Launcher:
                 memory=options.memory,
                 options=dict(_pair(text) for text in options.sbatch),
                 setup=tuple(options.setup),
+                python=options.python or sys.executable,
             )
         case "kuberay":
             from raytune_rl.submit.kuberay import KubeRay

@@ -37,12 +37,14 @@ class RayJobs:
         address: of the dashboard, ``http://host:port``.
         pip: requirements that the cluster installs for the job.
         installed: raytune_rl is installed on the cluster; otherwise this one is sent along.
+        python: the interpreter on the head; by default the one that the head's PATH has, or this one if it is here.
         wait: follow the log and end with the job.
     """
 
     address: str
     pip: tuple[str, ...] = ()
     installed: bool = False
+    python: str | None = None
     wait: bool = True
 
     def preview(self, job: Job) -> str:
@@ -101,7 +103,8 @@ class RayJobs:
                 "cluster throws away; give --out or storage_path a shared folder or a URI such as s3://bucket/results."
             )
         out = absolute(job.directory()) if self._here else job.directory()
-        command = ["python", "-m", "raytune_rl.run", job.file.name, "--address", "auto", "--out", out, *job.options]
+        python = self.python or (sys.executable if self._here else "python")
+        command = [python, "-m", "raytune_rl.run", job.file.name, "--address", "auto", "--out", out, *job.options]
         runtime_env: dict[str, Any] = {"working_dir": str(job.file.parent), "excludes": list(EXCLUDED)}
         if not self.installed:
             runtime_env["py_modules"] = [str(Path(raytune_rl.__file__).parent)]

@@ -19,7 +19,11 @@ def preview(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_a_ray_job_takes_the_options_of_the_run_along(capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(preview(capsys, "--to", "ray-job", "--seed", "3", "--set", "segments=2", "--pip", "einops"))
+    found = json.loads(
+        preview(
+            capsys, "--to", "ray-job", "--seed", "3", "--set", "segments=2", "--pip", "einops", "--python", "python"
+        )
+    )
     words = shlex.split(found["entrypoint"])
     assert words[:4] == ["python", "-m", "raytune_rl.run", "experiment.py"]
     assert words[-4:] == ["--seed", "3", "--set", "segments=2"]

@@ -24,7 +24,7 @@ NAMES = {
     "pbt_function": "pbt_function_api_example",
     "pb2_example": "pbt_test",
 }
-SEGMENTS = {"pbt_example": 80, "pbt_function": 20, "pb2_example": 20}
+SEGMENTS = {"pbt_example": 80, "pbt_function": 20, "pb2_example": 6}
 
 
 def scheduler(example: str) -> MetaAgentScheduler:

@@ -64,7 +64,7 @@ def test_the_example_runs(example: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("example", ["pbt_example", "pbt_function"])
+@pytest.mark.parametrize("example", list(NAMES))
 def test_the_example_survives_the_death_of_its_driver(example: str, tmp_path: Path) -> None:
     path = tmp_path / "ray_results" / NAMES[example]
     with driver(tmp_path, example, "run") as process:

@@ -69,23 +69,25 @@ def test_the_example_survives_the_death_of_its_driver(example: str, tmp_path: Pa
     path = tmp_path / "ray_results" / NAMES[example]
     with driver(tmp_path, example, "run") as process:
         deadline = time.monotonic() + 250
-        while not list((path / FOLDER).glob("state-*[4-9].bin")):  # some decisions have been made
+        # Some decisions have been made; the shortest example is over soon after the first of them.
+        pattern = "state-*.bin" if example == "pb2_example" else "state-*[4-9].bin"
+        while not list((path / FOLDER).glob(pattern)):
             assert process.poll() is None, (tmp_path / "run.log").read_text()[-3000:]
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.02)
         process.kill()
     killed = StateStore(str(path / FOLDER)).load()
     assert killed is not None
     with driver(tmp_path, example, "restore") as process:
         words = finish(process, tmp_path / "restore.log", 300)
-    assert "found the state of 8 trials" in words
+    assert f"found the state of {len(killed['members'])} trials" in words
     line = next(line for line in words.splitlines() if line.startswith("RESULTS"))
     results = json.loads(line.removeprefix("RESULTS"))
     assert len(results) == 8
     assert all(error == "" for error, _, _ in results)
     state = StateStore(str(path / FOLDER)).load()
     assert state is not None
-    assert state["members"] == killed["members"]
+    assert killed["members"].items() <= state["members"].items()
     # Each has made exactly its segments, wherever it was when the driver died, and none twice in the end.
     for ledger in state["controller"]["ledgers"].values():
         assert max(ledger["states"]) == SEGMENTS[example]

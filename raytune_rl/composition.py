@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -128,5 +128,7 @@ def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
 
 
 def resolved_fields(experiment: Experiment) -> dict[str, Any]:
-    """All fields of an experiment by name, for ``experiment.json``."""
-    return {f.name: getattr(experiment, f.name) for f in fields(experiment)}
+    """All fields of an experiment by name, for ``experiment.json``. Hyperparameters with what they were taken for:
+    kind, role, range, scale. A resumed run must have the same."""
+    space = {h.name: {"kind": type(h).__name__, **asdict(h)} for h in experiment.space()}
+    return {f.name: getattr(experiment, f.name) for f in fields(experiment)} | {"hyperparameters": space}

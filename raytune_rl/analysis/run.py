@@ -141,8 +141,8 @@ class Run:
     @cached_property
     def scales(self) -> Mapping[str, Scale]:
         """How each hyperparameter lies on an axis."""
-        space = self.experiment.get("space") or ()
-        described = {entry.get("name"): entry for entry in space if isinstance(entry, Mapping)}
+        space = self.fields.get("hyperparameters")
+        described = {n: e for n, e in space.items() if isinstance(e, Mapping)} if isinstance(space, Mapping) else {}
         scales = {}
         for name in self.hyperparameters:
             flag = self.decisions.get(f"{influence.OBSERVATION}hp/{name}/log")

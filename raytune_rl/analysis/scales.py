@@ -43,7 +43,7 @@ def scale_of(name: str, values: pd.Series, described: Mapping[str, Any] | None, 
     Args:
         name: of the hyperparameter.
         values: its column in ``segments.parquet``.
-        described: its entry in ``experiment.json``'s ``space``, if there is one.
+        described: its entry in ``experiment.json``, if there is one.
         seen_as_log: what the agent's observation says of it, for runs that do not describe their space.
     """
     about = described or {}

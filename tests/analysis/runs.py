@@ -130,8 +130,8 @@ def write_run(
     content = describe_experiment(
         name=experiment.name, experiment=composition.resolved_fields(experiment), seed=experiment.seed
     )
-    if describe_space:
-        content["space"] = list(experiment.space())
+    if not describe_space:
+        content["experiment"]["hyperparameters"] = {}
     run.write_json(layout.EXPERIMENT, {**content, **(described or {})})
     controller = train(run, experiment, experiment.agent, faults, flush_every)
     if not finished:

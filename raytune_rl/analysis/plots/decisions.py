@@ -107,7 +107,7 @@ def strongest(run: Run, ax: Axes | None = None, pairs: pd.DataFrame | None = Non
     typical = seen.groupby(fifth).median()
     ax.set_xticks(x, [f"{value:.2g}" for value in typical])
     ax.set_xlim(-0.4, len(x) - 0.6)
-    ax.set_xlabel(f"saw: {feature_name(saw)} (parts from low to high, their medians)")
+    ax.set_xlabel(f"saw: {feature_name(saw)}\n(parts from low to high, their medians)")
     ax.set_ylabel("did: chose to copy, % of decisions" if did == COPY else f"did: move of {did} (-3 ... +3)")
     style.linear(ax.yaxis)
     return style.figure_of(ax)

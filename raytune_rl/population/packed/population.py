@@ -1,0 +1,200 @@
+"""K members of one architecture as one batched program.
+
+The member's side of it (snapshots, signals, choosing between packing and the plain loop) is not in here: this is
+numbers in, tensors out, for whoever trains many small models at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+
+from raytune_rl.population.networks import layers
+from raytune_rl.population.optimisers import OptimizerName
+from raytune_rl.population.packed.layers import RATE, with_packed_dropout
+from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
+
+LossName: TypeAlias = Literal["cross_entropy", "mse", "binary_cross_entropy"]
+Tensors: TypeAlias = dict[str, torch.Tensor]
+
+
+class PackedPopulation:
+    """Members that train together.
+
+    Settings are attributes of shape (K,), to be written in place at any time: ``learning_rate``, ``weight_decay``,
+    ``momentum``, ``label_smoothing`` (of cross entropy), ``grad_clip`` (largest L2 norm; 0 = none), ``dropout`` (of all
+    dropout layers), ``frozen_layers`` (leading layers that do not train, int64).
+
+    Args:
+        networks: K networks that differ in nothing but their numbers. They are not changed.
+        loss: its name; the mean over a member's batch.
+        optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"``.
+        device: where all of it lives.
+        dtype: of parameters and inputs.
+
+    Raises:
+        ValueError: there are none, or their shapes differ.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        *,
+        loss: LossName = "cross_entropy",
+        optimizer: OptimizerName = "adam",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not networks:
+            raise ValueError("PackedPopulation needs at least one network.")
+        copies = [with_packed_dropout(copy.deepcopy(network)).to(device, dtype) for network in networks]
+        shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in copies]
+        odd = next((index for index, found in enumerate(shapes) if found != shapes[0]), None)
+        if odd is not None:
+            raise ValueError(f"Networks 0 and {odd} differ in their shapes; members of a pack have one architecture.")
+        self._skeleton = copies[0]
+        parameters, buffers = stack_module_state(copies)
+        self._buffers: Tensors = dict(buffers)
+        self._count = len(copies)
+        self.parameters = torch.cat([value.detach().reshape(self._count, -1) for value in parameters.values()], dim=1)
+        self._views: Tensors = {}
+        leaves, first = [], 0
+        for index, (name, value) in enumerate(parameters.items()):
+            size = value[0].numel()
+            self._views[name] = self.parameters[:, first : first + size].view(value.shape)
+            leaves.append(torch.full((size,), index))
+            first += size
+        self._layer_of_leaf = _layers_of(self._skeleton, list(parameters)).to(device)
+        self.optimizer = PackedOptimizer(optimizer, self.parameters, torch.cat(leaves).to(device))
+        self._loss = loss
+        self.learning_rate = self._setting(1e-3)
+        self.weight_decay = self._setting(0.0)
+        self.momentum = self._setting(0.9)
+        self.label_smoothing = self._setting(0.0)
+        self.grad_clip = self._setting(0.0)
+        self.frozen_layers = torch.zeros(self._count, dtype=torch.int64, device=device)
+        rates = [value for name, value in self._buffers.items() if name.split(".")[-1] == RATE]
+        self.dropout = rates[0].clone() if rates else self._setting(0.0)
+        self._differentiate = vmap(
+            grad_and_value(self._member_loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, 0), randomness="different"
+        )
+        self._predict = vmap(self._member_outputs, in_dims=(0, 0, None))
+
+    def __len__(self) -> int:
+        """Members."""
+        return self._count
+
+    def step(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """One optimiser step of every member on a batch of its own.
+
+        Args:
+            inputs: shape (K, B, ...).
+            targets: shape (K, B, ...).
+            weights: shape (K, B): of each example in its member's mean, summing to one per member (a member with a
+                smaller batch has zeros at the end); ``None`` = all equal.
+
+        Returns:
+            The losses, shape (K,), as they were before the step.
+        """
+        if weights is None:
+            weights = inputs.new_full(inputs.shape[:2], 1.0 / inputs.shape[1])
+        self._skeleton.train()
+        gradients, (losses, buffers) = self._differentiate(
+            self._views, self._current_buffers(), inputs, targets, weights, self.label_smoothing
+        )
+        self._buffers = buffers
+        flat = torch.cat([gradients[name].reshape(self._count, -1) for name in self._views], dim=1)
+        training = self._training()
+        if training is not None:
+            flat = flat * training[:, self.optimizer._leaves]
+        norms = torch.linalg.vector_norm(flat, dim=1)
+        factor = torch.where(self.grad_clip > 0, (self.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
+        settings = Settings(learning_rate=self.learning_rate, weight_decay=self.weight_decay, momentum=self.momentum)
+        self.optimizer.step(flat * factor.unsqueeze(1), settings, training)
+        before: torch.Tensor = losses.detach()
+        return before
+
+    @torch.no_grad()
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What every member makes of the same ``inputs`` (N, ...), in eval mode: shape (K, N, ...)."""
+        self._skeleton.eval()
+        found: torch.Tensor = self._predict(self._views, self._current_buffers(), inputs)
+        return found
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Members ``targets`` take weights, buffers and optimiser state of ``sources``; settings stay their own. All at
+        once, so that members may swap."""
+        device = self.parameters.device
+        take, put = (torch.as_tensor(indices, dtype=torch.int64, device=device) for indices in (sources, targets))
+        self.parameters[put] = self.parameters[take]
+        self.optimizer.copy(take, put)
+        for value in self._buffers.values():
+            value[put] = value[take]
+
+    def state_dict(self, member: int) -> Tensors:
+        """A member's parameters and buffers by the names of its network, copies; settings are not among them."""
+        buffers = {name: value for name, value in self._buffers.items() if name.split(".")[-1] != RATE}
+        return {name: value[member].clone() for name, value in (self._views | buffers).items()}
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _member_loss(
+        self,
+        parameters: Tensors,
+        buffers: Tensors,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        smoothing: torch.Tensor,
+    ) -> tuple[torch.Tensor, Tensors]:
+        """Loss of one member, and what its buffers have become (running statistics are written in place)."""
+        buffers = {name: value.clone() for name, value in buffers.items()}
+        outputs = functional_call(self._skeleton, (parameters, buffers), (inputs,))
+        loss = (_losses(self._loss, outputs, targets, smoothing) * weights).sum()
+        return loss, {name: value.detach() for name, value in buffers.items()}
+
+    def _member_outputs(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = functional_call(self._skeleton, (parameters, buffers), (inputs,))
+        return outputs
+
+    def _current_buffers(self) -> Tensors:
+        return {name: self.dropout if name.split(".")[-1] == RATE else value for name, value in self._buffers.items()}
+
+    def _training(self) -> torch.Tensor | None:
+        """Which tensors train, shape (K, L); None = all."""
+        if not bool(self.frozen_layers.any()):
+            return None
+        last = int(self._layer_of_leaf.max())
+        return self._layer_of_leaf.unsqueeze(0) >= self.frozen_layers.clamp(0, last).unsqueeze(1)
+
+    def _setting(self, value: float) -> torch.Tensor:
+        return self.parameters.new_full((self._count,), value)
+
+
+def _losses(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor, smoothing: torch.Tensor) -> torch.Tensor:
+    """One loss per example, shape (B,); further dimensions are averaged."""
+    if loss == "cross_entropy":
+        logs = F.log_softmax(outputs, dim=1)
+        right = logs.gather(1, targets.unsqueeze(1)).squeeze(1)
+        found = -(1.0 - smoothing) * right - smoothing * logs.mean(dim=1)
+    elif loss == "mse":
+        found = (outputs - targets) ** 2
+    else:
+        found = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+    return found.flatten(1).mean(dim=1) if found.ndim > 1 else found
+
+
+def _layers_of(network: nn.Module, names: Sequence[str]) -> torch.Tensor:
+    """The layer (see ``networks.layers``) that each parameter belongs to, int64."""
+    owner: dict[int, int] = {}
+    for index, layer in enumerate(layers(network)):
+        for parameter in layer.parameters():
+            owner[id(parameter)] = index
+    found: dict[str, Any] = dict(network.named_parameters())
+    return torch.tensor([owner[id(found[name])] for name in names], dtype=torch.int64)

@@ -1,0 +1,154 @@
+"""Packed members do what they would do alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from raytune_rl.population.networks import freeze, training_mode
+from raytune_rl.population.optimisers import OptimizerName, make_optimizer, set_momentum
+from raytune_rl.population.packed import PackedPopulation
+
+MEMBERS, STEPS, BATCH = 4, 100, 16
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.0), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 6)),
+        nn.Conv1d(1, 4, 3, padding=1),
+        nn.BatchNorm1d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(24, 3),
+    )
+
+
+SETTINGS: dict[str, list[float]] = {
+    "learning_rate": [1e-3, 3e-3, 1e-2, 3e-2],
+    "weight_decay": [0.0, 1e-4, 1e-3, 1e-2],
+    "momentum": [0.0, 0.5, 0.9, 0.95],
+    "label_smoothing": [0.0, 0.05, 0.1, 0.3],
+    "grad_clip": [0.0, 0.1, 0.5, 2.0],
+}
+FROZEN = [0, 1, 0, 2]
+
+
+def batches(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(STEPS, MEMBERS, BATCH, 6, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, 3, (STEPS, MEMBERS, BATCH), generator=generator)
+    return inputs, targets
+
+
+def train_alone(network: nn.Module, member: int, optimizer: OptimizerName, frozen: int) -> list[float]:
+    """The plain loop, with torch's own optimiser, loss and clipping."""
+    inputs, targets = batches()
+    frozen = freeze(network, frozen)
+    own = make_optimizer(
+        optimizer,
+        network.parameters(),
+        learning_rate=SETTINGS["learning_rate"][member],
+        weight_decay=SETTINGS["weight_decay"][member],
+        momentum=0.9,
+    )
+    for group in own.param_groups:
+        set_momentum(group, SETTINGS["momentum"][member])
+    loss = nn.CrossEntropyLoss(label_smoothing=SETTINGS["label_smoothing"][member])
+    training_mode(network, frozen)
+    losses = []
+    for x, y in zip(inputs[:, member], targets[:, member], strict=True):
+        own.zero_grad(set_to_none=True)
+        value = loss(network(x), y)
+        value.backward()
+        if SETTINGS["grad_clip"][member] > 0:
+            nn.utils.clip_grad_norm_(network.parameters(), SETTINGS["grad_clip"][member])
+        own.step()
+        losses.append(float(value.detach()))
+    return losses
+
+
+def pack(factory: Any, optimizer: OptimizerName, device: str, frozen: bool) -> tuple[PackedPopulation, list[nn.Module]]:
+    torch.manual_seed(0)
+    networks = [factory().double() for _ in range(MEMBERS)]
+    packed = PackedPopulation(networks, optimizer=optimizer, device=device, dtype=torch.float64)
+    for name, values in SETTINGS.items():
+        getattr(packed, name).copy_(torch.tensor(values, dtype=torch.float64))
+    if frozen:
+        packed.frozen_layers.copy_(torch.tensor(FROZEN))
+    return packed, networks
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(("factory", "frozen"), [(mlp, False), (mlp, True), (cnn, False)])
+def test_a_hundred_steps_give_what_the_plain_loop_gives(
+    factory: Any, frozen: bool, optimizer: OptimizerName, device: str
+) -> None:
+    packed, networks = pack(factory, optimizer, device, frozen)
+    inputs, targets = batches()
+    losses = torch.stack([packed.step(x.to(device), y.to(device)) for x, y in zip(inputs, targets, strict=True)]).cpu()
+    for member, network in enumerate(networks):
+        alone = train_alone(network, member, optimizer, FROZEN[member] if frozen else 0)
+        assert losses[:, member].tolist() == pytest.approx(alone, abs=1e-9)
+        found = packed.state_dict(member)
+        for name, value in network.state_dict().items():
+            assert torch.allclose(found[name].cpu().double(), value.double(), rtol=0, atol=1e-9), name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_copy_brings_weights_and_optimiser_and_leaves_settings(device: str) -> None:
+    packed, _ = pack(mlp, "adam", device, False)
+    inputs, targets = (part.to(device) for part in batches())
+    packed.step(inputs[0], targets[0])
+    packed.copy([0, 1], [1, 0])
+    rates = packed.learning_rate.clone()
+    packed.copy([0], [3])
+    assert torch.equal(packed.learning_rate, rates)
+    assert torch.equal(packed.parameters[0], packed.parameters[3])
+    packed.learning_rate.fill_(1e-2)
+    for name in ("weight_decay", "label_smoothing", "grad_clip"):
+        getattr(packed, name).zero_()
+    packed.momentum.fill_(0.9)
+    same = inputs[1, :1].expand(MEMBERS, -1, -1), targets[1, :1].expand(MEMBERS, -1)
+    packed.step(*same)
+    assert torch.allclose(packed.parameters[0], packed.parameters[3]), "the optimiser's state came along"
+    assert not torch.allclose(packed.parameters[0], packed.parameters[1])
+
+
+def test_a_smaller_batch_is_a_weight_of_zero() -> None:
+    wide, _ = pack(mlp, "sgd", "cpu", False)
+    narrow, _ = pack(mlp, "sgd", "cpu", False)
+    inputs, targets = batches()
+    weights = torch.zeros(MEMBERS, BATCH, dtype=torch.float64)
+    weights[:, :5] = 1 / 5
+    wide.step(inputs[0], targets[0], weights)
+    narrow.step(inputs[0][:, :5], targets[0][:, :5])
+    assert torch.allclose(wide.parameters, narrow.parameters, rtol=0, atol=1e-12)
+
+
+def test_dropout_is_each_members_own_and_off_for_outputs() -> None:
+    packed, _ = pack(mlp, "sgd", "cpu", False)
+    packed.dropout.copy_(torch.tensor([0.0, 0.0, 0.9, 0.9]))
+    for name in SETTINGS:
+        getattr(packed, name).fill_(0.0)
+    inputs, targets = batches()
+    torch.manual_seed(0)
+    losses = torch.stack([packed.step(inputs[0], targets[0]) for _ in range(20)])
+    assert (losses.std(dim=0) > 1e-6).tolist() == [False, False, True, True]
+    assert torch.equal(packed.outputs(inputs[0, 0]), packed.outputs(inputs[0, 0]))
+    assert packed.outputs(inputs[0, 0]).shape == (MEMBERS, BATCH, 3)
+
+
+def test_networks_of_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="Networks 0 and 1 differ"):
+        PackedPopulation([nn.Linear(3, 2), nn.Linear(3, 4)])
+    with pytest.raises(ValueError, match="at least one"):
+        PackedPopulation([])

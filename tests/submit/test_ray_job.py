@@ -65,6 +65,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     command += [f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
     command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", "--include-dashboard=true"]
+    # The job agent has a fixed port, which another Ray on this machine may hold.
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
     with (folder / "head.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     found = Head(address=f"http://127.0.0.1:{port}", token=token, folder=folder)

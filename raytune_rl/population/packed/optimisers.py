@@ -37,7 +37,8 @@ class PackedOptimizer:
     def __init__(self, kind: OptimizerName, parameters: torch.Tensor, leaves: torch.Tensor) -> None:
         self._kind = kind
         self._parameters = parameters
-        self._leaves = leaves
+        self.leaves = leaves
+        self._even = True  # whether all tensors of each member have made the same number of steps
         members, count = parameters.shape[0], int(leaves.max()) + 1 if leaves.numel() else 0
         self.steps = torch.zeros(members, count, dtype=parameters.dtype, device=parameters.device)
         self.first = torch.zeros_like(parameters)
@@ -53,8 +54,9 @@ class PackedOptimizer:
         lr, decay, momentum = (
             part.unsqueeze(1) for part in (settings.learning_rate, settings.weight_decay, settings.momentum)
         )
-        moving = None if training is None else training[:, self._leaves]
+        moving = None if training is None else training[:, self.leaves]
         before = None if moving is None else (self._parameters.clone(), self.first.clone(), self._second_clone())
+        self._even = self._even and training is None
         self.steps += 1.0 if training is None else training.to(self.steps.dtype)
         if self._kind == "sgd":
             self._sgd(gradients, lr, decay, momentum)
@@ -85,12 +87,14 @@ class PackedOptimizer:
             self._parameters.mul_(1.0 - lr * decay)
         else:
             gradients = torch.addcmul(gradients, self._parameters, decay)
-        self.first.add_((gradients - self.first) * (1.0 - momentum))
+        self.first.lerp_(gradients, (1.0 - momentum).expand_as(gradients))
         self.second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
-        steps = self.steps.clamp(min=1.0)
-        size = (lr / (1.0 - momentum**steps))[:, self._leaves]
-        root = (1.0 - BETA2**steps).sqrt()[:, self._leaves]
-        self._parameters.sub_(size * self.first / ((self.second.sqrt() / root).add_(EPSILON)))
+        steps = (self.steps[:, :1] if self._even else self.steps).clamp(min=1.0)
+        size, root = lr / (1.0 - momentum**steps), (1.0 - BETA2**steps).sqrt()
+        if not self._even:
+            size, root = size[:, self.leaves], root[:, self.leaves]
+        scale = self.second.sqrt().div_(root).add_(EPSILON)
+        self._parameters.sub_((self.first / scale).mul_(size))
 
     def _second_clone(self) -> torch.Tensor | None:
         return None if self.second is None else self.second.clone()

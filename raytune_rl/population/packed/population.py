@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,9 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from raytune_rl.population.networks import layers
 from raytune_rl.population.optimisers import OptimizerName
 from raytune_rl.population.packed.layers import RATE, with_packed_dropout
+from raytune_rl.population.packed.linear import LinearStack, LossName
 from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
 
-LossName: TypeAlias = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 Tensors: TypeAlias = dict[str, torch.Tensor]
 
 
@@ -63,11 +63,14 @@ class PackedPopulation:
         self._buffers: Tensors = dict(buffers)
         self._count = len(copies)
         self.parameters = torch.cat([value.detach().reshape(self._count, -1) for value in parameters.values()], dim=1)
+        self._gradients = torch.zeros_like(self.parameters)
         self._views: Tensors = {}
+        gradient_views: Tensors = {}
         leaves, first = [], 0
         for index, (name, value) in enumerate(parameters.items()):
             size = value[0].numel()
             self._views[name] = self.parameters[:, first : first + size].view(value.shape)
+            gradient_views[name] = self._gradients[:, first : first + size].view(value.shape)
             leaves.append(torch.full((size,), index))
             first += size
         self._layer_of_leaf = _layers_of(self._skeleton, list(parameters)).to(device)
@@ -81,6 +84,8 @@ class PackedPopulation:
         self.frozen_layers = torch.zeros(self._count, dtype=torch.int64, device=device)
         rates = [value for name, value in self._buffers.items() if name.split(".")[-1] == RATE]
         self.dropout = rates[0].clone() if rates else self._setting(0.0)
+        fits = LinearStack.fits(self._skeleton)
+        self._stack = LinearStack(self._skeleton, self._views, gradient_views, self.dropout) if fits else None
         self._differentiate = vmap(
             grad_and_value(self._member_loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, 0), randomness="different"
         )
@@ -104,21 +109,20 @@ class PackedPopulation:
         """
         if weights is None:
             weights = inputs.new_full(inputs.shape[:2], 1.0 / inputs.shape[1])
-        self._skeleton.train()
-        gradients, (losses, buffers) = self._differentiate(
-            self._views, self._current_buffers(), inputs, targets, weights, self.label_smoothing
-        )
-        self._buffers = buffers
-        flat = torch.cat([gradients[name].reshape(self._count, -1) for name in self._views], dim=1)
+        if self._stack is not None:
+            losses = self._stack.loss_and_gradients(self._loss, inputs, targets, weights, self.label_smoothing)
+        else:
+            losses = self._differentiated(inputs, targets, weights)
         training = self._training()
         if training is not None:
-            flat = flat * training[:, self.optimizer._leaves]
-        norms = torch.linalg.vector_norm(flat, dim=1)
-        factor = torch.where(self.grad_clip > 0, (self.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
+            self._gradients.mul_(training[:, self.optimizer.leaves])
+        if bool(self.grad_clip.any()):
+            norms = torch.linalg.vector_norm(self._gradients, dim=1)
+            factor = torch.where(self.grad_clip > 0, (self.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
+            self._gradients.mul_(factor.unsqueeze(1))
         settings = Settings(learning_rate=self.learning_rate, weight_decay=self.weight_decay, momentum=self.momentum)
-        self.optimizer.step(flat * factor.unsqueeze(1), settings, training)
-        before: torch.Tensor = losses.detach()
-        return before
+        self.optimizer.step(self._gradients, settings, training)
+        return losses
 
     @torch.no_grad()
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -143,6 +147,17 @@ class PackedPopulation:
         return {name: value[member].clone() for name, value in (self._views | buffers).items()}
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _differentiated(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Losses by vmap; the gradients go into their buffer."""
+        self._skeleton.train()
+        gradients, (losses, buffers) = self._differentiate(
+            self._views, self._current_buffers(), inputs, targets, weights, self.label_smoothing
+        )
+        self._buffers = buffers
+        torch.cat([gradients[name].reshape(self._count, -1) for name in self._views], dim=1, out=self._gradients)
+        found: torch.Tensor = losses.detach()
+        return found
 
     def _member_loss(
         self,

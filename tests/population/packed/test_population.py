@@ -152,3 +152,20 @@ def test_networks_of_other_shapes_are_refused() -> None:
         PackedPopulation([nn.Linear(3, 2), nn.Linear(3, 4)])
     with pytest.raises(ValueError, match="at least one"):
         PackedPopulation([])
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "binary_cross_entropy"])
+def test_products_by_hand_are_what_vmap_gives(loss: Any) -> None:
+    torch.manual_seed(1)
+    networks = [
+        nn.Sequential(nn.Sequential(nn.Linear(6, 5), nn.Sigmoid()), nn.Linear(5, 3, bias=False)).double()
+        for _ in range(3)
+    ]
+    by_hand, by_vmap = (PackedPopulation(networks, loss=loss, optimizer="sgd", dtype=torch.float64) for _ in range(2))
+    assert by_hand._stack is not None
+    by_vmap._stack = None
+    inputs = torch.randn(3, 8, 6, dtype=torch.float64)
+    targets = torch.randint(0, 3, (3, 8)) if loss == "cross_entropy" else torch.rand(3, 8, 3, dtype=torch.float64)
+    for _ in range(5):
+        assert torch.allclose(by_hand.step(inputs, targets), by_vmap.step(inputs, targets), rtol=0, atol=1e-12)
+    assert torch.allclose(by_hand.parameters, by_vmap.parameters, rtol=0, atol=1e-12)

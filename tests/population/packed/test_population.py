@@ -23,7 +23,8 @@ def mlp() -> nn.Module:
 def cnn() -> nn.Module:
     return nn.Sequential(
         nn.Unflatten(1, (1, 6)),
-        nn.Conv1d(1, 4, 3, padding=1),
+        # no bias: the normalisation takes it out again, and Adam would follow the rounding of its zero gradient
+        nn.Conv1d(1, 4, 3, padding=1, bias=False),
         nn.BatchNorm1d(4),
         nn.ReLU(),
         nn.Flatten(),

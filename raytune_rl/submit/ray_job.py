@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from raytune_rl.submit.job import DONE, FAILED, INTERRUPTED, Job, absolute, is_u
 
 OUT = "raytune_rl.out"
 """Key of a job's metadata under which its run directory stands."""
+
+AGENT_SECONDS = 60.0
+"""How long a job waits for the agent of a head that has just started."""
 
 EXCLUDED = ("results", ".venv", ".git", "__pycache__", "*.parquet")
 """What of the experiment's folder does not travel."""
@@ -54,7 +58,7 @@ class RayJobs:
         request = self._request(job)
         with self._answers():
             client = self._client()
-            client.submit_job(**request)
+            _submit(client, request)
             print(f"submitted {job.ident} to {self.address}; run directory {request['metadata'][OUT]}", flush=True)
             return self._follow(client, job.ident) if self.wait else DONE
 
@@ -183,6 +187,19 @@ def use_token(file: str | None) -> None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(file).resolve())
     if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _submit(client: Any, request: dict[str, Any]) -> None:
+    """Submit; a head that has just started takes requests some seconds before its job agent does."""
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            client.submit_job(**request)
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
 
 
 async def _print_log(client: Any, ident: str) -> None:

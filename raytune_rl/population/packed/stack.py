@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ class Dropout:
     site: int
 
 
-Operation = Linear | Dropout | Activation
+Operation: TypeAlias = Linear | Dropout | Activation
 
 
 def parse(network: nn.Module, layout: Layout) -> list[Operation] | None:
@@ -47,7 +48,7 @@ def parse(network: nn.Module, layout: Layout) -> list[Operation] | None:
         return None
     names = {leaf.name: index for index, leaf in enumerate(layout.leaves)}
     operations: list[Operation] = []
-    modules = _flat(network, "")
+    modules = _flat(network)
     seen: set[int] = set()
     for name, module in modules:
         kind = type(module)
@@ -74,9 +75,9 @@ def parse(network: nn.Module, layout: Layout) -> list[Operation] | None:
     return operations if operations and isinstance(operations[0], Linear) and not has_hooks else None
 
 
-def _flat(network: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
+def _flat(network: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     found: list[tuple[str, nn.Module]] = []
-    for name, child in network.named_children() if not prefix else network.named_children():
+    for name, child in network.named_children():
         path = f"{prefix}{name}"
         found += _flat(child, f"{path}.") if type(child) is nn.Sequential else [(path, child)]
     return found
@@ -85,9 +86,7 @@ def _flat(network: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
 class Stack:
     """Buffers and passes for ``members`` members with batches of ``batch`` examples.
 
-    Args:
-        parameters: shape (members, P).
-        gradient: shape (members, P); ``backward`` fills it.
+    Call ``bind`` before anything else, and again for other members.
     """
 
     def __init__(
@@ -98,31 +97,27 @@ class Stack:
         self._outputs: list[torch.Tensor] = []  # after each operation; may be the same tensor as the one before
         self._products: list[torch.Tensor | None] = []
         self._gradients: list[torch.Tensor] = []  # with respect to the input of each operation
-        held: torch.Tensor | None = None
-        backward: torch.Tensor | None = None
-        spare = False  # whether the tensor may be overwritten
+        held = slope = like.new_empty(0)
+        needed: Literal["nothing", "sign", "all"] = "nothing"  # of ``held`` by the backward passes so far
         for operation in operations:
+            self._gradients.append(slope)
+            self._products.append(None)
             if isinstance(operation, Linear):
-                self._gradients.append(backward if backward is not None else like.new_empty(0))
                 held = like.new_empty(members, operation.outputs, batch)
-                backward = torch.empty_like(held)
-                self._products.append(like.new_empty(members, operation.outputs, operation.inputs))
-                spare = True
+                slope, needed = torch.empty_like(held), "nothing"
+                self._products[-1] = like.new_empty(members, operation.outputs, operation.inputs)
+            elif isinstance(operation, Dropout):
+                if needed == "all":
+                    held, needed = torch.empty_like(held), "nothing"
+            elif operation.needs_input:
+                held, needed = torch.empty_like(held), "nothing"
             else:
-                assert held is not None and backward is not None
-                self._gradients.append(backward)
-                self._products.append(None)
-                if isinstance(operation, Dropout):
-                    if not spare:
-                        held, spare = torch.empty_like(held), True
-                elif operation.needs_input:
-                    held, spare = torch.empty_like(held), True
-                else:
-                    spare = operation.survives_mask
+                held = held if needed == "nothing" else torch.empty_like(held)
+                needed = "sign" if operation.survives_mask else "all"
             self._outputs.append(held)
 
     def bind(self, parameters: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Work with these members from now on."""
+        """Work with these parameters, shape (members, P), and fill this gradient of the same shape."""
         values = list(self._layout.views(parameters).values())
         slopes = list(self._layout.views(gradient).values())
         self._bound: list[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None] | None] = []

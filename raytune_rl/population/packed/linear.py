@@ -1,133 +1,165 @@
-"""Training of linear stacks without autograd: passes of ``stack.py``, loss and its slope by hand where it is simple."""
+"""Stacks of linear layers by hand: batched matrix products forward and backward, without a graph.
+
+``vmap`` serves any network, but for small ones most of its time is book-keeping. A ``Sequential`` of linear layers,
+activations and dropout needs two products per layer and direction, and their gradients can go straight into the flat
+buffer that the optimiser reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from raytune_rl.population.packed.layout import Layout
-from raytune_rl.population.packed.losses import PackedLoss
-from raytune_rl.population.packed.masks import Masks
-from raytune_rl.population.packed.settings import Settings
-from raytune_rl.population.packed.stack import Dropout, Operation, Stack, infer
+from raytune_rl.population.packed.layers import PackedDropout
 
-EVALUATED = 2**18
-"""About so many numbers per layer are in work at once when the population is evaluated."""
+LossName: TypeAlias = Literal["cross_entropy", "mse", "binary_cross_entropy"]
+
+_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[torch.Tensor], torch.Tensor], Callable[..., torch.Tensor]]] = {
+    nn.ReLU: (torch.relu, lambda slope, out: slope * (out > 0)),
+    nn.Tanh: (torch.tanh, lambda slope, out: slope * (1.0 - out * out)),
+    nn.Sigmoid: (torch.sigmoid, lambda slope, out: slope * (out * (1.0 - out))),
+}
+"""The function, and what it makes of a gradient, told from its own output."""
 
 
-class LinearEngine:
-    """Gradients of linear stacks (``Engine``)."""
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    weight: torch.Tensor  # (K, out, in), a view into the flat parameters
+    bias: torch.Tensor | None
+    weight_gradient: torch.Tensor  # the same places in the flat gradients
+    bias_gradient: torch.Tensor | None
 
-    pads = True
-    chunk_bytes = 2**21
 
-    def __init__(self, operations: Sequence[Operation], layout: Layout, loss: PackedLoss, masks: Masks) -> None:
-        self._operations = operations
-        self._layout = layout
-        self._loss = loss
-        self._masks = masks
-        self._stacks: dict[tuple[int, int], Stack] = {}
+class LinearStack:
+    """Loss and gradients of K stacks of linear layers.
 
-    @property
-    def sites(self) -> int:
-        return sum(isinstance(operation, Dropout) for operation in self._operations)
+    Args:
+        network: one of them, for its structure; see ``fits``.
+        parameters, gradients: views of shape (K, ...) by the network's names; gradients are written.
+        dropout: rates, shape (K,), read at each call.
+    """
 
-    def begin(
+    def __init__(
         self,
-        rows: slice,
-        parameters: torch.Tensor,
-        gradient: torch.Tensor,
-        settings: Settings,
-        names: Sequence[tuple[int, int]],
-        batch: int,
+        network: nn.Module,
+        parameters: dict[str, torch.Tensor],
+        gradients: dict[str, torch.Tensor],
+        dropout: torch.Tensor,
     ) -> None:
-        members = len(parameters)
-        key = (members, batch)
-        if key not in self._stacks:
-            if len(self._stacks) > 4:
-                self._stacks.clear()
-            self._stacks[key] = Stack(self._operations, self._layout, members=members, batch=batch, like=parameters)
-        self._stack = self._stacks[key]
-        gradient.zero_()  # the gaps between parameters
-        self._stack.bind(parameters, gradient)
-        self._masks.begin(settings.dropout[rows], self._stack.site_shapes, names)
-        smoothing = settings.label_smoothing[rows]
-        self._smoothing = smoothing.to(parameters)[:, None, None] if bool((smoothing != 0).any()) else None
-        self._kept = -(1 - smoothing).to(parameters)[:, None, None].expand(members, 1, batch)
-        self._values = {name: value[rows].to(parameters) for name, value in settings.loss.items()}
-        if self._loss.classes:
-            self._values["label_smoothing"] = smoothing.to(parameters)
+        self._dropout = dropout
+        self._parts: list[_Linear | nn.Module] = []
+        for name, module in _leaves(network):
+            if isinstance(module, nn.Linear):
+                self._parts.append(
+                    _Linear(
+                        parameters[f"{name}weight"],
+                        parameters.get(f"{name}bias"),
+                        gradients[f"{name}weight"],
+                        gradients.get(f"{name}bias"),
+                    )
+                )
+            else:
+                self._parts.append(module)
 
-    def gradient(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        """Fills the gradient, returns the losses; inputs (members, B, ...), targets (members, B, ...)."""
-        inputs = inputs.flatten(2)
-        masks = self._masks.draw()
-        outputs = self._stack.forward(inputs, masks)
-        if self._loss.plain_classes:
-            losses, slope = self._classes(outputs, targets, weights)
-        elif self._loss.squares and not self._values and targets.ndim == 3:
-            losses, slope = self._squares(outputs, targets, weights)
-        else:
-            losses, slope = self._any(outputs, targets, weights)
-        self._stack.backward(inputs, slope, masks)
+    @staticmethod
+    def fits(network: nn.Module) -> bool:
+        """Whether ``network`` is nothing but linear layers, known activations, dropout and a flattening at first."""
+        parts = [module for _, module in _leaves(network)]
+        while parts and isinstance(parts[0], nn.Flatten):
+            parts = parts[1:]
+        known = (nn.Linear, PackedDropout, nn.Identity, *_ACTIVATIONS)
+        return any(isinstance(part, nn.Linear) for part in parts) and all(type(part) in known for part in parts)
+
+    @torch.no_grad()
+    def loss_and_gradients(
+        self,
+        loss: LossName,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        smoothing: torch.Tensor,
+    ) -> torch.Tensor:
+        """The losses, shape (K,); the gradients go into their buffer. For shapes see ``PackedPopulation.step``."""
+        hidden = inputs.flatten(2)
+        drops = bool(self._dropout.any())
+        kept: list[torch.Tensor | None] = []  # what each part needs on the way back
+        for part in self._parts:
+            if isinstance(part, _Linear):
+                kept.append(hidden)
+                turned = part.weight.transpose(1, 2)
+                hidden = (
+                    torch.bmm(hidden, turned)
+                    if part.bias is None
+                    else torch.baddbmm(part.bias.unsqueeze(1), hidden, turned)
+                )
+            elif isinstance(part, PackedDropout):
+                mask = self._mask(hidden) if drops else None
+                kept.append(mask)
+                hidden = hidden if mask is None else hidden * mask
+            elif type(part) in _ACTIVATIONS:
+                hidden = _ACTIVATIONS[type(part)][0](hidden)
+                kept.append(hidden)
+            else:
+                kept.append(None)
+        losses, slope = _loss_and_slope(loss, hidden, targets, weights, smoothing)
+        first = next(index for index, part in enumerate(self._parts) if isinstance(part, _Linear))
+        for index in range(len(self._parts) - 1, first - 1, -1):
+            part, saved = self._parts[index], kept[index]
+            if isinstance(part, _Linear):
+                assert saved is not None
+                part.weight_gradient.copy_(torch.bmm(slope.transpose(1, 2), saved))
+                if part.bias_gradient is not None:
+                    part.bias_gradient.copy_(slope.sum(dim=1))
+                if index > first:
+                    slope = torch.bmm(slope, part.weight)
+            elif saved is not None:
+                back = _ACTIVATIONS[type(part)][1] if type(part) in _ACTIVATIONS else torch.mul
+                slope = back(slope, saved)
         return losses
 
-    def outputs(self, parameters: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """In evaluation mode for shared inputs (N, ...): shape (members, N, features), a view of another order."""
-        inputs = inputs.flatten(1)
-        widest = max(leaf.shape[0] for leaf in self._layout.leaves)
-        rows = max(1, EVALUATED // (len(parameters) * widest))
-        parts = [infer(self._operations, self._layout, parameters, part) for part in inputs.split(rows)]
-        return (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]).transpose(1, 2)
+    def _mask(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Which activations are kept, times what makes up for the others. Members share the draw and differ in the
+        rate: independent masks would cost more than the product that they follow."""
+        rate = self._dropout.view(-1, 1, 1)
+        draw = torch.rand(hidden.shape[1:], dtype=hidden.dtype, device=hidden.device)
+        return (draw >= rate) / (1.0 - rate).clamp(min=1e-6)
 
-    def _classes(
-        self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        classes, batch = outputs.shape[1:]
-        wanted = targets.unsqueeze(1)
-        logs = torch.log_softmax(outputs, dim=1)
-        each = logs.gather(1, wanted)
-        slope = torch.exp(logs, out=outputs)
-        if self._smoothing is None:
-            each = -each.squeeze(1)
+
+def _loss_and_slope(
+    loss: LossName, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, smoothing: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses, shape (K,), and their gradient with respect to ``outputs`` (K, B, C)."""
+    if loss == "cross_entropy":
+        logs = F.log_softmax(outputs, dim=2)
+        chosen = targets.unsqueeze(2)
+        smooth = smoothing.unsqueeze(1)
+        each = -(1.0 - smooth) * logs.gather(2, chosen).squeeze(2) - smooth * logs.mean(dim=2)
+        slope = logs.exp().sub_((smooth / outputs.shape[2]).unsqueeze(2))
+        slope.scatter_add_(2, chosen, (smooth - 1.0).unsqueeze(2).expand(*targets.shape, 1))
+        slope.mul_(weights.unsqueeze(2))
+    else:
+        width = outputs[0, 0].numel()
+        outputs, targets = outputs.flatten(2), targets.reshape(*outputs.shape[:2], -1)
+        if loss == "mse":
+            off = outputs - targets
+            each, slope = (off * off).mean(dim=2), off * (2.0 / width)
         else:
-            each = (each * self._kept - logs.sum(1, keepdim=True) * (self._smoothing / classes)).squeeze(1)
-            slope -= self._smoothing / classes
-        slope.scatter_add_(1, wanted, self._kept)
-        if weights is None:
-            return each.mean(1), slope.mul_(1 / batch)
-        return (each * weights).sum(1), slope.mul_(weights.unsqueeze(1))
-
-    def _squares(
-        self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        features, batch = outputs.shape[1:]
-        slope = torch.sub(outputs, targets.transpose(1, 2), out=outputs)
-        if weights is None:
-            return slope.square().mean((1, 2)), slope.mul_(2 / (features * batch))
-        each = slope.square() * weights.unsqueeze(1)
-        return each.sum((1, 2)) / features, slope.mul_(weights.unsqueeze(1) * (2 / features))
-
-    def _any(
-        self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Any other loss: autograd, but of the outputs only."""
-        leaf = outputs.transpose(1, 2).detach().clone().requires_grad_()
-        with torch.enable_grad():
-            losses = batched_losses(self._loss, leaf, targets, weights, self._values)
-            (slope,) = torch.autograd.grad(losses.sum(), leaf)
-        return losses.detach(), slope.transpose(1, 2).contiguous()
+            each = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(dim=2)
+            slope = (torch.sigmoid(outputs) - targets) / width
+        slope = slope * weights.unsqueeze(2)
+    return (each * weights).sum(dim=1), slope
 
 
-def batched_losses(
-    loss: PackedLoss,
-    outputs: torch.Tensor,
-    targets: torch.Tensor,
-    weights: torch.Tensor | None,
-    values: Mapping[str, torch.Tensor],
-) -> torch.Tensor:
-    """Each member's loss: everything has a first dimension of members."""
-    where = (0, 0, None if weights is None else 0, {name: 0 for name in values})
-    answer: torch.Tensor = torch.vmap(loss, in_dims=where)(outputs, targets, weights, dict(values))
-    return answer
+def _leaves(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Module]]:
+    """The modules of nested ``Sequential``s in order, with the prefix of their parameters' names."""
+    if type(network) is not nn.Sequential:
+        return [(prefix, network)]
+    found: list[tuple[str, nn.Module]] = []
+    for name, child in network.named_children():
+        found += _leaves(child, f"{prefix}{name}.")
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.policy import Policy
-from raytune_rl.errors import BadInput
+from raytune_rl.errors import BadInput, first_line
 from raytune_rl.experiment import Experiment
 from raytune_rl.hyperparameters import Spec
 from raytune_rl.mdp.action import ActionSpec
@@ -54,10 +54,9 @@ def check_picklable(candidate: object, written: object) -> None:
     try:
         cloudpickle.dumps(candidate)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         name = getattr(written, "__name__", type(written).__name__)
         raise BadInput(
-            f"candidate {name} cannot be pickled, which Ray needs to send it to the trials ({reason}); "
+            f"candidate {name} cannot be pickled, which Ray needs to send it to the trials ({first_line(error)}); "
             "open files, locks and connections inside it, not outside."
         ) from None
 

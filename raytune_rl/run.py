@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raytune_rl._version import __version__
 from raytune_rl.embedded import quiet_environment
-from raytune_rl.errors import BadInput
+from raytune_rl.errors import DONE, FAILED, INTERRUPTED, answered
 
 EXAMPLES = """\
 examples:
@@ -26,18 +26,12 @@ examples:
 exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted (the resume command is printed)
 """
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     quiet_environment()  # before the experiment file imports Ray
-    try:
-        return _run(options)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    return answered(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,13 +71,13 @@ def _run(options: argparse.Namespace) -> int:
     from raytune_rl.runner import RunFailed, run
 
     experiment = load_experiment(options.experiment_file, options.experiment)
+    experiment = apply_overrides(experiment, options.overrides)
+    if options.seed is not None:
+        experiment = replace(experiment, seed=options.seed)
     if options.replay:
         from raytune_rl.analysis.replay import replayed
 
         experiment = replayed(experiment, options.replay)
-    experiment = apply_overrides(experiment, options.overrides)
-    if options.seed is not None:
-        experiment = replace(experiment, seed=options.seed)
     out = options.resume or options.out or _new_directory(experiment.storage_path, experiment.name)
     console = Console(highlight=False)
     try:

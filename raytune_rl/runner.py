@@ -111,7 +111,12 @@ def run(
     log = RunLog(directory)
     logging.getLogger("raytune_rl").addHandler(log)
     try:
-        with progress, stopping_on_signals() as stop, ray_cluster(address, working_dir=_folder(source)) as nodes:
+        with (
+            progress,
+            stopping_on_signals(),
+            ray_cluster(address, working_dir=_folder(source)) as nodes,
+            stopping_on_signals() as stop,  # once more: ray.init puts a SIGTERM handler of its own in place
+        ):
             placement = _placement(directory, experiment, nodes, resume=resume)
             logger.info(placement.reason)
             controller.learn()  # the agent's actor starts beside the trials

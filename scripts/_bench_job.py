@@ -217,6 +217,7 @@ def experiment_for(job: Job) -> Experiment:
         segments=job["segments"],
         segment_length=1,
         checkpoint_every=job["checkpoint_every"],
+        callbacks=None,  # Tune's automatic loggers are off for the others, too
     )
 
 

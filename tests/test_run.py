@@ -14,7 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from raytune_rl.run import BAD_INPUT, main
+from raytune_rl.analysis import Run
+from raytune_rl.errors import BAD_INPUT
+from raytune_rl.run import main
 from raytune_rl.tune.storage import StateStore
 
 EXPERIMENT = Path(__file__).with_name("paper_experiment.py")
@@ -68,13 +70,22 @@ def test_kill_minus_nine_and_resume_with_a_truncated_state(tmp_path: Path) -> No
     assert summary["counts"]["segments"] == 240
     assert summary["agent"]["transitions"] >= 200
     assert "cannot be used" in (out / "run.log").read_text()
+    assert (out / "report.html").stat().st_size > 10_000
+    assert len(list((out / "tensorboard").glob("member-*/events.*"))) >= 4
+    # What it has found can be trained again without the agent.
+    again = tmp_path / "again"
+    assert start("--replay", str(out), "--out", str(again), log=log).wait(DEADLINE) == 0, log.read_text()
+    path = Run.load(out).schedule().values
+    replayed = pd.read_parquet(again / "segments.parquet").sort_values("segment")
+    assert list(replayed["hp/lr"]) == [values["lr"] for values in path]
 
 
-def test_ctrl_c_stops_cleanly_and_prints_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_stops_cleanly_and_prints_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log.txt"
     process = start("--out", str(out), log=log)
     wait_for_rows(out, 40, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(DEADLINE) == 130, log.read_text()
     check_whole(out, complete=False)
     rows = len(pd.read_parquet(out / "segments.parquet"))

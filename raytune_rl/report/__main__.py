@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raytune_rl._version import __version__
-from raytune_rl.errors import BadInput
+from raytune_rl.errors import DONE, FAILED, BadInput, answered
 
 EXAMPLES = """\
 examples:
@@ -18,22 +18,13 @@ examples:
 exit status: 0 done, 1 the page could not be written, 2 bad input
 """
 
-DONE, FAILED, BAD_INPUT = 0, 1, 2
 COMPARISON = "comparison.html"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        print(_write(options.directories, options.out))
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except OSError as error:
-        print(f"error: the page could not be written: {error}", file=sys.stderr)
-        return FAILED
-    return DONE
+    return answered(lambda: _report(options.directories, options.out))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,6 +40,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
     return parser
+
+
+def _report(directories: Sequence[str], out: str | None) -> int:
+    try:
+        print(_write(directories, out))
+    except OSError as error:
+        print(f"error: the page could not be written: {error}", file=sys.stderr)
+        return FAILED
+    return DONE
 
 
 def _write(directories: Sequence[str], out: str | None) -> str:

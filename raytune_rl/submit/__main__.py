@@ -11,8 +11,8 @@ from pathlib import Path
 
 from raytune_rl._version import __version__
 from raytune_rl.embedded import quiet_environment
-from raytune_rl.errors import BadInput
-from raytune_rl.submit.job import BAD_INPUT, Job, Launcher, make_ident
+from raytune_rl.errors import DONE, BadInput, answered
+from raytune_rl.submit.job import Job, Launcher, make_ident, place
 from raytune_rl.submit.ray_job import RayJobs, use_token
 
 EXAMPLES = """\
@@ -33,12 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     quiet_environment()
-    try:
-        use_token(options.token_file)
-        return _run(options)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    return answered(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,8 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", metavar="DIR", help="the run directory; with --fetch, where to copy it to")
     run.add_argument("--seed", type=int, metavar="N", help="instead of the experiment's seed")
     run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
-
-    run.add_argument("--python", metavar="PATH", help="the interpreter there (Slurm: this one; Ray Jobs: python)")
+    run.add_argument("--python", metavar="PATH", help="the interpreter there (python; for Slurm this one)")
 
     jobs = parser.add_argument_group("Ray Jobs")
     default = os.environ.get("RAY_API_SERVER_ADDRESS", ADDRESS)
@@ -91,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    use_token(options.token_file)
     jobs = RayJobs(
         address=options.address,
         pip=tuple(options.pip),
@@ -112,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     job = _job(options)
     if options.dry_run:
         print(launcher.preview(job))
-        return 0
+        return DONE
     return launcher.submit(job)
 
 
@@ -144,6 +139,7 @@ def _launcher(options: argparse.Namespace, jobs: RayJobs) -> Launcher:
                 cpus=options.cpus or 4,
                 gpus=options.gpus,
                 memory=options.memory or "16Gi",
+                python=options.python or "python",
                 token_secret=options.token_secret,
                 volume_claim=options.volume_claim,
             )
@@ -169,8 +165,8 @@ def _job(options: argparse.Namespace) -> Job:
         file=Path(options.experiment_file).resolve(),
         name=experiment.name,
         ident=make_ident(experiment.name),
-        storage=experiment.storage_path,
-        out=options.out,
+        storage=place(experiment.storage_path),
+        out=None if options.out is None else place(options.out),
         options=tuple(passed),
     )
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from raytune_rl.errors import BadInput
-
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+from raytune_rl.rundir.plain import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +37,12 @@ class Job:
     @property
     def remote(self) -> bool:
         """Whether the run directory lies in an object store or the like, reachable from everywhere."""
-        return is_uri(self.out or self.storage)
+        return is_uri(self.directory)
 
-    def directory(self, storage: str | None = None, *, ident: str | None = None) -> str:
-        """The run directory, below ``storage`` instead of the experiment's where it is given."""
-        return self.out or f"{(storage or self.storage).rstrip('/')}/{self.name}/{ident or self.ident}"
+    @property
+    def directory(self) -> str:
+        """The run directory."""
+        return self.out or f"{self.storage.rstrip('/')}/{self.name}/{self.ident}"
 
 
 class Launcher(Protocol):
@@ -64,13 +64,27 @@ def make_ident(name: str) -> str:
 
 
 def is_uri(path: str) -> bool:
-    """``s3://bucket/x`` is one, ``results`` is not, and neither is ``file:///x``: that is a local path."""
-    return "://" in path and urlsplit(path).scheme != "file"
+    """``s3://bucket/x`` is one, ``results`` is not."""
+    return "://" in path
 
 
 def absolute(path: str) -> str:
     """A local path made absolute from here; a URI as it is."""
-    return path if "://" in path else str(Path(path).expanduser().resolve())
+    return path if is_uri(path) else str(Path(path).expanduser().resolve())
+
+
+def place(path: str) -> str:
+    """A storage path as it may stand in manifests, scripts and logs.
+
+    Raises:
+        BadInput: it holds credentials.
+    """
+    if plain(path) != path:
+        raise BadInput(
+            f"storage_path {plain(path)} holds credentials, which must not get into scripts and logs; give them to the "
+            "cluster's nodes in their environment instead."
+        )
+    return path.removeprefix("file://")
 
 
 def tool(name: str, what_for: str) -> str:
@@ -79,8 +93,6 @@ def tool(name: str, what_for: str) -> str:
     Raises:
         BadInput: it is not here.
     """
-    import shutil
-
     found = shutil.which(name)
     if found is None:
         raise BadInput(f"{name} is not on this machine, and {what_for}; use --dry-run to see what would be submitted.")

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from raytune_rl.errors import BadInput
-from raytune_rl.submit.job import DONE, FAILED, Job, tool
+from raytune_rl.errors import DONE, FAILED, BadInput
+from raytune_rl.submit.job import Job, tool
 
 CODE, RESULTS = "/experiment", "/results"
 MAX_BYTES = 900_000
@@ -28,6 +28,7 @@ class KubeRay:
         namespace: ``None`` = kubectl's own.
         nodes: worker pods.
         cpus, gpus, memory: per worker pod; memory as Kubernetes writes it (``16Gi``).
+        python: the interpreter in the image.
         token_secret: the name of a ``Secret`` whose key ``auth_token`` holds the cluster's token; ``None`` = KubeRay
             makes one. No token is ever part of the manifest.
         volume_claim: a ``PersistentVolumeClaim`` for run directories; without it the storage path must be a URI.
@@ -39,6 +40,7 @@ class KubeRay:
     cpus: int = 4
     gpus: int = 0
     memory: str = "16Gi"
+    python: str = "python"
     token_secret: str | None = None
     volume_claim: str | None = None
 
@@ -58,7 +60,7 @@ class KubeRay:
 
     def manifests(self, job: Job) -> list[dict[str, Any]]:
         """The ``ConfigMap`` and the ``RayJob``."""
-        command = ["python", "-m", "raytune_rl.run", job.file.name, "--address", "auto", "--out", self._out(job)]
+        command = [self.python, "-m", "raytune_rl.run", job.file.name, "--address", "auto", "--out", self._out(job)]
         cluster: dict[str, Any] = {
             "rayVersion": importlib.metadata.version("ray"),
             "authOptions": {"mode": "token", **({"secretName": self.token_secret} if self.token_secret else {})},
@@ -97,13 +99,17 @@ class KubeRay:
 
     def _out(self, job: Job) -> str:
         if job.remote:
-            return job.directory()
+            return job.directory
         if self.volume_claim is None:
             raise BadInput(
                 f"storage_path is {job.out or job.storage!r}, and what a pod writes on its own disk is lost with it; "
                 "give a URI such as s3://bucket/results, or --volume-claim NAME."
             )
-        return f"{RESULTS}/{job.name}/{job.ident}"
+        if job.out is None:
+            return f"{RESULTS}/{job.name}/{job.ident}"
+        if not job.out.startswith(f"{RESULTS}/"):
+            raise BadInput(f"--out is {job.out!r}; the volume is mounted at {RESULTS}, so it must be below that.")
+        return job.out
 
     def _metadata(self, job: Job) -> dict[str, Any]:
         return {"name": job.ident, **({"namespace": self.namespace} if self.namespace else {})}

@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import raytune_rl
-from raytune_rl.embedded import quiet_environment
-from raytune_rl.errors import BadInput
-from raytune_rl.submit.job import DONE, FAILED, INTERRUPTED, Job, absolute, is_uri
+from raytune_rl.errors import DONE, FAILED, INTERRUPTED, BadInput, first_line
+from raytune_rl.rundir.plain import plain
+from raytune_rl.submit.job import Job, absolute, is_uri
 
 OUT = "raytune_rl.out"
 """Key of a job's metadata under which its run directory stands."""
@@ -52,7 +52,7 @@ class RayJobs:
     wait: bool = True
 
     def preview(self, job: Job) -> str:
-        return json.dumps({"address": self.address, **self._request(job)}, indent=2)
+        return json.dumps(plain({"address": self.address, **self._request(job)}), indent=2)
 
     def submit(self, job: Job) -> int:
         request = self._request(job)
@@ -73,7 +73,7 @@ class RayJobs:
         return DONE
 
     def stop(self, ident: str) -> int:
-        """Stop a job. Ray sends it SIGTERM, so that it saves its state."""
+        """Stop a job. Ray sends it SIGTERM and, three seconds later, SIGKILL: what it saved last can be resumed."""
         with self._answers():
             stopped = self._client().stop_job(ident)
         print(f"{ident}: {'is being stopped' if stopped else 'had ended already'}")
@@ -101,12 +101,12 @@ class RayJobs:
 
     def _request(self, job: Job) -> dict[str, Any]:
         """What the SDK's ``submit_job`` is called with."""
-        if not job.remote and not self._here and not Path(job.out or job.storage).is_absolute():
+        if not job.remote and not self._here and not Path(job.directory).is_absolute():
             raise BadInput(
                 f"storage_path is {job.out or job.storage!r}, a path relative to the job's own folder, which the "
                 "cluster throws away; give --out or storage_path a shared folder or a URI such as s3://bucket/results."
             )
-        out = absolute(job.directory()) if self._here else job.directory()
+        out = absolute(job.directory) if self._here else job.directory
         python = self.python or (sys.executable if self._here else "python")
         command = [python, "-m", "raytune_rl.run", job.file.name, "--address", "auto", "--out", out, *job.options]
         runtime_env: dict[str, Any] = {"working_dir": str(job.file.parent), "excludes": list(EXCLUDED)}
@@ -127,7 +127,6 @@ class RayJobs:
         return (urlsplit(self.address).hostname or "") in ("127.0.0.1", "localhost", "::1")
 
     def _client(self) -> Any:
-        quiet_environment()
         try:
             import aiohttp  # noqa: F401
             from ray.job_submission import JobSubmissionClient
@@ -150,9 +149,9 @@ class RayJobs:
                 "RAY_AUTH_TOKEN_PATH."
             ) from None
         except ConnectionError as error:
-            raise BadInput(f"--address {self.address}: no Ray dashboard answers there ({_line(error)}).") from None
+            raise BadInput(f"--address {self.address}: no Ray dashboard answers there ({first_line(error)}).") from None
         except RuntimeError as error:
-            raise BadInput(f"{self.address} refuses: {_line(error)}") from None
+            raise BadInput(f"{self.address} refuses: {first_line(error)}") from None
 
     def _follow(self, client: Any, ident: str) -> int:
         """Print the log until the job ends; its exit status."""
@@ -217,23 +216,14 @@ def copy_directory(source: str, target: Path) -> None:
 
     if target.exists() and any(target.iterdir()):
         raise BadInput(f"--out {target} is not empty; give a new directory.")
+    here = fs.LocalFileSystem()
     try:
-        filesystem, path = fs.FileSystem.from_uri(source) if "://" in source else (fs.LocalFileSystem(), source)
+        filesystem, path = fs.FileSystem.from_uri(source) if is_uri(source) else (here, source)
         if filesystem.get_file_info(path).type != fs.FileType.Directory:
             raise BadInput(f"{source} does not exist (yet).")
         target.mkdir(parents=True, exist_ok=True)
-        fs.copy_files(path, str(target.resolve()), source_filesystem=filesystem, destination_filesystem=_local())
+        fs.copy_files(path, str(target.resolve()), source_filesystem=filesystem, destination_filesystem=here)
     except BadInput:
         raise
     except (OSError, ValueError) as error:
-        raise BadInput(f"{source} cannot be copied: {_line(error)}") from None
-
-
-def _local() -> Any:
-    from pyarrow import fs
-
-    return fs.LocalFileSystem()
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{source} cannot be copied: {first_line(error)}") from None

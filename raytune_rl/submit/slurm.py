@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from raytune_rl.errors import BadInput
-from raytune_rl.submit.job import DONE, FAILED, Job, absolute, tool
+from raytune_rl.errors import DONE, FAILED, BadInput
+from raytune_rl.submit.job import Job, absolute, tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Slurm:
             name=job.name,
             folder=shlex.quote(str(job.file.parent)),
             file=shlex.quote(job.file.name),
-            out=shlex.quote(absolute(job.directory())),
+            out=shlex.quote(absolute(job.directory)),
             options=shlex.join(job.options),
             python=shlex.quote(self.python),
             setup=self.setup,
@@ -69,7 +69,7 @@ class Slurm:
         answer = subprocess.run(command, input=script, text=True, capture_output=True)
         print((answer.stdout or answer.stderr).strip(), file=sys.stdout if answer.returncode == 0 else sys.stderr)
         if answer.returncode == 0:
-            print(f"run directory {absolute(job.directory())}")
+            print(f"run directory {absolute(job.directory)}")
         return DONE if answer.returncode == 0 else FAILED
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from raytune_rl.errors import first_line
 from raytune_rl.records import Step
 from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.tracking.history import History, Note, read_history, read_note, write_note
@@ -99,7 +100,7 @@ class Tracker:
             self._note = read_note(self._directory)
             self._history = read_history(self._directory, self._note.written if self._note is not None else {})
         except (OSError, ValueError, LookupError) as error:
-            logger.warning("what earlier sessions have not shown to the trackers is left out: %s", _first_line(error))
+            logger.warning("what earlier sessions have not shown to the trackers is left out: %s", first_line(error))
 
     # -- in the thread ---------------------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class Tracker:
                     self._send(rest)
                 self._end()
         except Exception as error:
-            logger.warning("experiment tracking is off: %s: %s", type(error).__name__, _first_line(error))
+            logger.warning("experiment tracking is off: %s: %s", type(error).__name__, first_line(error))
 
     def _batches(self) -> Iterator[list[Entry]]:
         over = False
@@ -192,7 +193,3 @@ class Tracker:
                 directory=os.getcwd(),
             )
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0]

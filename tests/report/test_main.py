@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from raytune_rl.report.__main__ import BAD_INPUT, DONE, FAILED, main
+from raytune_rl.errors import BAD_INPUT, DONE, FAILED
+from raytune_rl.report.__main__ import main
 from tests.analysis.runs import edit_json
 
 

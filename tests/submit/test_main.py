@@ -13,6 +13,14 @@ from raytune_rl.submit.__main__ import main
 FILE = str(Path(__file__).with_name("experiment.py"))
 
 
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line tells Ray of the token by the environment, which later tests must not see."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "x")  # so that it is restored, whatever the test makes of it
+        monkeypatch.delenv(name)
+
+
 def preview(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main([FILE, "--dry-run", *arguments]) == 0
     return capsys.readouterr().out
@@ -57,6 +65,8 @@ def test_no_preview_holds_a_token(
         ([FILE, "--to", "slurm", "--set", "colour=red"], "there is no field 'colour'"),
         ([FILE, "--to", "slurm", "--sbatch", "time"], "has no '='"),
         ([FILE, "--to", "ray-job", "--address", "http://far.example:8265"], "relative to the job's own folder"),
+        ([FILE, "--to", "slurm", "--out", "s3://key:secret@bucket/x"], "holds credentials"),
+        ([FILE, "--to", "kuberay", "--image", "x", "--volume-claim", "y", "--out", "x"], "must be below that"),
         (["--fetch", "some-job"], "--fetch needs --out"),
         (["--status", "some-job", "--address", "http://127.0.0.1:9"], "no Ray dashboard answers there"),
         (["--status", "some-job", "--token-file", "/nowhere"], "there is no such file"),
@@ -65,7 +75,7 @@ def test_no_preview_holds_a_token(
 def test_bad_input_is_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert words in said
+    assert words in said and "secret@" not in said
     assert said.startswith("error: ") and "Traceback" not in said
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from raytune_rl.submit.slurm import Slurm
 
 FILE = Path(__file__).with_name("experiment.py")
 ROOT = Path(__file__).parents[2]
+SEGMENTS = 1500
 
 # Slurm's programs, as far as the script needs them: every node is this machine.
 SRUN = """#!/bin/bash
@@ -63,8 +65,8 @@ def test_an_option_cannot_smuggle_a_line_in() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_the_script_makes_a_cluster_and_runs_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.timeout(280)
+def test_the_script_makes_a_cluster_and_goes_on_where_slurm_stopped_it(tmp_path: Path) -> None:
     bin_, folder, out = tmp_path / "bin", tmp_path / "experiment", tmp_path / "run"
     bin_.mkdir()
     folder.mkdir()
@@ -72,7 +74,9 @@ def test_the_script_makes_a_cluster_and_runs_and_resumes(tmp_path: Path) -> None
     for name, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
         (bin_ / name).write_text(text)
         (bin_ / name).chmod(0o755)
-    script = Slurm(nodes=2, cpus=1, python=sys.executable).preview(job(out, folder=folder))
+    options = ("--set", f"segments={SEGMENTS}", "--set", "checkpoint_every=1")
+    script = tmp_path / "job.sh"
+    script.write_text(Slurm(nodes=2, cpus=1, python=sys.executable).preview(job(out, *options, folder=folder)))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "PATH": f"{bin_}:{os.environ['PATH']}",
@@ -83,11 +87,23 @@ def test_the_script_makes_a_cluster_and_runs_and_resumes(tmp_path: Path) -> None
         "SLURM_NNODES": "2",
         "SLURM_CPUS_ON_NODE": "1",
     }
-    done = subprocess.run(["bash", "-s"], input=script, text=True, env=environment, capture_output=True, timeout=200)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["counts"]["segments"] == 6
-    assert pd.read_parquet(out / "segments.parquet")["node"].nunique() == 2, "both nodes were to train"
-    assert {"--nodelist=node1", "--nodelist=node2"} <= set((tmp_path / "calls").read_text().split())
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        first = subprocess.Popen(["bash", str(script)], env=environment, stdout=output, stderr=output)
+        end = time.monotonic() + 120
+        while first.poll() is None and rows(out) < 20:
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        first.terminate()  # as Slurm does before the time is up
+        assert first.wait(60) == 130, log.read_text()
+    assert 0 < rows(out) < 2 * SEGMENTS
     assert not list(folder.glob(".raytune_rl-token-*")), "the token outlived the job"
-    assert "--resume" in script
+    assert {"--nodelist=node1", "--nodelist=node2"} <= set((tmp_path / "calls").read_text().split())
+    assert pd.read_parquet(out / "segments.parquet")["node"].nunique() == 2, "both nodes were to train"
+    again = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=150)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert json.loads((out / "summary.json").read_text())["counts"]["segments"] == 2 * SEGMENTS
+
+
+def rows(out: Path) -> int:
+    return len(pd.read_parquet(out / "segments.parquet")) if (out / "segments.parquet").is_dir() else 0

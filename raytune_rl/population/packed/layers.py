@@ -26,9 +26,8 @@ class PackedDropout(nn.Module):
 
 def with_packed_dropout(network: nn.Module) -> nn.Module:
     """``network`` with every elementwise dropout replaced, in place. Others (whole channels) stay as they are."""
-    for name, child in network.named_children():
-        if type(child) is nn.Dropout:
-            setattr(network, name, PackedDropout(child.p))
-        else:
-            with_packed_dropout(child)
+    for module in list(network.modules()):
+        for name, child in module._modules.items():  # named_children() leaves out what comes a second time
+            if type(child) is nn.Dropout:
+                setattr(module, name, PackedDropout(child.p))
     return network

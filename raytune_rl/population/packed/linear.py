@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from raytune_rl.population.packed.layers import PackedDropout
-
-LossName: TypeAlias = Literal["cross_entropy", "mse", "binary_cross_entropy"]
+from raytune_rl.population.packed.losses import LossName, loss_and_slope
 
 _ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[torch.Tensor], torch.Tensor], Callable[..., torch.Tensor]]] = {
     nn.ReLU: (torch.relu, lambda slope, out: slope * (out > 0)),
@@ -53,6 +50,7 @@ class LinearStack:
     ) -> None:
         self._dropout = dropout
         self._parts: list[_Linear | nn.Module] = []
+        self._flattens = _flattens([module for _, module in _leaves(network)])
         for name, module in _leaves(network):
             if isinstance(module, nn.Linear):
                 self._parts.append(
@@ -68,12 +66,18 @@ class LinearStack:
 
     @staticmethod
     def fits(network: nn.Module) -> bool:
-        """Whether ``network`` is nothing but linear layers, known activations, dropout and a flattening at first."""
+        """Whether ``network`` is nothing but linear layers (none of them shared), known activations and dropout,
+        perhaps after a flattening."""
         parts = [module for _, module in _leaves(network)]
-        while parts and isinstance(parts[0], nn.Flatten):
-            parts = parts[1:]
+        parts = parts[1:] if _flattens(parts) else parts
         known = (nn.Linear, PackedDropout, nn.Identity, *_ACTIVATIONS)
-        return any(isinstance(part, nn.Linear) for part in parts) and all(type(part) in known for part in parts)
+        linear = [part for part in parts if type(part) is nn.Linear]
+        tensors = [id(tensor) for part in linear for tensor in part.parameters()]
+        return bool(linear) and len(set(tensors)) == len(tensors) and all(type(part) in known for part in parts)
+
+    def takes(self, inputs: torch.Tensor) -> bool:
+        """Whether a batch (K, B, ...) is of vectors, or is made so by the network itself."""
+        return inputs.ndim == 3 or self._flattens
 
     @torch.no_grad()
     def loss_and_gradients(
@@ -106,7 +110,7 @@ class LinearStack:
                 kept.append(hidden)
             else:
                 kept.append(None)
-        losses, slope = _loss_and_slope(loss, hidden, targets, weights, smoothing)
+        losses, slope = loss_and_slope(loss, hidden, targets, weights, smoothing)
         first = next(index for index, part in enumerate(self._parts) if isinstance(part, _Linear))
         for index in range(len(self._parts) - 1, first - 1, -1):
             part, saved = self._parts[index], kept[index]
@@ -130,36 +134,17 @@ class LinearStack:
         return (draw >= rate) / (1.0 - rate).clamp(min=1e-6)
 
 
-def _loss_and_slope(
-    loss: LossName, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, smoothing: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The losses, shape (K,), and their gradient with respect to ``outputs`` (K, B, C)."""
-    if loss == "cross_entropy":
-        logs = F.log_softmax(outputs, dim=2)
-        chosen = targets.unsqueeze(2)
-        smooth = smoothing.unsqueeze(1)
-        each = -(1.0 - smooth) * logs.gather(2, chosen).squeeze(2) - smooth * logs.mean(dim=2)
-        slope = logs.exp().sub_((smooth / outputs.shape[2]).unsqueeze(2))
-        slope.scatter_add_(2, chosen, (smooth - 1.0).unsqueeze(2).expand(*targets.shape, 1))
-        slope.mul_(weights.unsqueeze(2))
-    else:
-        width = outputs[0, 0].numel()
-        outputs, targets = outputs.flatten(2), targets.reshape(*outputs.shape[:2], -1)
-        if loss == "mse":
-            off = outputs - targets
-            each, slope = (off * off).mean(dim=2), off * (2.0 / width)
-        else:
-            each = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(dim=2)
-            slope = (torch.sigmoid(outputs) - targets) / width
-        slope = slope * weights.unsqueeze(2)
-    return (each * weights).sum(dim=1), slope
-
-
 def _leaves(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Module]]:
     """The modules of nested ``Sequential``s in order, with the prefix of their parameters' names."""
     if type(network) is not nn.Sequential:
         return [(prefix, network)]
     found: list[tuple[str, nn.Module]] = []
-    for name, child in network.named_children():
+    for name, child in network._modules.items():  # named_children() leaves out what comes a second time
+        assert child is not None
         found += _leaves(child, f"{prefix}{name}.")
     return found
+
+
+def _flattens(parts: Sequence[nn.Module]) -> bool:
+    first = parts[0] if parts else None
+    return isinstance(first, nn.Flatten) and (first.start_dim, first.end_dim) == (1, -1)

@@ -76,10 +76,11 @@ class PackedOptimizer:
 
     def _sgd(self, gradients: torch.Tensor, lr: torch.Tensor, decay: torch.Tensor, momentum: torch.Tensor) -> None:
         gradients = torch.addcmul(gradients, self._parameters, decay)
-        # torch's first step takes the gradient itself as the buffer; ours is zero then, so the same rule gives it.
-        self.first.mul_(momentum).add_(gradients)
-        update = torch.where(momentum == 0, gradients, self.first)
-        self._parameters.addcmul_(update, lr, value=-1.0)
+        # torch's first step takes the gradient itself as the buffer; ours is zero then, so the same rule gives it. Nor
+        # does torch touch the buffer while there is no momentum.
+        moved = self.first * momentum + gradients
+        self.first = torch.where(momentum == 0, self.first, moved)
+        self._parameters.addcmul_(moved, lr, value=-1.0)
 
     def _adam(self, gradients: torch.Tensor, lr: torch.Tensor, decay: torch.Tensor, momentum: torch.Tensor) -> None:
         assert self.second is not None

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+from torch.func import functional_call, stack_module_state, vjp, vmap
 
 from raytune_rl.population.networks import layers
 from raytune_rl.population.optimisers import OptimizerName
 from raytune_rl.population.packed.layers import RATE, with_packed_dropout
-from raytune_rl.population.packed.linear import LinearStack, LossName
+from raytune_rl.population.packed.linear import LinearStack
+from raytune_rl.population.packed.losses import LossName, loss_and_slope
 from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
@@ -29,7 +29,7 @@ class PackedPopulation:
 
     Settings are attributes of shape (K,), to be written in place at any time: ``learning_rate``, ``weight_decay``,
     ``momentum``, ``label_smoothing`` (of cross entropy), ``grad_clip`` (largest L2 norm; 0 = none), ``dropout`` (of all
-    dropout layers), ``frozen_layers`` (leading layers that do not train, int64).
+    dropout layers), ``frozen_layers`` (leading layers that do not train, int64; their batch-norm statistics go on).
 
     Args:
         networks: K networks that differ in nothing but their numbers. They are not changed.
@@ -86,9 +86,7 @@ class PackedPopulation:
         self.dropout = rates[0].clone() if rates else self._setting(0.0)
         fits = LinearStack.fits(self._skeleton)
         self._stack = LinearStack(self._skeleton, self._views, gradient_views, self.dropout) if fits else None
-        self._differentiate = vmap(
-            grad_and_value(self._member_loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, 0), randomness="different"
-        )
+        self._forward = vmap(self._member_forward, randomness="different")
         self._predict = vmap(self._member_outputs, in_dims=(0, 0, None))
 
     def __len__(self) -> int:
@@ -109,7 +107,7 @@ class PackedPopulation:
         """
         if weights is None:
             weights = inputs.new_full(inputs.shape[:2], 1.0 / inputs.shape[1])
-        if self._stack is not None:
+        if self._stack is not None and self._stack.takes(inputs):
             losses = self._stack.loss_and_gradients(self._loss, inputs, targets, weights, self.label_smoothing)
         else:
             losses = self._differentiated(inputs, targets, weights)
@@ -151,28 +149,21 @@ class PackedPopulation:
     def _differentiated(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Losses by vmap; the gradients go into their buffer."""
         self._skeleton.train()
-        gradients, (losses, buffers) = self._differentiate(
-            self._views, self._current_buffers(), inputs, targets, weights, self.label_smoothing
-        )
-        self._buffers = buffers
+        buffers = self._current_buffers()
+        found: Any = vjp(lambda parameters: self._forward(parameters, buffers, inputs), self._views, has_aux=True)
+        outputs, pull_back, self._buffers = found
+        losses, slope = loss_and_slope(self._loss, outputs.detach(), targets, weights, self.label_smoothing)
+        (gradients,) = pull_back(slope)
         torch.cat([gradients[name].reshape(self._count, -1) for name in self._views], dim=1, out=self._gradients)
-        found: torch.Tensor = losses.detach()
-        return found
+        return losses
 
-    def _member_loss(
-        self,
-        parameters: Tensors,
-        buffers: Tensors,
-        inputs: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor,
-        smoothing: torch.Tensor,
+    def _member_forward(
+        self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor
     ) -> tuple[torch.Tensor, Tensors]:
-        """Loss of one member, and what its buffers have become (running statistics are written in place)."""
+        """Outputs of one member, and what its buffers have become (running statistics are written in place)."""
         buffers = {name: value.clone() for name, value in buffers.items()}
         outputs = functional_call(self._skeleton, (parameters, buffers), (inputs,))
-        loss = (_losses(self._loss, outputs, targets, smoothing) * weights).sum()
-        return loss, {name: value.detach() for name, value in buffers.items()}
+        return outputs, {name: value.detach() for name, value in buffers.items()}
 
     def _member_outputs(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = functional_call(self._skeleton, (parameters, buffers), (inputs,))
@@ -190,19 +181,6 @@ class PackedPopulation:
 
     def _setting(self, value: float) -> torch.Tensor:
         return self.parameters.new_full((self._count,), value)
-
-
-def _losses(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor, smoothing: torch.Tensor) -> torch.Tensor:
-    """One loss per example, shape (B,); further dimensions are averaged."""
-    if loss == "cross_entropy":
-        logs = F.log_softmax(outputs, dim=1)
-        right = logs.gather(1, targets.unsqueeze(1)).squeeze(1)
-        found = -(1.0 - smoothing) * right - smoothing * logs.mean(dim=1)
-    elif loss == "mse":
-        found = (outputs - targets) ** 2
-    else:
-        found = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
-    return found.flatten(1).mean(dim=1) if found.ndim > 1 else found
 
 
 def _layers_of(network: nn.Module, names: Sequence[str]) -> torch.Tensor:

@@ -148,6 +148,50 @@ def test_dropout_is_each_members_own_and_off_for_outputs() -> None:
     assert packed.outputs(inputs[0, 0]).shape == (MEMBERS, BATCH, 3)
 
 
+def test_a_layer_used_twice_counts_twice() -> None:
+    shared, drop = nn.Linear(6, 6), nn.Dropout(0.5)
+    network = nn.Sequential(shared, drop, nn.ReLU(), shared, drop, nn.Linear(6, 3)).double()
+    packed = PackedPopulation([network, network], optimizer="sgd", dtype=torch.float64)
+    packed.dropout.zero_()
+    inputs, targets = batches()
+    own = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    network.eval()  # no dropout here either
+    for x, y in zip(inputs[:5, 0], targets[:5, 0], strict=True):
+        packed.step(x.expand(2, -1, -1), y.expand(2, -1))
+        own.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        own.step()
+    found = packed.state_dict(1)
+    assert all(torch.allclose(found[name], value, rtol=0, atol=1e-12) for name, value in network.named_parameters())
+
+
+def test_vectors_in_sequences_are_left_to_vmap() -> None:
+    torch.manual_seed(0)
+    network = nn.Linear(6, 3).double()
+    packed = PackedPopulation([network], loss="mse", optimizer="sgd", dtype=torch.float64)
+    inputs, targets = torch.randn(1, 4, 5, 6, dtype=torch.float64), torch.randn(1, 4, 5, 3, dtype=torch.float64)
+    expected = nn.functional.mse_loss(network(inputs[0]), targets[0])
+    assert packed.step(inputs, targets).item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_momentum_can_be_switched_on_later() -> None:
+    packed, networks = pack(mlp, "sgd", "cpu", False)
+    for name in SETTINGS:
+        getattr(packed, name).zero_()
+    packed.learning_rate.fill_(0.1)
+    own = torch.optim.SGD(networks[0].parameters(), lr=0.1)
+    inputs, targets = batches()
+    for index, momentum in enumerate([0.0, 0.0, 0.9, 0.9, 0.0, 0.9]):
+        packed.momentum.fill_(momentum)
+        own.param_groups[0]["momentum"] = momentum
+        packed.step(inputs[index], targets[index])
+        own.zero_grad()
+        nn.functional.cross_entropy(networks[0](inputs[index, 0]), targets[index, 0]).backward()
+        own.step()
+    found = packed.state_dict(0)
+    assert all(torch.allclose(found[n], value, rtol=0, atol=1e-12) for n, value in networks[0].named_parameters())
+
+
 def test_networks_of_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="Networks 0 and 1 differ"):
         PackedPopulation([nn.Linear(3, 2), nn.Linear(3, 4)])

@@ -356,11 +356,14 @@ def _screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
         segments=experiment.segments,
         algorithm=agent.algorithm if isinstance(agent, Agent) else repr(agent),
         budget_s=experiment.stop.seconds,
-        done=_rows(directory),
+        done=_trained_before(directory),
         loadable=isinstance(experiment.candidate, TorchTask),
     )
 
 
-def _rows(directory: RunDirectory) -> int:
-    """Segments that earlier sessions of the run have trained."""
-    return len(directory.read_table(layout.SEGMENTS)) if directory.exists(layout.SEGMENTS) else 0
+def _trained_before(directory: RunDirectory) -> dict[int, int]:
+    """By member, the segments that earlier sessions of the run have trained."""
+    if not directory.exists(layout.SEGMENTS):
+        return {}
+    counts = directory.read_table(layout.SEGMENTS).groupby("member").size()
+    return {int(member): int(count) for member, count in counts.items()}

@@ -33,7 +33,7 @@ class Plan:
         directory: the run directory, as the user can paste it.
         algorithm: who decides.
         budget_s: seconds from now after which the run stops; None if it has no such limit.
-        done: reports that earlier sessions of a resumed run have made.
+        done: by member, the segments that earlier sessions of a resumed run have trained.
         loadable: whether ``raytune_rl.load`` reads the best model.
     """
 
@@ -46,7 +46,7 @@ class Plan:
     segments: int | None = None
     algorithm: str = ""
     budget_s: float | None = None
-    done: int = 0
+    done: Mapping[int, int] = field(default_factory=dict)
     loadable: bool = True
 
 
@@ -93,10 +93,11 @@ class View:
         """Reports to come; None if nobody knows."""
         if self.plan.segments is None:
             return None
-        # Of members that have not reported in this session, an earlier one has done its share.
-        each = max(0, self.plan.segments - self.plan.done // max(1, self.plan.members))
-        unseen = (self.plan.members - len(self.rows)) * each
-        return unseen + sum(max(0, self.plan.segments - row.report.segment - 1) for row in self.rows if not row.over)
+        seen = {row.report.member for row in self.rows}
+        unseen = [self.plan.done.get(member, 0) for member in range(self.plan.members) if member not in seen]
+        return sum(max(0, self.plan.segments - done) for done in unseen) + sum(
+            max(0, self.plan.segments - row.report.segment - 1) for row in self.rows if not row.over
+        )
 
     @property
     def share(self) -> float | None:
@@ -145,7 +146,7 @@ class Board:
     clock: Callable[[], float] = time.monotonic
     _rows: dict[int, Row] = field(default_factory=dict)
     _incumbent: Incumbent | None = None
-    _reports: int = 0
+    _made: int = 0
     _version: int = 0
     _transitions: int = 0
     _failures: int = 0
@@ -155,19 +156,20 @@ class Board:
         self._lock = threading.Lock()
         self._started = self.clock()
         self._ticks: deque[tuple[float, int]] = deque([(self._started, 0)])
-        self._reports = self.plan.done
+        self._trained = dict(self.plan.done)  # what a resumed run trains once more counts once
 
     def update(self, step: Step) -> None:
         """Take one step of the controller."""
         with self._lock:
             for report, opened, decision in zip(step.reports, step.opened, step.decisions, strict=True):
                 self._rows[report.member] = self._row(report, opened, decision)
+                self._trained[report.member] = max(self._trained.get(report.member, 0), report.segment + 1)
                 self._failures += report.status != "ok"
                 self._copies += report.copied_from is not None and report.copied_from != report.member
                 self._transitions += bool(opened.action)
                 self._version = max(self._version, decision.policy_version)
             self._incumbent = step.incumbent
-            self._reports += len(step.reports)
+            self._made += len(step.reports)
             self._tick()
 
     def view(self) -> View:
@@ -175,14 +177,14 @@ class Board:
         with self._lock:
             now = self.clock()
             oldest, before = self._ticks[0]
-            recent = self._reports - self.plan.done - before
+            recent = self._made - before
             return View(
                 plan=self.plan,
                 rows=tuple(self._rows[member] for member in sorted(self._rows)),
                 incumbent=self._incumbent,
                 elapsed=now - self._started,
                 rate=recent / (now - oldest) if now > oldest else 0.0,
-                reports=self._reports,
+                reports=sum(self._trained.values()),
                 version=self._version,
                 transitions=self._transitions,
                 failures=self._failures,
@@ -193,7 +195,7 @@ class Board:
         """Remember one count per second, back to the start of the window."""
         now = self.clock()
         if now - self._ticks[-1][0] >= 1.0:
-            self._ticks.append((now, self._reports - self.plan.done))
+            self._ticks.append((now, self._made))
         while len(self._ticks) > 1 and now - self._ticks[0][0] > RATE_WINDOW:
             self._ticks.popleft()
 

@@ -80,13 +80,20 @@ def test_a_budget_in_seconds_ends_the_run_too(clock: Clock) -> None:
 
 
 def test_a_resumed_run_starts_where_it_was(clock: Clock) -> None:
-    board = Board(plan(done=12), clock)
+    board = Board(plan(done={0: 6, 1: 6}), clock)
     assert board.view().share == pytest.approx(0.6)
     clock.now += 1.0
     board.update(step(report(0, 6)))
     view = board.view()
     assert (view.reports, view.remaining) == (13, 7)
     assert view.rate == pytest.approx(1.0)
+
+
+def test_what_is_trained_again_after_a_crash_counts_once(clock: Clock) -> None:
+    board = Board(plan(done={0: 6, 1: 6}), clock)
+    clock.now += 1.0
+    board.update(step(report(0, 4)))
+    assert (board.view().reports, board.view().rate) == (12, pytest.approx(1.0))
 
 
 @pytest.mark.parametrize(("mode", "best", "order"), [("min", 0.5, [1, 0, 2]), ("max", 0.9, [0, 1, 2])])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -361,9 +362,8 @@ def _screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
     )
 
 
-def _trained_before(directory: RunDirectory) -> dict[int, int]:
+def _trained_before(directory: RunDirectory) -> Mapping[int, int]:
     """By member, the segments that earlier sessions of the run have trained."""
     if not directory.exists(layout.SEGMENTS):
         return {}
-    counts = directory.read_table(layout.SEGMENTS).groupby("member").size()
-    return {int(member): int(count) for member, count in counts.items()}
+    return Counter(directory.read_table(layout.SEGMENTS)["member"].tolist())

@@ -95,9 +95,8 @@ class View:
             return None
         seen = {row.report.member for row in self.rows}
         unseen = [self.plan.done.get(member, 0) for member in range(self.plan.members) if member not in seen]
-        return sum(max(0, self.plan.segments - done) for done in unseen) + sum(
-            max(0, self.plan.segments - row.report.segment - 1) for row in self.rows if not row.over
-        )
+        under_way = [row.report.segment + 1 for row in self.rows if not row.over]
+        return sum(max(0, self.plan.segments - done) for done in unseen + under_way)
 
     @property
     def share(self) -> float | None:
@@ -156,14 +155,17 @@ class Board:
         self._lock = threading.Lock()
         self._started = self.clock()
         self._ticks: deque[tuple[float, int]] = deque([(self._started, 0)])
-        self._trained = dict(self.plan.done)  # what a resumed run trains once more counts once
+        self._trained = dict(self.plan.done)
+        self._reports = sum(self.plan.done.values())
 
     def update(self, step: Step) -> None:
         """Take one step of the controller."""
         with self._lock:
             for report, opened, decision in zip(step.reports, step.opened, step.decisions, strict=True):
                 self._rows[report.member] = self._row(report, opened, decision)
-                self._trained[report.member] = max(self._trained.get(report.member, 0), report.segment + 1)
+                if report.segment >= self._trained.get(report.member, 0):  # trained once more, it counts once
+                    self._trained[report.member] = report.segment + 1
+                    self._reports += 1
                 self._failures += report.status != "ok"
                 self._copies += report.copied_from is not None and report.copied_from != report.member
                 self._transitions += bool(opened.action)
@@ -184,7 +186,7 @@ class Board:
                 incumbent=self._incumbent,
                 elapsed=now - self._started,
                 rate=recent / (now - oldest) if now > oldest else 0.0,
-                reports=sum(self._trained.values()),
+                reports=self._reports,
                 version=self._version,
                 transitions=self._transitions,
                 failures=self._failures,

@@ -57,6 +57,8 @@ MEMBER_FEATURES: Final = (
     Row("restarts", "failures / 2", "0 to 4", "segments that failed, hung or diverged"),
     Row("failed", "flag", "0, 1", "the last segment did"),
     Row("copy_allowed", "flag", "0, 1", "weights may be taken from elsewhere now"),
+    # What is trained
+    Row("optimiser", "sign", "-1, 0, 1", "1 = rescales each parameter's steps (Adam), -1 = plain SGD, 0 = unknown"),
     # Measurements of the training itself, by SIGNALS
     Row("signals_known", "share", "0 to 1", "share of the six signals below that were reported"),
     Row("train_loss", "nats", "-4 to 4", "ln(median training loss of the population) - ln(the member's)"),
@@ -84,6 +86,9 @@ SLOT_FEATURES: Final = (
     Row("live", "flag", "0, 1", "may change during training"),
     Row("log", "flag", "0, 1", "on a log scale"),
     Row("ordered", "flag", "0, 1", "a larger position means more of something (else: a choice among equals)"),
+    Row("value", "magnitude", "-4 to 4", "the value itself: log10 + 2 on a log scale, else asinh; 0 for a choice"),
+    Row("lower", "magnitude", "-4 to 4", "the lower end of its range, likewise"),
+    Row("upper", "magnitude", "-4 to 4", "the upper end of its range, likewise"),
     *(Row(f"role/{role}", "flag", "0, 1", f"its role is {role}") for role in ROLES),
 )
 

@@ -31,6 +31,7 @@ class ObservationSpec:
 
     Attributes:
         space: the hyperparameters.
+        optimiser: what the members train with, as the feature ``optimiser`` says it.
         slots: blocks for hyperparameters, at least ``len(space)`` (``None``: as many); the others are all zeros. A
             policy that is to serve several spaces needs the same number of slots in each.
 
@@ -40,8 +41,9 @@ class ObservationSpec:
 
     space: SearchSpace
     slots: int | None = None
+    optimiser: float = 0.0
     features: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    _fixed: tuple[tuple[float, ...], ...] = field(init=False, repr=False, compare=False)
+    _fixed: tuple[_Fixed, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         slots = len(self.space) if self.slots is None else self.slots
@@ -93,6 +95,7 @@ class ObservationSpec:
             **_standing(state, crowd, _number(incumbent_score)),
             **_course(state),
             "copy_allowed": float(copy_allowed),
+            "optimiser": self.optimiser,
             **_signals(state, crowd),
             **_surroundings(crowd),
         }
@@ -172,7 +175,7 @@ def _surroundings(crowd: Crowd) -> dict[str, float]:
     }
 
 
-def _slot(state: MemberState, crowd: Crowd, slot: int, fixed: tuple[float, ...]) -> list[float]:
+def _slot(state: MemberState, crowd: Crowd, slot: int, fixed: _Fixed) -> list[float]:
     position = state.positions[slot]
     return [
         1.0,
@@ -182,14 +185,40 @@ def _slot(state: MemberState, crowd: Crowd, slot: int, fixed: tuple[float, ...])
         crowd.position_spread[slot],
         float(position <= EDGE),
         float(position >= 1.0 - EDGE),
-        *fixed,
+        *fixed.flags,
+        _linear(fixed, position) if fixed.log else math.asinh(_linear(fixed, position)),
+        fixed.lower if fixed.log else math.asinh(fixed.lower),
+        fixed.upper if fixed.log else math.asinh(fixed.upper),
+        *fixed.roles,
     ]
 
 
-def _description(hyperparameter: Hyperparameter) -> tuple[float, ...]:
-    roles = (float(hyperparameter.role == role) for role in ROLES)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fixed:
+    """What a slot says of its hyperparameter and never changes. Bounds: log10 + 2 on a log scale."""
+
+    flags: tuple[float, ...]
+    roles: tuple[float, ...]
+    log: bool
+    lower: float
+    upper: float
+
+
+def _description(hyperparameter: Hyperparameter) -> _Fixed:
     flags = (hyperparameter.live, hyperparameter.is_log, hyperparameter.is_ordered)
-    return (*map(float, flags), *roles)
+    ends = [float(getattr(hyperparameter, end, 0.0)) for end in ("lower", "upper")]  # a choice has none
+    lower, upper = [math.log10(end) + 2.0 if hyperparameter.is_log else end for end in ends]
+    return _Fixed(
+        flags=tuple(map(float, flags)),
+        roles=tuple(float(hyperparameter.role == role) for role in ROLES),
+        log=hyperparameter.is_log,
+        lower=lower,
+        upper=upper,
+    )
+
+
+def _linear(fixed: _Fixed, position: float) -> float:
+    return fixed.lower + position * (fixed.upper - fixed.lower)
 
 
 def _number(value: float | None) -> float:

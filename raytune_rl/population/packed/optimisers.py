@@ -68,6 +68,10 @@ class PackedOptimizer:
             if self.second is not None and before[2] is not None:
                 self.second.copy_(torch.where(moving, self.second, before[2]))
 
+    def buffers(self) -> list[torch.Tensor]:
+        """The state, one row per member each. Whole rows may be copied from member to member."""
+        return [buffer for buffer in (self.steps, self.first, self.second) if buffer is not None]
+
     def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Members ``targets`` take the state of ``sources`` (int64, the same shape)."""
         for buffer in (self.steps, self.first, self.second):

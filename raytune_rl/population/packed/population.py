@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +23,18 @@ from raytune_rl.population.packed.losses import LossName, loss_and_slope
 from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Weights and optimiser state of all members at some time, which may be another one for each of them."""
+
+    parameters: torch.Tensor
+    optimizer: list[torch.Tensor]
+    buffers: Tensors
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.parameters, *self.optimizer, *self.buffers.values()]
 
 
 class PackedPopulation:
@@ -123,11 +136,46 @@ class PackedPopulation:
         return losses
 
     @torch.no_grad()
-    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What every member makes of the same ``inputs`` (N, ...), in eval mode: shape (K, N, ...)."""
+    def outputs(self, inputs: torch.Tensor, snapshot: Snapshot | None = None) -> torch.Tensor:
+        """What every member (of the ``snapshot``) makes of the same ``inputs`` (N, ...), in eval mode: (K, N, ...)."""
         self._skeleton.eval()
-        found: torch.Tensor = self._predict(self._views, self._current_buffers(), inputs)
+        views, buffers = self._views, self._current_buffers()
+        if snapshot is not None:
+            sizes = [value[0].numel() for value in self._views.values()]
+            parts = snapshot.parameters.split(sizes, dim=1)
+            views = {name: part.view(self._views[name].shape) for name, part in zip(self._views, parts, strict=True)}
+            buffers = buffers | {name: snapshot.buffers[name] for name in snapshot.buffers}
+        found: torch.Tensor = self._predict(views, buffers, inputs)
         return found
+
+    def gradient_norms(self) -> torch.Tensor:
+        """L2 norms of the last step's gradients, shape (K,)."""
+        return torch.linalg.vector_norm(self._gradients, dim=1)
+
+    def snapshot(self) -> Snapshot:
+        """All that ``copy`` copies, of all members."""
+        return Snapshot(
+            parameters=self.parameters.clone(),
+            optimizer=[value.clone() for value in self.optimizer.buffers()],
+            buffers={name: value.clone() for name, value in self._own_buffers().items()},
+        )
+
+    def keep(self, members: torch.Tensor, snapshot: Snapshot) -> None:
+        """Write the present state of ``members`` (K,), bool, into the snapshot."""
+        pairs = zip(self._state(), snapshot.tensors(), strict=True)
+        for now, kept in pairs:
+            kept[members] = now[members]
+
+    def take(
+        self, targets: Sequence[int], sources: Sequence[int], from_snapshot: Sequence[bool], snapshot: Snapshot
+    ) -> None:
+        """Members ``targets`` take the state of ``sources``, as it is now or as it is in the snapshot, all at once."""
+        device = self.parameters.device
+        take, put = (torch.as_tensor(list(indices), device=device) for indices in (sources, targets))
+        old = torch.as_tensor(list(from_snapshot), device=device)
+        for now, kept in zip(self._state(), snapshot.tensors(), strict=True):
+            mask = old.view(-1, *[1] * (now.ndim - 1))
+            now[put] = torch.where(mask, kept[take], now[take])
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Members ``targets`` take weights, buffers and optimiser state of ``sources``; settings stay their own. All at
@@ -171,6 +219,14 @@ class PackedPopulation:
 
     def _current_buffers(self) -> Tensors:
         return {name: self.dropout if name.split(".")[-1] == RATE else value for name, value in self._buffers.items()}
+
+    def _own_buffers(self) -> Tensors:
+        """Running statistics and the like; rates are settings."""
+        return {name: value for name, value in self._buffers.items() if name.split(".")[-1] != RATE}
+
+    def _state(self) -> list[torch.Tensor]:
+        """What is a member's own, in the order of ``Snapshot.tensors``."""
+        return [self.parameters, *self.optimizer.buffers(), *self._own_buffers().values()]
 
     def _training(self) -> torch.Tensor | None:
         """Which tensors train, shape (K, L); None = all."""

@@ -1,0 +1,264 @@
+"""A policy network that can read any search space, and the policy that acts with it.
+
+Each hyperparameter is a token: its block of the observation, seen by one and the same set of weights, beside the block
+about the member. So a network that was trained with four hyperparameters also steers one or twenty, in any order (the
+idea of Deep Sets, Zaheer et al. 2017). The mathematics is written once, for numpy (acting, where torch need not be
+installed) and for torch (learning).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from raytune_rl.controller.policies import Rule
+from raytune_rl.controller.policy import Choice, Situation
+from raytune_rl.controller.schedule import Schedule
+from raytune_rl.hyperparameters import LEVELS, STAY
+from raytune_rl.hyperparameters.roles import REGULARISATION
+from raytune_rl.mdp.action import SOURCES, ActionSpec
+from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
+from raytune_rl.mdp.observation import ObservationSpec
+
+Array = Any
+"""A numpy array or a torch tensor."""
+
+WIDTH: Final = 64
+LEVEL_WIDTH: Final = 32
+MEMBER: Final = len(MEMBER_FEATURES)
+TOKEN: Final = len(SLOT_FEATURES)
+LEVEL_INPUTS: Final = 4
+IMPOSSIBLE: Final = -1e4
+"""The logit of an option that is not there. Finite, so that no difference of two is NaN."""
+
+_MEMBER = {row.name: index for index, row in enumerate(MEMBER_FEATURES)}
+_SLOT = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
+_REGULARISATION = [_SLOT[f"role/{role}"] for role in sorted(REGULARISATION)]
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """The network's parameters: an actor and a critic of the same build."""
+    found: dict[str, tuple[int, ...]] = {}
+    for part in ("actor", "critic"):
+        found |= {
+            f"{part}.member.weight": (WIDTH, MEMBER),
+            f"{part}.member.bias": (WIDTH,),
+            f"{part}.token.weight": (WIDTH, TOKEN + WIDTH),
+            f"{part}.token.bias": (WIDTH,),
+            f"{part}.context.weight": (WIDTH, 2 * WIDTH),
+            f"{part}.context.bias": (WIDTH,),
+        }
+    return found | {
+        "actor.joint.weight": (WIDTH, 2 * WIDTH),
+        "actor.joint.bias": (WIDTH,),
+        "actor.moves.weight": (LEVELS, WIDTH),
+        "actor.moves.bias": (LEVELS,),
+        "actor.level.weight": (LEVEL_WIDTH, WIDTH + LEVEL_INPUTS),
+        "actor.level.bias": (LEVEL_WIDTH,),
+        "actor.start.weight": (1, LEVEL_WIDTH),
+        "actor.source.weight": (len(SOURCES), WIDTH),
+        "actor.source.bias": (len(SOURCES),),
+        "critic.value.weight": (1, WIDTH),
+        "critic.value.bias": (1,),
+    }
+
+
+def initial_weights(seed: int) -> dict[str, np.ndarray]:
+    """Uniform within 1 / sqrt(inputs); small at the outputs, so that nothing is preferred at first."""
+    rng = np.random.default_rng([seed, 0x70CE])
+    weights = {}
+    for name, shape in shapes().items():
+        bound = 0.0 if name.endswith("bias") else 1.0 / math.sqrt(shape[-1])
+        if name.split(".")[1] in ("moves", "start", "source", "value"):
+            bound *= 0.1
+        weights[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+    return weights
+
+
+def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) -> Array:
+    """Logits (N, H * LEVELS + sources) for observations (N, F) of H slots; ``xp`` is numpy or torch.
+
+    The first decision reads the hyperparameters' heads as levels, later ones as moves. Options that mean nothing now
+    (an empty slot, what is set at the start only, a copy where none is allowed) are impossible; a choice among equals,
+    of which the network knows nothing, starts anywhere and stays.
+    """
+    member, tokens = _split(observations)
+    each, context = _encode(weights, "actor", member, tokens, xp)
+    joint = xp.tanh(
+        _dense(weights, "actor.joint", each, first=0) + _dense(weights, "actor.joint", context, first=WIDTH)[:, None]
+    )
+    moves = _dense(weights, "actor.moves", joint) + weights["actor.moves.bias"]
+    levels = _levels(weights, tokens, joint, xp)
+    first = member[:, _MEMBER["first"]] > 0.5
+    known = (tokens[..., _SLOT["present"]] > 0.5) & (tokens[..., _SLOT["ordered"]] > 0.5)
+    live = tokens[..., _SLOT["live"]] > 0.5
+    beginning = first[:, None] & (tokens[..., _SLOT["present"]] > 0.5)
+    free = known & (first[:, None] | live)
+    heads = xp.where(first[:, None, None], levels, moves)
+    stay = _one_hot(STAY, LEVELS, heads, xp)
+    nothing = xp.where(beginning[..., None], 0.0 * heads, (1.0 - stay) * IMPOSSIBLE + 0.0 * heads)
+    heads = xp.where(free[..., None], heads, nothing)
+    sources = _dense(weights, "actor.source", context) + weights["actor.source.bias"]
+    copying = (member[:, _MEMBER["copy_allowed"]] > 0.5) & ~first
+    keep = _one_hot(SOURCES.index("keep"), len(SOURCES), heads, xp)
+    sources = xp.where(copying[:, None], sources, (1.0 - keep) * IMPOSSIBLE + 0.0 * sources)
+    return xp.concatenate([heads.reshape(len(heads), -1), sources], 1)
+
+
+def values(weights: Mapping[str, Array], observations: Array, xp: Any) -> Array:
+    """What the critic expects, shape (N,)."""
+    member, tokens = _split(observations)
+    _, context = _encode(weights, "critic", member, tokens, xp)
+    return (_dense(weights, "critic.value", context) + weights["critic.value.bias"])[:, 0]
+
+
+def _split(observations: Array) -> tuple[Array, Array]:
+    return observations[:, :MEMBER], observations[:, MEMBER:].reshape(len(observations), -1, TOKEN)
+
+
+def _encode(weights: Mapping[str, Array], part: str, member: Array, tokens: Array, xp: Any) -> tuple[Array, Array]:
+    """What is known of each hyperparameter (N, H, WIDTH), and of the member with all of them (N, WIDTH)."""
+    present = tokens[..., _SLOT["present"], None]
+    trunk = xp.tanh(_dense(weights, f"{part}.member", member) + weights[f"{part}.member.bias"])
+    token = f"{part}.token"
+    about = _dense(weights, token, trunk, first=TOKEN) + weights[f"{token}.bias"]
+    each = xp.tanh(_dense(weights, token, tokens, first=0) + about[:, None])
+    pooled = (each * present).sum(1) / (present.sum(1) + 1e-6)
+    context = f"{part}.context"
+    whole = _dense(weights, context, trunk, first=0) + _dense(weights, context, pooled, first=WIDTH)
+    return each, xp.tanh(whole + weights[f"{context}.bias"])
+
+
+def _levels(weights: Mapping[str, Array], tokens: Array, joint: Array, xp: Any) -> Array:
+    """A score for every starting level, from where it lies: (N, H, LEVELS)."""
+    index = xp.arange(LEVELS) + 0.0 * tokens[0, 0, 0]
+    off = tokens[..., _REGULARISATION].sum(-1)[..., None]
+    position = off * index / (LEVELS - 1) + (1.0 - off) * (index + 0.5) / LEVELS
+    lower, upper = tokens[..., _SLOT["lower"], None], tokens[..., _SLOT["upper"], None]
+    magnitude = lower + position * (upper - lower)
+    inputs = xp.stack([position, magnitude, magnitude * magnitude / 4, (position == 0) * 1.0], -1)
+    level = "actor.level"
+    about = _dense(weights, level, joint, first=0) + weights[f"{level}.bias"]
+    hidden = xp.tanh(_dense(weights, level, inputs, first=WIDTH) + about[:, :, None])
+    return _dense(weights, "actor.start", hidden)[..., 0]
+
+
+def _dense(weights: Mapping[str, Array], name: str, inputs: Array, first: int = 0) -> Array:
+    """The product with those columns of a weight, from ``first`` on, that belong to ``inputs``."""
+    weight = weights[f"{name}.weight"]
+    return inputs @ weight[:, first : first + inputs.shape[-1]].T
+
+
+def _one_hot(index: int, size: int, like: Array, xp: Any) -> Array:
+    return (xp.arange(size) == index) + 0.0 * like.reshape(-1)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bound:
+    action: ActionSpec
+    shifts: np.ndarray
+
+
+class TokenPolicy(Rule):
+    """Acts with a token network, by sampling. Learns nothing itself.
+
+    Starting values are drawn so that a population covers the network's distribution: member k takes the k-th point of
+    a Halton sequence, shifted at random. Each member's draw is distributed as the network says, two members' are not
+    independent, and a population of any size is spread.
+
+    Args:
+        weights: by the names of ``shapes``.
+        recording: keep what a learner needs with every choice.
+    """
+
+    schedule: Schedule | None = "cosine"
+
+    def __init__(self, weights: Mapping[str, np.ndarray], *, version: int = 0, recording: bool = False) -> None:
+        wrong = [name for name, shape in shapes().items() if name not in weights or weights[name].shape != shape]
+        if wrong:
+            raise ValueError(f"The controller's weights are of another version: {wrong[0]} is missing or differs.")
+        self.weights = {name: np.asarray(weights[name], dtype=np.float32) for name in shapes()}
+        self.version = version
+        self._recording = recording
+        self._bound: _Bound | None = None
+
+    def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
+        super().bind(observation, action, seed=seed)
+        rng = np.random.default_rng([seed, 0x4A17])
+        self._bound = _Bound(action=action, shifts=rng.random(len(action.heads)))
+
+    def act(self, situations: Sequence[Situation]) -> Sequence[Choice]:
+        if not situations:
+            return []
+        assert self._bound is not None, "bind comes first"
+        observations = np.stack([situation.observation for situation in situations]).astype(np.float32)
+        logits = policy_logits(self.weights, observations, np)
+        draws = np.stack([self._uniform(situation) for situation in situations])
+        action = np.zeros((len(situations), len(self._action.heads)), dtype=np.int64)
+        logp = np.zeros(len(situations))
+        start = 0
+        for head, size in enumerate(self._sizes()):
+            shares = _softmax(logits[:, start : start + size])
+            below = np.cumsum(shares, axis=1) < draws[:, head, None]
+            action[:, head] = np.minimum(below.sum(axis=1), size - 1)
+            logp += np.log(np.maximum(shares[np.arange(len(shares)), action[:, head]], 1e-12))
+            start += size
+        if not self._recording:
+            return [
+                Choice(action=tuple(row), logp=float(p), version=self.version)
+                for row, p in zip(action.tolist(), logp, strict=True)
+            ]
+        return [
+            Choice(
+                action=tuple(row),
+                logp=float(p),
+                version=self.version,
+                extras={"action_dist_inputs": tuple(inputs), "action_logp": (float(p),)},
+            )
+            for row, p, inputs in zip(action.tolist(), logp, logits.tolist(), strict=True)
+        ]
+
+    def choose(self, situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
+        return self.act([situation])[0].action
+
+    def _sizes(self) -> list[int]:
+        """Heads that the network knows; stopping is not among them, and stays neutral."""
+        return [head.size for head in self._action.heads if head.name != "stop"]
+
+    def _uniform(self, situation: Situation) -> np.ndarray:
+        """A number in [0, 1) per head."""
+        assert self._bound is not None
+        heads = len(self._bound.shifts)
+        if situation.first:
+            return (np.array([halton(situation.member, head) for head in range(heads)]) + self._bound.shifts) % 1.0
+        return np.random.Generator(np.random.PCG64(situation.seed)).random(heads)
+
+
+def halton(index: int, dimension: int) -> float:
+    """Point ``index`` of the Halton sequence (Halton 1960) along one dimension, in [0, 1)."""
+    base = _prime(dimension)
+    share, result, index = 1.0 / base, 0.0, index + 1
+    while index:
+        index, digit = divmod(index, base)
+        result += digit * share
+        share /= base
+    return result
+
+
+def _prime(index: int) -> int:
+    found = [2]
+    candidate = 3
+    while len(found) <= index:
+        if all(candidate % prime for prime in found):
+            found.append(candidate)
+        candidate += 2
+    return found[index]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))

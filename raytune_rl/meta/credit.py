@@ -1,0 +1,137 @@
+"""Who is paid for what: two estimates of advantage, as RLlib learner connectors.
+
+*Lineage credit*: a decision is paid for what the weights that descend from it become, through copies, whoever carries
+them; a copy that nobody goes on with earns nothing. *Group-relative baseline*: the same task is played by several
+populations that differ in their sampled decisions only, and what counts is the difference to the group's mean (the
+idea of GRPO, Shao et al. 2024, section 4.1). Both need whole episodes in bulk, which packed worlds give.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.evaluation.postprocessing import Postprocessing
+
+
+def lineage_scores(
+    validation: np.ndarray, test: np.ndarray, parent: np.ndarray, parent_segment: np.ndarray
+) -> np.ndarray:
+    """What became of the weights after each segment: the test score of the best descendant, chosen by validation.
+
+    All arrays have the shape (segments, members); weights count among their own descendants. Those that a segment
+    started from were trained last by ``parent`` in ``parent_segment`` (-1: nobody yet).
+    """
+    best, paid = validation.copy(), test.copy()
+    segments, members = validation.shape
+    for segment in range(segments - 1, 0, -1):
+        for member in range(members):
+            source = (parent_segment[segment, member], parent[segment, member])
+            if source[0] >= 0 and best[segment, member] > best[source]:
+                best[source], paid[source] = best[segment, member], paid[segment, member]
+    return paid
+
+
+def team_score(validation: np.ndarray, test: np.ndarray) -> float:
+    """The test score of the model that would be taken: the best by validation of all times."""
+    return float(test.flat[int(validation.argmax())])
+
+
+class Credit(ConnectorV2):
+    """Puts advantages and value targets into the train batch; the last piece of the learner's pipeline.
+
+    Args:
+        lineage: weight of lineage credit (with the critic as baseline) beside the discounted rewards' GAE, 0 or 1.
+        group: whether the mean of the task's populations is taken off, segment by segment.
+        team: weight of the population's own result, relative to the group's.
+        gae_lambda: of GAE, where lineage is 0.
+    """
+
+    def __init__(
+        self,
+        input_observation_space: Any = None,
+        input_action_space: Any = None,
+        *,
+        lineage: bool = True,
+        group: bool = True,
+        team: float = 0.5,
+        gae_lambda: float = 0.95,
+    ) -> None:
+        super().__init__(input_observation_space, input_action_space)
+        self._lineage, self._group, self._team, self._lambda = lineage, group, team, gae_lambda
+
+    def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Sequence[Any], **kwargs: Any) -> Any:
+        columns = batch[DEFAULT_MODULE_ID]
+        with torch.no_grad():
+            values = rl_module[DEFAULT_MODULE_ID].compute_values(columns).cpu().numpy()
+        ends = np.cumsum([len(episode) for episode in episodes])
+        parts = np.split(values, ends[:-1])
+        targets = [self._targets(episode, part) for episode, part in zip(episodes, parts, strict=True)]
+        advantages = [target - part for target, part in zip(targets, parts, strict=True)]
+        advantages = _relative(episodes, advantages, group=self._group)
+        if self._team:
+            team = _team(episodes)
+            advantages = [a + self._team * t for a, t in zip(advantages, team, strict=True)]
+        device = columns[Columns.OBS].device
+        for name, rows in ((Postprocessing.ADVANTAGES, advantages), (Postprocessing.VALUE_TARGETS, targets)):
+            columns[name] = torch.as_tensor(np.concatenate(rows), dtype=torch.float32, device=device)
+        return batch
+
+    def _targets(self, episode: SingleAgentEpisode, values: np.ndarray) -> np.ndarray:
+        """Of the critic: how much better the weights become from here, or the lambda return of the rewards."""
+        custom = episode.custom_data
+        member, segments = custom["member"], custom["segments"]
+        if self._lineage:
+            names = ("validation", "test", "parent", "parent_segment")
+            became = lineage_scores(*(custom[name] for name in names))[segments, member]
+            before = np.where(segments > 0, custom["test"][segments - 1, member], 0.0)
+            return np.asarray(became - before)
+        rewards = np.asarray(episode.get_rewards(), dtype=np.float64)
+        following = np.append(values[1:], 0.0)
+        target, result = 0.0, np.zeros(len(rewards))
+        for step in range(len(rewards) - 1, -1, -1):
+            target = rewards[step] + (1 - self._lambda) * following[step] + self._lambda * target
+            result[step] = target
+        return result
+
+
+def _relative(
+    episodes: Sequence[SingleAgentEpisode], advantages: Sequence[np.ndarray], *, group: bool
+) -> list[np.ndarray]:
+    """Less the mean of the same task and segment, over the spread within the task."""
+    cells: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for episode, part in zip(episodes, advantages, strict=True):
+        for segment, value in zip(episode.custom_data["segments"], part, strict=True):
+            cells[episode.custom_data["task"], int(segment)].append(float(value))
+    means = {cell: float(np.mean(found)) if group else 0.0 for cell, found in cells.items()}
+    spreads: dict[int, list[float]] = defaultdict(list)
+    for (task, segment), found in cells.items():
+        spreads[task] += [value - means[task, segment] for value in found]
+    scale = {task: float(np.sqrt(np.mean(np.square(found)))) + 0.05 for task, found in spreads.items()}
+    result = []
+    for episode, part in zip(episodes, advantages, strict=True):
+        task = episode.custom_data["task"]
+        mean = np.array([means[task, int(segment)] for segment in episode.custom_data["segments"]])
+        result.append(np.clip((part - mean) / scale[task], -4.0, 4.0))
+    return result
+
+
+def _team(episodes: Sequence[SingleAgentEpisode]) -> list[float]:
+    """Each episode's population against the others of its task, in standard deviations."""
+    scores: dict[int, dict[int, float]] = defaultdict(dict)
+    for episode in episodes:
+        custom = episode.custom_data
+        scores[custom["task"]][custom["population"]] = team_score(custom["validation"], custom["test"])
+    found = []
+    for episode in episodes:
+        group = np.array(list(scores[episode.custom_data["task"]].values()))
+        own = scores[episode.custom_data["task"]][episode.custom_data["population"]]
+        found.append(float(np.clip((own - group.mean()) / (group.std() + 0.03), -3.0, 3.0)))
+    return found

@@ -1,0 +1,111 @@
+"""Whole episodes in bulk: worlds played with the newest weights, told in RLlib's own terms.
+
+What a learner connector needs for credit beside observations and actions travels in ``episode.custom_data``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from raytune_rl.controller.policy import Policy
+from raytune_rl.controller.tokens import TokenPolicy
+from raytune_rl.records import Decision
+from raytune_rl.worlds.cohort import Cohort
+from raytune_rl.worlds.generator import World
+from raytune_rl.worlds.rollout import LOSS, Played, Rollout, make_controller
+
+SLOTS = 5
+"""Hyperparameters in the observations that are learned from; the network itself takes any number."""
+PACK = 64
+"""Members in one cohort, about: as many populations of one task as fit."""
+LOWEST = -4.0
+"""Scores below are accidents, all alike: a loss of 55."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Populations of one task under differently sampled decisions, everything else alike."""
+
+    world: World
+    played: list[Played]
+
+
+def play(world: World, make_policy: Callable[[], Policy], *, groups: int | None = None, seed: int = 0) -> Group:
+    """Play one world ``groups`` times (as often as fit into a pack)."""
+    count = groups or max(2, PACK // world.members)
+    cohort = Cohort(world.task, [m for _ in range(count) for m in range(world.members)], seed=world.number + seed)
+    controllers = [
+        make_controller(
+            world.task,
+            make_policy(),
+            members=world.members,
+            segments=world.segments,
+            seed=seed * 1000 + group,
+            copy_every=world.copy_every,
+            slots=SLOTS,
+        )
+        for group in range(count)
+    ]
+    return Group(world=world, played=Rollout(cohort, controllers, segments=world.segments, tested=True).play())
+
+
+def recorder(weights: Mapping[str, np.ndarray]) -> Callable[[], Policy]:
+    """Makes policies that act with these weights and keep what a learner needs."""
+    return lambda: TokenPolicy(weights, recording=True)
+
+
+def episodes_of(group: Group) -> list[SingleAgentEpisode]:
+    """An episode per member; ``custom_data`` holds its place and, for all of its population, validation and test
+    scores and the weights' parents, arrays of shape (segments, members)."""
+    found = []
+    for index, played in enumerate(group.played):
+        shared = {
+            "task": group.world.number,
+            "population": index,
+            "validation": score(played.validation),
+            "test": score(played.test),
+            "parent": played.parent,
+            "parent_segment": played.parent_segment,
+        }
+        for member in range(group.world.members):
+            found.append(_episode(played, member, {**shared, "member": member}))
+    return found
+
+
+def score(losses: np.ndarray) -> np.ndarray:
+    """``mdp.score`` of losses, at least ``LOWEST``."""
+    return np.maximum(np.vectorize(LOSS.of, otypes=[float])(losses), LOWEST)
+
+
+def _episode(played: Played, member: int, custom: dict[str, object]) -> SingleAgentEpisode:
+    decisions = [played.start[member]] + [step.decisions[member] for step in played.steps[:-1]]
+    asked = [segment for segment, decision in enumerate(decisions) if decision.action]
+    chosen: list[Decision] = [decisions[segment] for segment in asked]
+    last = chosen[-1].observation
+    episode = SingleAgentEpisode(
+        id_=f"{custom['task']}-{custom['population']}-{member}",
+        observations=[np.asarray(d.observation, dtype=np.float32) for d in chosen] + [np.asarray(last, np.float32)],
+        infos=[{} for _ in range(len(chosen) + 1)],
+        actions=[_padded(d.action) for d in chosen],
+        rewards=[float(played.steps[segment].rewards[member]) for segment in asked],
+        truncated=True,
+        extra_model_outputs={
+            "action_logp": [np.float32(d.logp) for d in chosen],
+            "action_dist_inputs": [np.asarray(d.extras["action_dist_inputs"], dtype=np.float32) for d in chosen],
+        }
+        if chosen[0].extras
+        else {},
+        len_lookback_buffer=0,
+    )
+    episode.custom_data.update({**custom, "segments": np.asarray(asked)})
+    return episode
+
+
+def _padded(action: tuple[int, ...]) -> np.ndarray:
+    """Empty slots stay (index 3); the source comes last."""
+    heads, source = action[:-1], action[-1]
+    return np.asarray([*heads, *[3] * (SLOTS - len(heads)), source], dtype=np.int64)

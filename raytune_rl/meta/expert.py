@@ -1,0 +1,66 @@
+"""The schedule that is imitated first: learning rates spread about a hand default, a cosine, and rare copies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from raytune_rl.controller.policies import Rule
+from raytune_rl.controller.policy import Situation
+from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.tokens import halton
+from raytune_rl.hyperparameters import LEVELS, STAY
+from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.observation import ObservationSpec
+
+CENTRES = {-1.0: math.log10(0.15), 0.0: math.log10(0.01), 1.0: math.log10(0.005)}
+"""log10 of the learning rate that starting values gather about, by ``optimiser``."""
+WIDTH = 0.5
+"""Their spread, in powers of ten."""
+REGULARISED = (0.6, 0.2, 0.1, 0.05, 0.05, 0.0, 0.0)
+"""Shares of the starting levels of regularisation: mostly off."""
+REPLACED = 0.6
+"""Members that rank below this share of the others take the best one's weights, half of the times they may."""
+
+
+class Grid(Rule):
+    """Learning rates about a hand default, a cosine, and nothing else."""
+
+    schedule: Schedule | None = "cosine"
+
+    def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
+        super().bind(observation, action, seed=seed)
+        self._shifts = np.random.default_rng([seed, 0xE4]).random(len(action.heads))
+
+    def choose(self, situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
+        action = list(self._action.neutral)
+        if not situation.first:
+            return self._later(action, situation, rng)
+        optimiser = float(situation.observation[self._observation.index("optimiser")])
+        for head, hyperparameter in enumerate(self._action.space):
+            draw = (halton(situation.member, head) + self._shifts[head]) % 1.0
+            if hyperparameter.role == "learning_rate":
+                rates = [math.log10(float(hyperparameter.decode(hyperparameter.level(j)))) for j in range(LEVELS)]
+                shares = [math.exp(-(((rate - CENTRES[optimiser]) / WIDTH) ** 2) / 2) for rate in rates]
+            elif hyperparameter.name in ("weight_decay", "dropout", "label_smoothing"):
+                shares = list(REGULARISED)
+            else:
+                shares = [float(index >= STAY) for index in range(LEVELS)]
+            below = np.cumsum(shares) / (sum(shares) + 1e-30) < draw
+            action[head] = min(int(below.sum()), LEVELS - 1)
+        return tuple(action)
+
+    def _later(self, action: list[int], situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
+        return tuple(action)
+
+
+class Expert(Grid):
+    """Grid + cosine, with a copy now and then. Needs no learning, and is hard to beat without it."""
+
+    def _later(self, action: list[int], situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
+        rank = situation.observation[self._observation.index("rank")]
+        allowed = situation.observation[self._observation.index("copy_allowed")]
+        if allowed and rank > REPLACED and rng.random() < 0.5:
+            action[len(self._action.space)] = self._action.sources.index("best")
+        return tuple(action)

@@ -1,0 +1,31 @@
+"""RLlib's PPO with a term that keeps the agent near the clone it began as, in place of an entropy bonus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+
+from raytune_rl.meta.module import CLONE_LOGITS
+
+CLONE_KL = "clone_kl"
+"""Key of ``learner_config_dict``: weight of KL(agent || clone)."""
+
+
+class ClonedPPOLearner(PPOTorchLearner):
+    """PPO's loss and the weighted KL."""
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> Any:
+        loss = super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
+        weight = config.learner_config_dict.get(CLONE_KL, 0.0)
+        if not weight or CLONE_LOGITS not in fwd_out:
+            return loss
+        distribution = self.module[module_id].unwrapped().get_train_action_dist_cls()
+        here = distribution.from_logits(fwd_out["action_dist_inputs"])
+        clone = distribution.from_logits(fwd_out[CLONE_LOGITS])
+        divergence = torch.mean(here.kl(clone))
+        self.metrics.log_value((module_id, CLONE_KL), divergence, window=1)
+        return loss + weight * divergence

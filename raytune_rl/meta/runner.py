@@ -1,0 +1,48 @@
+"""The EnvRunner of meta-training: plays whole worlds instead of stepping an environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from raytune_rl.meta.episodes import episodes_of, play, recorder
+from raytune_rl.meta.module import numpy_weights
+from raytune_rl.rllib.feed import FeedRunner
+from raytune_rl.worlds.generator import META_TRAIN, make_world
+
+WORLDS = "worlds_per_sample"
+"""Key of ``env_config``: worlds that one call of ``sample`` plays."""
+SEED = "meta_seed"
+
+
+class WorldRunner(FeedRunner):
+    """Plays worlds of ``META_TRAIN`` with the newest weights; never the same one twice, on any worker."""
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        torch.set_num_threads(1)
+        self._played = 0
+
+    def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
+        settings = self.config.env_config
+        weights = numpy_weights(self.module.get_state())
+        episodes: list[SingleAgentEpisode] = []
+        for _ in range(settings[WORLDS]):
+            draw = np.random.SeedSequence([settings[SEED], self.worker_index, self._played])
+            number = int(draw.generate_state(1, np.uint64)[0]) % len(META_TRAIN)
+            episodes += episodes_of(play(make_world(number), recorder(weights), seed=self._played))
+            self._played += 1
+        steps = sum(len(episode) for episode in episodes)
+        SingleAgentEnvRunner._increase_sampled_metrics(self, steps, len(episodes))
+        return episodes
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {**super().get_state(*args, **kwargs), "played": self._played}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self._played = max(self._played, state.get("played", 0))

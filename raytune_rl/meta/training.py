@@ -1,0 +1,147 @@
+"""Meta-training with RLlib: first BC of the expert, then PPO with our own credit. Both learn the token module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.bc import BCConfig
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.connectors.learner import (
+    AddColumnsFromEpisodesToTrainBatch,
+    AddObservationsFromEpisodesToBatch,
+    BatchIndividualItems,
+    NumpyToTensor,
+)
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from raytune_rl.controller.tokens import MEMBER, TOKEN
+from raytune_rl.hyperparameters import LEVELS
+from raytune_rl.mdp.action import SOURCES
+from raytune_rl.meta.credit import Credit
+from raytune_rl.meta.episodes import SLOTS, episodes_of, play
+from raytune_rl.meta.expert import Expert
+from raytune_rl.meta.learner import CLONE_KL, ClonedPPOLearner
+from raytune_rl.meta.module import TokenModule, numpy_weights
+from raytune_rl.meta.runner import SEED, WORLDS, WorldRunner
+from raytune_rl.worlds.generator import META_TRAIN, make_world
+
+OBSERVATIONS = gym.spaces.Box(-4.0, 4.0, (MEMBER + SLOTS * TOKEN,), np.float32)
+ACTIONS = gym.spaces.MultiDiscrete(np.array([LEVELS] * SLOTS + [len(SOURCES)], dtype=np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a meta-training gives.
+
+    Attributes:
+        seed: of worlds, weights and decisions.
+        clone_worlds: worlds that the expert plays for imitation.
+        clone_epochs: passes over what it did.
+        worlds: per iteration and runner.
+        runners: EnvRunner actors.
+        learning_rate, epochs, minibatch, clip: PPO's.
+        clone_kl: weight of the KL to the clone.
+        entropy: weight of PPO's own bonus.
+        lineage, group, team: see ``credit.Credit``.
+    """
+
+    seed: int = 0
+    clone_worlds: int = 60
+    clone_epochs: int = 12
+    worlds: int = 3
+    runners: int = 2
+    learning_rate: float = 5e-4
+    epochs: int = 3
+    minibatch: int = 1024
+    clip: float = 0.2
+    clone_kl: float = 0.02
+    entropy: float = 0.0
+    lineage: bool = True
+    group: bool = True
+    team: float = 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def clone(recipe: Recipe, played: Sequence[SingleAgentEpisode]) -> dict[str, np.ndarray]:
+    """Weights that imitate what was played, by RLlib's BC."""
+    config = _common(BCConfig(), recipe, module={"seed": recipe.seed})
+    config.training(lr=2e-3, train_batch_size_per_learner=recipe.minibatch)
+    config.learners(learner_connector=lambda *_: _pipeline(), add_default_connectors_to_learner_pipeline=False)
+    group = config.build_learner_group()
+    group.update(
+        episodes=list(played),
+        num_epochs=recipe.clone_epochs,
+        minibatch_size=recipe.minibatch,
+        shuffle_batch_per_epoch=True,
+    )
+    state = group.get_state(components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}")
+    return numpy_weights(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
+
+
+def expert_episodes(recipe: Recipe) -> list[SingleAgentEpisode]:
+    """What the expert does in worlds of its own."""
+    numbers = np.random.default_rng([recipe.seed, 0xC10]).integers(len(META_TRAIN), size=recipe.clone_worlds)
+    return [e for number in numbers for e in episodes_of(play(make_world(int(number)), Expert, groups=2))]
+
+
+def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray]) -> PPOConfig:
+    """PPO from ``weights`` on, with ``WorldRunner``s and ``Credit``."""
+    config = _common(PPOConfig(), recipe, module={"weights": dict(weights), "clone": recipe.clone_kl > 0})
+    config.training(
+        lr=recipe.learning_rate,
+        learner_class=ClonedPPOLearner,
+        minibatch_size=recipe.minibatch,
+        num_epochs=recipe.epochs,
+        clip_param=recipe.clip,
+        entropy_coeff=recipe.entropy,
+        vf_loss_coeff=0.5,
+        vf_clip_param=100.0,
+        use_kl_loss=False,
+        grad_clip=1.0,
+        train_batch_size_per_learner=recipe.minibatch,  # the least: a batch is one sample of every runner
+    )
+    config.learners(
+        learner_connector=lambda *_: [
+            *_pipeline(),
+            Credit(lineage=recipe.lineage, group=recipe.group, team=recipe.team),
+        ],
+        add_default_connectors_to_learner_pipeline=False,
+        learner_config_dict={CLONE_KL: recipe.clone_kl},
+    )
+    config.env_runners(
+        env_runner_cls=WorldRunner,
+        num_env_runners=recipe.runners,
+        num_cpus_per_env_runner=0.5,
+        rollout_fragment_length="auto",
+        sample_timeout_s=600.0,
+    )
+    config.environment(env_config={WORLDS: recipe.worlds, SEED: recipe.seed})
+    config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
+    return config
+
+
+def _common(config: Any, recipe: Recipe, *, module: Mapping[str, Any]) -> AlgorithmConfig:
+    config.environment(env=None, observation_space=OBSERVATIONS, action_space=ACTIONS)
+    config.framework("torch", torch_skip_nan_gradients=True)
+    config.learners(num_learners=0)
+    config.debugging(log_level="ERROR", seed=recipe.seed)
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=TokenModule, model_config=dict(module)))
+    return config  # type: ignore[no-any-return]
+
+
+def _pipeline() -> list[Any]:
+    return [
+        AddObservationsFromEpisodesToBatch(as_learner_connector=True),
+        AddColumnsFromEpisodesToTrainBatch(),
+        BatchIndividualItems(multi_agent=False),
+        NumpyToTensor(as_learner_connector=True),
+    ]

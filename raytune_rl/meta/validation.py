@@ -1,0 +1,54 @@
+"""How good a controller is in worlds that nobody learned from: against rules, at equal member-steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
+from raytune_rl.controller.policy import Policy
+from raytune_rl.meta.credit import team_score
+from raytune_rl.meta.episodes import play, score
+from raytune_rl.meta.expert import Expert, Grid
+from raytune_rl.worlds.generator import META_VALIDATION, make_world
+
+RULES: Mapping[str, Callable[[], Policy]] = {
+    "grid + cosine": Grid,
+    "expert": Expert,
+    "random + cosine": Cosine,
+    "random": Fixed,
+    "random actions": Random,
+    "PBT": PBT,
+}
+"""What a controller is held against; all of them within the same structure (copies, incumbent, roll-back)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Scores of one policy: ``scores[w, p]`` of the model that population p of world w would take, on its test split
+    (``mdp.score``: higher is better, 0.1 is a loss that is a tenth smaller)."""
+
+    scores: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        return float(self.scores.mean())
+
+    def against(self, other: Validation) -> tuple[float, float]:
+        """Mean difference, and the share of pairs in which this one is better (ties count half)."""
+        difference = self.scores.mean(axis=1) - other.scores.mean(axis=1)
+        pairs = self.scores[:, :, None] - other.scores[:, None, :]
+        return float(difference.mean()), float((np.sign(pairs) / 2 + 0.5).mean())
+
+
+def validate(
+    make_policy: Callable[[], Policy], *, numbers: Sequence[int] = META_VALIDATION, populations: int = 4, seed: int = 0
+) -> Validation:
+    """Play the worlds of ``numbers``; populations differ in their sampled decisions."""
+    rows = []
+    for number in numbers:
+        group = play(make_world(number), make_policy, groups=populations, seed=seed)
+        rows.append([team_score(score(played.validation), score(played.test)) for played in group.played])
+    return Validation(scores=np.array(rows))

@@ -1,0 +1,179 @@
+"""Plays whole experiments: controllers decide, a cohort trains, both step by step together.
+
+Several populations of one task train in one cohort. Each has a controller of its own, the same class that drives real
+trials, and sees nothing of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from raytune_rl.controller.controller import Controller
+from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.policy import Policy
+from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.observation import ObservationSpec
+from raytune_rl.mdp.reward import Reward, improvement
+from raytune_rl.mdp.score import Score
+from raytune_rl.records import Decision, Report, Step, Value
+from raytune_rl.worlds.cohort import Cohort, Measured
+from raytune_rl.worlds.task import WorldTask
+
+METRIC = "validation_loss"
+LOSS = Score(metric="loss", mode="min")
+NEVER = FailurePolicy(max_restarts=10**9)
+"""A diverged member goes on from its best, however often: a cohort has no room for members that are gone."""
+
+
+def make_controller(
+    task: WorldTask,
+    policy: Policy,
+    *,
+    members: int,
+    segments: int,
+    seed: int,
+    copy_every: int | tuple[int, ...] = 4,
+    slots: int | None = None,
+    agent_starts: bool = True,
+    reward: Reward | None = None,
+) -> Controller:
+    """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``."""
+    return Controller(
+        space=task.space,
+        observation=ObservationSpec(task.space, slots=slots, optimiser=task.optimiser_sign),
+        actions=ActionSpec(task.space, copy_every=copy_every),
+        reward=reward or improvement(),
+        policy=policy,
+        metric=METRIC,
+        mode="min",
+        population=members,
+        segments=segments,
+        seed=seed,
+        agent_starts=agent_starts,
+        failures=NEVER,
+        timed=False,
+    )
+
+
+@dataclass(kw_only=True)
+class Played:
+    """What came of one population, arrays of shape (segments, members).
+
+    Attributes:
+        steps: the controller's, a segment each.
+        validation, test: losses after each segment; ``test`` only where it was asked for.
+        parent: the member whose weights each segment started from; ``parent_segment`` the segment that they had been
+            trained in last (-1: the initial ones).
+        start: shape (members,): the opening decisions.
+    """
+
+    start: list[Decision]
+    steps: list[Step] = field(default_factory=list)
+    validation: np.ndarray
+    test: np.ndarray
+    parent: np.ndarray
+    parent_segment: np.ndarray
+
+
+class Rollout:
+    """G populations of ``members`` each, in one cohort.
+
+    Args:
+        cohort: of G * members members.
+        controllers: one per population.
+        starts: starting values per population and member; ``None`` leaves them to the controllers.
+        tested: measure the loss on the test split after every segment, too. Nobody who decides sees it.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        controllers: Sequence[Controller],
+        *,
+        segments: int,
+        starts: Sequence[Sequence[dict[str, Value]] | None] | None = None,
+        tested: bool = False,
+    ) -> None:
+        self.cohort, self.controllers, self.tested = cohort, controllers, tested
+        self.members, rest = divmod(len(cohort), len(controllers))
+        assert rest == 0
+        given = starts or [None] * len(controllers)
+        self.played = []
+        for controller, values in zip(controllers, given, strict=True):
+            start = [controller.begin(m, None if values is None else values[m]) for m in range(self.members)]
+            empty = [np.full((segments, self.members), np.nan) for _ in range(2)]
+            origins = [np.zeros((segments, self.members), dtype=np.int64) for _ in range(2)]
+            self.played.append(
+                Played(start=start, validation=empty[0], test=empty[1], parent=origins[0], parent_segment=origins[1])
+            )
+        self._open = [list(played.start) for played in self.played]
+        self._best_segment = np.full((len(controllers), self.members), -1)
+        self.segments = segments
+
+    def play(self, each: Callable[[int], None] = lambda segment: None) -> list[Played]:
+        """All segments."""
+        for segment in range(self.segments):
+            self._prepare(segment)
+            measured = self.cohort.train()
+            test = self.cohort.score(self.cohort.task.splits.test)[0] if self.tested else None  # type: ignore[arg-type]
+            self._report(segment, measured, test)
+            each(segment)
+        return self.played
+
+    def _prepare(self, segment: int) -> None:
+        """Carry the decisions out."""
+        targets, sources, from_best = [], [], []
+        for group, opened in enumerate(self._open):
+            played, base = self.played[group], group * self.members
+            for member, decision in enumerate(opened):
+                played.parent[segment, member], played.parent_segment[segment, member] = member, segment - 1
+                source = decision.source
+                if source.kind == "keep":
+                    continue
+                giver = member if source.member is None else source.member
+                best = source.kind == "checkpoint"
+                targets.append(base + member)
+                sources.append(base + giver)
+                from_best.append(best)
+                played.parent[segment, member] = giver
+                if best:
+                    played.parent_segment[segment, member] = self._best_segment[group, giver]
+        self.cohort.take(targets, sources, from_best)
+        self.cohort.apply([decision.hyperparameters for opened in self._open for decision in opened])
+
+    def _report(self, segment: int, measured: Measured, test: np.ndarray | None) -> None:
+        rows = [getattr(measured, name).tolist() for name in Measured.__slots__]
+        signals = Measured.__slots__[2:]
+        for group, controller in enumerate(self.controllers):
+            played, base = self.played[group], group * self.members
+            reports = []
+            for member, decision in enumerate(self._open[group]):
+                values = [row[base + member] for row in rows]
+                loss = values[0]
+                copied = decision.source.kind != "keep"
+                reports.append(
+                    Report(
+                        member=member,
+                        segment=segment,
+                        steps=(segment + 1) * self.cohort.task.segment_length,
+                        metrics={METRIC: loss, "train_loss": values[2]},
+                        signals=dict(zip(signals, values[2:], strict=True)),
+                        hyperparameters=decision.hyperparameters,
+                        decision=segment,
+                        copied_from=int(played.parent[segment, member]) if copied else None,
+                        copied_segment=int(played.parent_segment[segment, member]) if copied else None,
+                        status="ok" if np.isfinite(loss) else "diverged",
+                    )
+                )
+                best = played.validation[:segment, member]
+                if np.isfinite(loss) and not (best <= loss).any():
+                    self._best_segment[group, member] = segment
+                played.validation[segment, member] = loss
+            if test is not None:
+                played.test[segment] = test[base : base + self.members]
+            step = controller.step(reports)
+            played.steps.append(step)
+            self._open[group] = list(step.decisions)

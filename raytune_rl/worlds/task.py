@@ -1,0 +1,50 @@
+"""What a world is made of: a torch task, its search space, and how long its members train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from raytune_rl.hyperparameters import SearchSpace
+from raytune_rl.population.optimisers import OptimizerName
+from raytune_rl.population.packed.losses import LossName
+from raytune_rl.population.splits import Splits
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WorldTask:
+    """One task, ready to be trained many times over.
+
+    Attributes:
+        name: says what it is.
+        splits: train, validation and test; test is there to pay and to judge, and never shown to a controller.
+        network: makes a network; its initial weights come from torch's global generator.
+        loss: its name.
+        optimizer: its name.
+        batch_size: examples per step.
+        segment_length: optimiser steps per segment.
+        space: what may be changed, by roles: ``learning_rate``, ``weight_decay``, ``momentum``, ``dropout``,
+            ``label_smoothing``; or, without a role, by these names.
+    """
+
+    name: str
+    splits: Splits
+    network: Callable[[], nn.Module]
+    loss: LossName
+    optimizer: OptimizerName
+    batch_size: int
+    segment_length: int
+    space: SearchSpace
+
+    @property
+    def optimiser_sign(self) -> float:
+        """The feature ``optimiser`` of ``ObservationSpec``."""
+        return -1.0 if self.optimizer == "sgd" else 1.0
+
+    @property
+    def test_inputs(self) -> torch.Tensor:
+        assert self.splits.test is not None
+        return self.splits.test.inputs

@@ -6,6 +6,7 @@ it stands at the moment.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from raytune_rl.rundir import layout
 from raytune_rl.rundir.layout import RunDirectory, SchemaError
 from raytune_rl.rundir.schemas import decisions_schema, segments_schema
 from raytune_rl.rundir.summary import best_of
+
+log = logging.getLogger(__name__)
 
 RANDOM_SEARCH = "random_search"
 """Where a run with ``compare="random"`` keeps the tables of the comparison."""
@@ -224,7 +227,8 @@ class Run:
         """The hyperparameters, segment by segment, that led to some weights: by default to the best ones.
 
         Args:
-            member: whose weights; default: the best member's (at its best segment).
+            member: whose weights; default: the best member's (at its best segment), or, where rows of its path were
+                trained again after a crash, the best ones' whose path is whole.
             segment: after which of its segments; default: its last one.
 
         Raises:
@@ -234,6 +238,7 @@ class Run:
             rows = self._best_rows
             if not rows:
                 raise BadInput(f"{self.directory} has no best member yet, so there is no schedule to export.")
+            rows = self._told(rows)
         else:
             of_member = np.flatnonzero((self.segments["member"] == member).to_numpy(dtype=bool))
             indices = self.segments["segment"].to_numpy()[of_member]
@@ -260,11 +265,34 @@ class Run:
                     return ancestry.path_to(self._parents, int(row))
         return []
 
+    def _told(self, rows: list[int]) -> list[int]:
+        """The path ``rows``, or the best one that is wholly in the table."""
+        if self._is_whole(rows):
+            return rows
+        sign = 1 if self.mode == "min" else -1
+        values = sign * frames.sound_values(self.segments, self.metric)
+        for row in np.argsort(values, kind="stable"):
+            path = ancestry.path_to(self._parents, int(row))
+            if np.isfinite(values[row]) and self._is_whole(path):
+                taken = self.segments.iloc[int(row)]
+                log.warning(
+                    "the path to the best weights is not wholly in the table (rows were trained again after a crash); "
+                    "instead: the path to member %d, segment %d",
+                    taken["member"],
+                    taken["segment"],
+                )
+                return path
+        return rows
+
+    def _is_whole(self, rows: list[int]) -> bool:
+        """Whether a path begins where its weights were new."""
+        first = self.segments.iloc[rows[0]]
+        copied = pd.notna(first["copied_from"]) and (first["copied_segment"] or 0) >= 0
+        return bool(self._parents[rows[0]] < 0 and not copied)
+
     def _schedule(self, rows: list[int]) -> Schedule:
         path = self.segments.iloc[rows]
-        first = path.iloc[0]
-        lost = self._parents[rows[0]] >= 0 or (pd.notna(first["copied_from"]) and (first["copied_segment"] or 0) >= 0)
-        if lost:
+        if not self._is_whole(rows):
             raise BadInput(
                 f"the path to member {path.iloc[-1]['member']}, segment {path.iloc[-1]['segment']} is not wholly in "
                 "the table (rows were trained again after a crash), so its schedule cannot be told."

@@ -58,7 +58,7 @@ MEMBER_FEATURES: Final = (
     Row("failed", "flag", "0, 1", "the last segment did"),
     Row("copy_allowed", "flag", "0, 1", "weights may be taken from elsewhere now"),
     # What is trained
-    Row("optimiser", "sign", "-1, 0, 1", "1 = rescales each parameter's steps (Adam), -1 = plain SGD, 0 = unknown"),
+    Row("optimiser", "sign", "-1 to 1", "1 = rescales each parameter's steps (Adam), -1 = plain SGD, 0 = unknown"),
     # Measurements of the training itself, by SIGNALS
     Row("signals_known", "share", "0 to 1", "share of the six signals below that were reported"),
     Row("train_loss", "nats", "-4 to 4", "ln(median training loss of the population) - ln(the member's)"),

@@ -119,11 +119,16 @@ def test_a_newer_schedule_asks_for_an_upgrade(run: Run) -> None:
         Schedule.from_json(newer)
 
 
-def test_a_path_that_is_not_whole_is_not_guessed(run: Run) -> None:
+def test_a_path_that_is_not_whole_is_not_guessed(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     copy = run.lineage[run.lineage["on_best_path"]].iloc[0]
     lost = (run.segments["member"] == copy["donor"]) & (run.segments["segment"] == copy["donor_segment"])
+    damaged = replace(run, segments=run.segments[~lost].reset_index(drop=True))
+    best = run.best
     with pytest.raises(BadInput, match="not wholly in the table"):
-        replace(run, segments=run.segments[~lost].reset_index(drop=True)).schedule()
+        damaged.schedule(best.member, best.segment)
+    # Without a wish, the best weights whose path is known take their place, and that is said.
+    assert len(damaged.schedule().values) > 0
+    assert "instead: the path to member" in caplog.text
 
 
 def test_nothing_trained_has_no_schedule(run: Run) -> None:

@@ -76,7 +76,7 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
     try:
         return Controller(
             space=space,
-            observation=ObservationSpec(space),
+            observation=ObservationSpec(space, optimiser=optimiser_sign(experiment.candidate)),
             actions=ActionSpec(space, stopping=experiment.stopping, copy_every=experiment.copy_every),
             reward=experiment.reward,
             policy=policy,
@@ -93,6 +93,11 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
         )
     except ValueError as error:
         raise BadInput(str(error)) from None
+
+
+def optimiser_sign(candidate: object) -> float:
+    """The feature ``optimiser`` (``mdp.features``) of a candidate, as far as it tells."""
+    return {"sgd": -1.0, "adam": 1.0, "adamw": 1.0}.get(str(getattr(candidate, "optimizer", None)), 0.0)
 
 
 def starting_points(experiment: Experiment) -> list[Mapping[str, Value] | None]:

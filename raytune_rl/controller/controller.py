@@ -83,7 +83,7 @@ class Controller:
         self.segments = segments
         self.seed = seed
         self.schedule: Schedule = policy.schedule or schedule
-        self.agent_starts = agent_starts
+        self.agent_starts = agent_starts or policy.starts
         self.failures = failures or FailurePolicy()
         self.stopping: str | None = None
         self.problem: str | None = None

@@ -25,6 +25,7 @@ class Rule(ABC):
 
     schedule: Schedule | None = None
     prescribed: Sequence[Mapping[str, Value]] | None = None
+    starts: bool = False
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         self._observation, self._action = observation, action

@@ -55,6 +55,8 @@ class Policy(Protocol):
 
     schedule: Schedule | None
     """The learning-rate schedule that this policy insists on; ``None`` leaves the experiment's."""
+    starts: bool
+    """Whether it insists on choosing the starting values itself; ``False`` leaves that to the experiment."""
     prescribed: Sequence[Mapping[str, Value]] | None
     """Values that it insists on, segment by segment, whatever its actions are; ``None`` leaves them to the actions."""
 

@@ -35,6 +35,16 @@ LEVEL_INPUTS: Final = 4
 IMPOSSIBLE: Final = -1e4
 """The logit of an option that is not there. Finite, so that no difference of two is NaN."""
 
+# What a fresh network does: a hand-made schedule, to which learning only adds.
+RATE_CENTRE, RATE_SIGN, RATE_WIDTH = -1.56 + 2.0, -0.74, 0.5
+"""log10 + 2 of the learning rate that starting values gather about (0.15 for SGD, 0.005 for Adam), and its spread."""
+OFF_SLOPE: Final = 7.0
+"""How much less likely full regularisation is than none, and the lowest momentum than the highest, in nats."""
+STAY_PRIOR, SOURCE_PRIOR = 6.0, 5.0
+"""Logits of doing nothing."""
+REPLACED: Final = 0.6
+"""Members that more than this share of the others are better than may take the best one's weights."""
+
 _MEMBER = {row.name: index for index, row in enumerate(MEMBER_FEATURES)}
 _SLOT = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
 _REGULARISATION = [_SLOT[f"role/{role}"] for role in sorted(REGULARISATION)]
@@ -93,6 +103,8 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     )
     moves = _dense(weights, "actor.moves", joint) + weights["actor.moves.bias"]
     levels = _levels(weights, tokens, joint, xp)
+    levels = levels + _start_prior(member, tokens, xp)
+    moves = moves + STAY_PRIOR * _one_hot(STAY, LEVELS, moves, xp)
     first = member[:, _MEMBER["first"]] > 0.5
     known = (tokens[..., _SLOT["present"]] > 0.5) & (tokens[..., _SLOT["ordered"]] > 0.5)
     live = tokens[..., _SLOT["live"]] > 0.5
@@ -103,6 +115,7 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     nothing = xp.where(beginning[..., None], 0.0 * heads, (1.0 - stay) * IMPOSSIBLE + 0.0 * heads)
     heads = xp.where(free[..., None], heads, nothing)
     sources = _dense(weights, "actor.source", context) + weights["actor.source.bias"]
+    sources = sources + _source_prior(member, sources, xp)
     copying = (member[:, _MEMBER["copy_allowed"]] > 0.5) & ~first
     keep = _one_hot(SOURCES.index("keep"), len(SOURCES), heads, xp)
     sources = xp.where(copying[:, None], sources, (1.0 - keep) * IMPOSSIBLE + 0.0 * sources)
@@ -135,16 +148,42 @@ def _encode(weights: Mapping[str, Array], part: str, member: Array, tokens: Arra
 
 def _levels(weights: Mapping[str, Array], tokens: Array, joint: Array, xp: Any) -> Array:
     """A score for every starting level, from where it lies: (N, H, LEVELS)."""
-    index = xp.arange(LEVELS) + 0.0 * tokens[0, 0, 0]
-    off = tokens[..., _REGULARISATION].sum(-1)[..., None]
-    position = off * index / (LEVELS - 1) + (1.0 - off) * (index + 0.5) / LEVELS
-    lower, upper = tokens[..., _SLOT["lower"], None], tokens[..., _SLOT["upper"], None]
-    magnitude = lower + position * (upper - lower)
+    _, magnitude, position = _level_places(tokens, xp)
     inputs = xp.stack([position, magnitude, magnitude * magnitude / 4, (position == 0) * 1.0], -1)
     level = "actor.level"
     about = _dense(weights, level, joint, first=0) + weights[f"{level}.bias"]
     hidden = xp.tanh(_dense(weights, level, inputs, first=WIDTH) + about[:, :, None])
     return _dense(weights, "actor.start", hidden)[..., 0]
+
+
+def _level_places(tokens: Array, xp: Any) -> tuple[Array, Array, Array]:
+    """Index, magnitude and position of every starting level, (N, H, LEVELS) each."""
+    index = xp.arange(LEVELS) + 0.0 * tokens[..., 0, None]
+    off = tokens[..., _REGULARISATION].sum(-1)[..., None]
+    position = off * index / (LEVELS - 1) + (1.0 - off) * (index + 0.5) / LEVELS
+    lower, upper = tokens[..., _SLOT["lower"], None], tokens[..., _SLOT["upper"], None]
+    return index, lower + position * (upper - lower), position
+
+
+def _start_prior(member: Array, tokens: Array, xp: Any) -> Array:
+    """Where starting values lie before anything is learned: learning rates about a hand default, regularisation mostly
+    off, momentum mostly high, everything else anywhere. (N, H, LEVELS) log shares."""
+    _, magnitude, position = _level_places(tokens, xp)
+    sign = member[:, _MEMBER["optimiser"], None, None]
+    centre = RATE_CENTRE + RATE_SIGN * sign
+    rates = -(((magnitude - centre) / RATE_WIDTH) ** 2) / 2
+    off = -OFF_SLOPE * position
+    rate = tokens[..., _SLOT["role/learning_rate"], None] * tokens[..., _SLOT["log"], None]
+    regularised = tokens[..., _REGULARISATION].sum(-1)[..., None]
+    momentum = tokens[..., _SLOT["role/momentum"], None]
+    return rate * rates + regularised * off + momentum * OFF_SLOPE * position
+
+
+def _source_prior(member: Array, sources: Array, xp: Any) -> Array:
+    """Keep, but for members in the lower part of the ranking, which take the best one's weights half of the time."""
+    behind = (member[:, _MEMBER["rank"]] > REPLACED)[:, None] * 1.0
+    best, keep = (_one_hot(SOURCES.index(name), len(SOURCES), sources, xp) for name in ("best", "keep"))
+    return SOURCE_PRIOR * (keep + behind * best)
 
 
 def _dense(weights: Mapping[str, Array], name: str, inputs: Array, first: int = 0) -> Array:
@@ -176,6 +215,7 @@ class TokenPolicy(Rule):
     """
 
     schedule: Schedule | None = "cosine"
+    starts = True
 
     def __init__(self, weights: Mapping[str, np.ndarray], *, version: int = 0, recording: bool = False) -> None:
         wrong = [name for name, shape in shapes().items() if name not in weights or weights[name].shape != shape]
@@ -234,7 +274,8 @@ class TokenPolicy(Rule):
         assert self._bound is not None
         heads = len(self._bound.shifts)
         if situation.first:
-            return (np.array([halton(situation.member, head) for head in range(heads)]) + self._bound.shifts) % 1.0
+            points = np.array([halton(situation.member, head) for head in range(heads)])
+            return np.asarray(np.mod(points + self._bound.shifts, 1.0))
         return np.random.Generator(np.random.PCG64(situation.seed)).random(heads)
 
 

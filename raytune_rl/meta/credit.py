@@ -22,14 +22,20 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 
 def lineage_scores(
-    validation: np.ndarray, test: np.ndarray, parent: np.ndarray, parent_segment: np.ndarray
+    validation: np.ndarray,
+    test: np.ndarray,
+    parent: np.ndarray,
+    parent_segment: np.ndarray,
+    *,
+    best: np.ndarray | None = None,
 ) -> np.ndarray:
     """What became of the weights after each segment: the test score of the best descendant, chosen by validation.
 
     All arrays have the shape (segments, members); weights count among their own descendants. Those that a segment
     started from were trained last by ``parent`` in ``parent_segment`` (-1: nobody yet).
+    ``best``, a copy of ``validation``, becomes the validation scores of those descendants.
     """
-    best, paid = validation.copy(), test.copy()
+    best, paid = validation.copy() if best is None else best, test.copy()
     segments, members = validation.shape
     for segment in range(segments - 1, 0, -1):
         for member in range(members):
@@ -37,6 +43,25 @@ def lineage_scores(
             if source[0] >= 0 and best[segment, member] > best[source]:
                 best[source], paid[source] = best[segment, member], paid[segment, member]
     return paid
+
+
+def start_margins(
+    validation: np.ndarray, test: np.ndarray, parent: np.ndarray, parent_segment: np.ndarray
+) -> np.ndarray:
+    """What each member's starting values were worth to its population: for the founder of the model that would be
+    taken, its lead over the best model of any other founder; 0 for all others. Shape (members,).
+
+    A population wants its best start to be good, not its mean one; paid for its own result alone, every member would
+    start where the mean is best, and all of them alike.
+    """
+    if validation.shape[1] == 1:
+        return np.array([team_score(validation, test)])
+    best = validation.copy()
+    became = lineage_scores(validation, test, parent, parent_segment, best=best)[0]
+    order = np.argsort(-best[0], kind="stable")
+    margins = np.zeros(validation.shape[1])
+    margins[order[0]] = became[order[0]] - became[order[1]]
+    return margins
 
 
 def team_score(validation: np.ndarray, test: np.ndarray) -> float:
@@ -90,9 +115,10 @@ class Credit(ConnectorV2):
         member, segments = custom["member"], custom["segments"]
         if self._lineage:
             names = ("validation", "test", "parent", "parent_segment")
-            became = lineage_scores(*(custom[name] for name in names))[segments, member]
+            told = [custom[name] for name in names]
+            became = lineage_scores(*told)[segments, member]
             before = np.where(segments > 0, custom["test"][segments - 1, member], 0.0)
-            return np.asarray(became - before)
+            return np.where(segments > 0, became - before, start_margins(*told)[member])
         rewards = np.asarray(episode.get_rewards(), dtype=np.float64)
         following = np.append(values[1:], 0.0)
         target, result = 0.0, np.zeros(len(rewards))
@@ -105,21 +131,22 @@ class Credit(ConnectorV2):
 def _relative(
     episodes: Sequence[SingleAgentEpisode], advantages: Sequence[np.ndarray], *, group: bool
 ) -> list[np.ndarray]:
-    """Less the mean of the same task and segment, over the spread within the task."""
+    """Less the mean of the same task and segment, over the spread within the task (of first decisions apart)."""
     cells: dict[tuple[int, int], list[float]] = defaultdict(list)
     for episode, part in zip(episodes, advantages, strict=True):
         for segment, value in zip(episode.custom_data["segments"], part, strict=True):
             cells[episode.custom_data["task"], int(segment)].append(float(value))
     means = {cell: float(np.mean(found)) if group else 0.0 for cell, found in cells.items()}
-    spreads: dict[int, list[float]] = defaultdict(list)
+    spreads: dict[tuple[int, bool], list[float]] = defaultdict(list)
     for (task, segment), found in cells.items():
-        spreads[task] += [value - means[task, segment] for value in found]
+        spreads[task, segment == 0] += [value - means[task, segment] for value in found]
     scale = {task: float(np.sqrt(np.mean(np.square(found)))) + 0.05 for task, found in spreads.items()}
     result = []
     for episode, part in zip(episodes, advantages, strict=True):
         task = episode.custom_data["task"]
         mean = np.array([means[task, int(segment)] for segment in episode.custom_data["segments"]])
-        result.append(np.clip((part - mean) / scale[task], -4.0, 4.0))
+        spread = np.array([scale[task, segment == 0] for segment in episode.custom_data["segments"]])
+        result.append(np.clip((part - mean) / spread, -4.0, 4.0))
     return result
 
 

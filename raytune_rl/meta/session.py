@@ -15,7 +15,7 @@ from ray.rllib.algorithms.ppo import PPO
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from safetensors.numpy import load_file, save_file
 
-from raytune_rl.controller.tokens import TokenPolicy
+from raytune_rl.controller.tokens import TokenPolicy, initial_weights
 from raytune_rl.meta import store
 from raytune_rl.meta.module import numpy_weights
 from raytune_rl.meta.training import Recipe, clone, expert_episodes, ppo
@@ -71,7 +71,9 @@ class Session:
 
     def _clone(self) -> dict[str, np.ndarray]:
         path = self.directory / CLONE
-        if not path.exists():
+        if not path.exists() and not self.recipe.clone_worlds:
+            save_file(initial_weights(self.recipe.seed), path)
+        elif not path.exists():
             self.say(f"imitating the expert in {self.recipe.clone_worlds} worlds")
             save_file(clone(self.recipe, expert_episodes(self.recipe)), path)
         found: dict[str, np.ndarray] = load_file(path)

@@ -135,7 +135,8 @@ def _common(config: Any, recipe: Recipe, *, module: Mapping[str, Any]) -> Algori
     config.learners(num_learners=0)
     config.debugging(log_level="ERROR", seed=recipe.seed)
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=TokenModule, model_config=dict(module)))
-    return config  # type: ignore[no-any-return]
+    found: AlgorithmConfig = config
+    return found
 
 
 def _pipeline() -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from raytune_rl.meta.episodes import play, score
 from raytune_rl.meta.expert import Expert, Grid
 from raytune_rl.worlds.generator import META_VALIDATION, make_world
 
-RULES: Mapping[str, Callable[[], Policy]] = {
+RULES: Mapping[str, Callable[[], Any]] = {
     "grid + cosine": Grid,
     "expert": Expert,
     "random + cosine": Cosine,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -129,7 +130,7 @@ def _splits(inputs: np.ndarray, targets: np.ndarray, rows: int, validation: int)
     x = torch.from_numpy(((inputs - mean) / spread).astype(np.float32))
     y = torch.from_numpy(targets.astype(np.float32 if targets.dtype.kind == "f" else np.int64))
     ends = [0, rows, rows + validation, len(x)]
-    parts = [Split(inputs=x[a:b], targets=y[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+    parts = [Split(inputs=x[a:b], targets=y[a:b]) for a, b in pairwise(ends)]
     return Splits(train=parts[0], validation=parts[1], test=parts[2])
 
 

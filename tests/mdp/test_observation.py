@@ -183,3 +183,17 @@ def test_statistics_worked_out_once_serve_every_member() -> None:
 
 def test_the_order_of_the_members_does_not_matter() -> None:
     assert see(POPULATION[0], POPULATION[::-1]) == pytest.approx(see(POPULATION[0]))
+
+
+def test_a_slot_tells_the_value_and_the_ends_of_its_range() -> None:
+    seen = see(live([1.0], positions=(0.5, 0.5, 0.5, 0.5)))
+    magnitudes = [seen[f"hp/lr/{name}"] for name in ("lower", "value", "upper")]
+    assert magnitudes == pytest.approx([-2.0, 0.0, 2.0])  # 1e-4, 1e-2, 1: log10 + 2
+    fractions = [seen[f"hp/dropout/{name}"] for name in ("lower", "value", "upper")]
+    assert fractions == pytest.approx([0.0, math.asinh(0.3), math.asinh(0.6)])
+    assert [seen[f"hp/activation/{name}"] for name in ("lower", "value", "upper")] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("sign", [-1.0, 0.0, 1.0])
+def test_it_tells_the_optimiser(sign: float) -> None:
+    assert see(POPULATION[0], spec=ObservationSpec(SPACE, optimiser=sign))["optimiser"] == sign

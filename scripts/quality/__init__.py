@@ -1,0 +1,1 @@
+"""What ``scripts/bench_quality`` is made of: methods, and the statistics over their results."""

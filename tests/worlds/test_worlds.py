@@ -1,0 +1,74 @@
+"""Generated tasks, cohorts and rollouts: repeatable, apart from one another, and driven by the real controller."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raytune_rl.controller.policies import PBT, Cosine
+from raytune_rl.controller.tokens import TokenPolicy, initial_weights
+from raytune_rl.worlds.cohort import Cohort
+from raytune_rl.worlds.generator import META_TRAIN, META_VALIDATION, make_world
+from raytune_rl.worlds.rollout import Rollout, make_controller
+
+
+def play(number: int, make_policy=PBT, *, groups: int = 2, seed: int = 0):
+    world = make_world(number)
+    cohort = Cohort(world.task, [m for _ in range(groups) for m in range(4)], seed=number)
+    controllers = [
+        make_controller(world.task, make_policy(), members=4, segments=6, seed=seed + g, copy_every=2)
+        for g in range(groups)
+    ]
+    return Rollout(cohort, controllers, segments=6, tested=True).play()
+
+
+def test_training_and_validation_tasks_do_not_meet() -> None:
+    assert not set(META_VALIDATION) & set(META_TRAIN[-100:]) and min(META_VALIDATION) > max(META_TRAIN)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_a_number_is_a_task(number: int) -> None:
+    one, two = make_world(number), make_world(number)
+    assert one.task.name == two.task.name and one.segments == two.segments
+    assert np.array_equal(one.task.splits.train.inputs, two.task.splits.train.inputs)
+    assert one.task.space == two.task.space
+    assert np.isfinite(one.task.splits.train.inputs.numpy()).all()
+    rows = [len(split) for split in (one.task.splits.train, one.task.splits.validation, one.task.splits.test)]
+    assert min(rows) >= 30
+
+
+def test_tasks_differ_in_kind() -> None:
+    tasks = [make_world(number).task for number in range(60)]
+    assert {task.name.split("-")[0] for task in tasks} == {"clusters", "teacher", "templates", "xor", "regression"}
+    assert {task.optimizer for task in tasks} == {"sgd", "adam", "adamw"}
+
+
+def test_a_rollout_repeats() -> None:
+    first, second = play(3), play(3)
+    for one, two in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.validation, two.validation)
+        assert [s.decisions for s in one.steps] == [s.decisions for s in two.steps]
+
+
+def test_populations_differ_by_their_decisions_only() -> None:
+    same = play(3, Cosine, seed=5)
+    alike = play(3, Cosine, seed=5)
+    np.testing.assert_array_equal(same[0].test, alike[0].test)
+    assert not np.array_equal(same[0].test, same[1].test)  # another seed, other starting values
+
+
+def test_copies_carry_weights_over() -> None:
+    played = play(8, lambda: PBT(quantile=0.5), groups=3)
+    copies = [(p, s, m) for p in played for s in range(6) for m in range(4) if p.parent[s, m] != m]
+    assert copies
+    for p, segment, member in copies:
+        donor, then = p.parent[segment, member], p.parent_segment[segment, member]
+        assert p.validation[then, donor] <= p.validation[segment - 1, member]
+
+
+def test_learning_happens() -> None:
+    gains = []
+    for number in range(6):
+        played = play(number, lambda: TokenPolicy(initial_weights(0)), groups=1)[0]
+        gains.append(played.test[0].min() - np.nanmin(played.test[-1]))
+    assert np.median(gains) > 0.02

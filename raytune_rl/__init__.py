@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raytune_rl.mdp import reward as rewards
     from raytune_rl.population.export import load
     from raytune_rl.population.torch_task import TorchTask
+    from raytune_rl.pretrained import Pretrained
     from raytune_rl.rllib.settings import Agent
     from raytune_rl.scheduler import MetaAgentScheduler
 
@@ -31,6 +32,7 @@ _HOMES = {
     "FailurePolicy": "controller.failures",
     "Fixed": "controller.policies",
     "MetaAgentScheduler": "scheduler",
+    "Pretrained": "pretrained",
     "Random": "controller.policies",
     "StopRule": "experiment",
     "TorchTask": "population.torch_task",
@@ -49,6 +51,7 @@ __all__ = [
     "FailurePolicy",
     "Fixed",
     "MetaAgentScheduler",
+    "Pretrained",
     "Random",
     "StopRule",
     "TorchTask",

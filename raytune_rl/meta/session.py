@@ -15,11 +15,14 @@ from ray.rllib.algorithms.ppo import PPO
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from safetensors.numpy import load_file, save_file
 
+from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.tokens import TokenPolicy, initial_weights
 from raytune_rl.meta import store
 from raytune_rl.meta.module import numpy_weights
-from raytune_rl.meta.training import Recipe, clone, expert_episodes, ppo
+from raytune_rl.meta.recipe import Recipe, keep_recipe
+from raytune_rl.meta.training import clone, expert_episodes, ppo
 from raytune_rl.meta.validation import RULES, Validation, validate
+from raytune_rl.worlds.generator import META_VALIDATION
 
 CLONE, ALGORITHM, LOG, BEST = "clone.safetensors", "algorithm", "log.jsonl", "best"
 
@@ -32,19 +35,17 @@ class Session:
 
     Args:
         recipe: what is done.
-        validate_every: iterations between two validations.
         say: takes a line of progress.
     """
 
     directory: Path
     recipe: Recipe
-    validate_every: int = 40
     say: Callable[[str], None] = print
 
     def run(self, *, minutes: float) -> None:
         """Train for so long, from where an earlier session of this directory stopped."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
+        keep_recipe(self.directory, self.recipe)
         spent = self._spent()
         weights = self._clone()
         self._baselines = self._rules()
@@ -56,6 +57,7 @@ class Session:
             if iteration == 0:
                 self._validated(algorithm, 0, 0, spent)
             transitions = self._transitions()
+            started = time.monotonic()
             while spent + (time.monotonic() - started) / 60 < minutes:
                 result = algorithm.train()
                 iteration += 1
@@ -63,9 +65,12 @@ class Session:
                 now = spent + (time.monotonic() - started) / 60
                 if iteration % 5 == 0:
                     self.say(_line(iteration, transitions, now, result))
-                if iteration % self.validate_every == 0:
+                if iteration % self.recipe.validate_every == 0:
                     self._validated(algorithm, iteration, transitions, now)
             self._validated(algorithm, iteration, transitions, spent + (time.monotonic() - started) / 60)
+        except KeyboardInterrupt:
+            algorithm.save_to_path(str((self.directory / ALGORITHM).resolve()))
+            raise
         finally:
             algorithm.stop()
 
@@ -85,7 +90,7 @@ class Session:
         if not path.exists():
             found = {}
             for name, make in RULES.items():
-                found[name] = validate(make).scores.tolist()
+                found[name] = self._validate(make).scores.tolist()
                 self.say(f"meta-validation, {name}: {np.mean(found[name]):.4f}")
             path.write_text(json.dumps(found))
         return {name: Validation(scores=np.array(rows)) for name, rows in json.loads(path.read_text()).items()}
@@ -94,7 +99,7 @@ class Session:
         """Validate, write the curve on, keep the weights if they are the best, and save the algorithm."""
         state = algorithm.learner_group.get_state(components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}")
         weights = numpy_weights(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
-        result = validate(lambda: TokenPolicy(weights))
+        result = self._validate(lambda: TokenPolicy(weights))
         against = {name: result.against(rule) for name, rule in self._baselines.items()}
         row = {
             "iteration": iteration,
@@ -113,6 +118,10 @@ class Session:
         algorithm.save_to_path(str((self.directory / ALGORITHM).resolve()))
         compared = ", ".join(f"{name} {a:+.3f} ({p:.2f})" for name, (a, p) in against.items())
         self.say(f"meta-validation {result.mean:.4f} after {transitions:,} transitions: {compared}")
+
+    def _validate(self, make_policy: Callable[[], Policy]) -> Validation:
+        numbers = META_VALIDATION[: self.recipe.validation_worlds]
+        return validate(make_policy, numbers=numbers, populations=self.recipe.validation_populations)
 
     def _log_lines(self) -> list[str]:
         path = self.directory / LOG

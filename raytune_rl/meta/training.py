@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -29,46 +28,12 @@ from raytune_rl.meta.episodes import SLOTS, episodes_of, play
 from raytune_rl.meta.expert import Expert
 from raytune_rl.meta.learner import CLONE_KL, ClonedPPOLearner
 from raytune_rl.meta.module import TokenModule, numpy_weights
+from raytune_rl.meta.recipe import Recipe
 from raytune_rl.meta.runner import SEED, WORLDS, WorldRunner
 from raytune_rl.worlds.generator import META_TRAIN, make_world
 
 OBSERVATIONS = gym.spaces.Box(-4.0, 4.0, (MEMBER + SLOTS * TOKEN,), np.float32)
 ACTIONS = gym.spaces.MultiDiscrete(np.array([LEVELS] * SLOTS + [len(SOURCES)], dtype=np.int64))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that decides what a meta-training gives.
-
-    Attributes:
-        seed: of worlds, weights and decisions.
-        clone_worlds: worlds that the expert plays for imitation.
-        clone_epochs: passes over what it did.
-        worlds: per iteration and runner.
-        runners: EnvRunner actors.
-        learning_rate, epochs, minibatch, clip: PPO's.
-        clone_kl: weight of the KL to the clone.
-        entropy: weight of PPO's own bonus.
-        lineage, group, team: see ``credit.Credit``.
-    """
-
-    seed: int = 0
-    clone_worlds: int = 60
-    clone_epochs: int = 12
-    worlds: int = 3
-    runners: int = 2
-    learning_rate: float = 5e-4
-    epochs: int = 3
-    minibatch: int = 1024
-    clip: float = 0.2
-    clone_kl: float = 0.02
-    entropy: float = 0.0
-    lineage: bool = True
-    group: bool = True
-    team: float = 0.5
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def clone(recipe: Recipe, played: Sequence[SingleAgentEpisode]) -> dict[str, np.ndarray]:

@@ -1,0 +1,86 @@
+"""What is done in a meta-training: plain values, kept beside what came out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from raytune_rl.errors import BadInput
+from raytune_rl.worlds.generator import META_VALIDATION
+
+FILE = "recipe.json"
+LEAST = {"seed": 0, "clone_worlds": 0, "worlds": 1, "runners": 1, "epochs": 1, "minibatch": 1, "validate_every": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a meta-training gives.
+
+    Attributes:
+        seed: of worlds, weights and decisions.
+        clone_worlds: worlds that the expert plays for imitation; 0 = the network's own prior, which is like it.
+        clone_epochs: passes over what it did.
+        worlds: per iteration and runner.
+        runners: EnvRunner actors.
+        learning_rate, epochs, minibatch, clip: PPO's.
+        clone_kl: weight of the KL to the clone.
+        entropy: weight of PPO's own bonus.
+        lineage, group, team: see ``credit.Credit``.
+        validate_every: iterations between two meta-validations.
+        validation_worlds, validation_populations: how many worlds, and populations in each, are played for one.
+
+    Raises:
+        BadInput: a number that cannot be.
+    """
+
+    seed: int = 0
+    clone_worlds: int = 0
+    clone_epochs: int = 12
+    worlds: int = 4
+    runners: int = 2
+    learning_rate: float = 5e-4
+    epochs: int = 3
+    minibatch: int = 1024
+    clip: float = 0.2
+    clone_kl: float = 0.03
+    entropy: float = 0.0
+    lineage: bool = True
+    group: bool = True
+    team: float = 0.3
+    validate_every: int = 40
+    validation_worlds: int = len(META_VALIDATION)
+    validation_populations: int = 4
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.validation_worlds > len(META_VALIDATION):
+            raise BadInput(f"validation_worlds is {self.validation_worlds}; there are {len(META_VALIDATION)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the record of a controller."""
+        return asdict(self)
+
+
+def kept_recipe(directory: Path) -> Recipe | None:
+    """The recipe of the meta-training in ``directory``; None if there is none.
+
+    Raises:
+        BadInput: it is of another version of this package.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return Recipe(**content)
+    except TypeError as error:
+        raise BadInput(f"{path} is of another version of raytune_rl ({error}); name another directory.") from None
+
+
+def keep_recipe(directory: Path, recipe: Recipe) -> None:
+    """Write it down, for ``kept_recipe``."""
+    (directory / FILE).write_text(json.dumps(recipe.to_dict(), indent=1), encoding="utf-8")

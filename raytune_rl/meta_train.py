@@ -1,0 +1,84 @@
+"""``python -m raytune_rl.meta_train --out DIR``: train a controller in packed worlds, before it meets any real task."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from raytune_rl._version import __version__
+from raytune_rl.errors import DONE, INTERRUPTED, BadInput, answered
+
+EXAMPLES = """\
+examples:
+  python -m raytune_rl.meta_train --out results/meta --minutes 60
+  python -m raytune_rl.meta_train --out results/meta --minutes 120            # goes on for another hour
+  python -m raytune_rl.meta_train --out results/other --set lineage=False --set clone_kl=0.1 --seed 3
+
+What comes out: DIR/best (the best by meta-validation: agent=Pretrained("DIR/best")), DIR/last, DIR/log.jsonl (the
+curve), DIR/algorithm (RLlib's own checkpoint, to go on from).
+
+exit status: 0 done, 2 bad input, 130 interrupted (the command to go on is printed)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    return answered(lambda: _train(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m raytune_rl.meta_train",
+        description="Train a controller with RLlib in packed worlds: generated tasks, populations in one program.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", metavar="DIR", required=True, help="where it is kept; an earlier one there goes on")
+    parser.add_argument("--minutes", type=float, default=60.0, help="training time, earlier sessions' included")
+    parser.add_argument("--seed", type=int, help="of worlds, weights and decisions")
+    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change the recipe")
+    parser.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from raytune_rl.embedded import ray_cluster
+    from raytune_rl.meta.recipe import Recipe, kept_recipe
+    from raytune_rl.overrides import apply_overrides
+
+    if not options.minutes > 0:
+        raise BadInput(f"--minutes is {options.minutes:g}; it must be above 0.")
+    directory = Path(options.out)
+    changes = list(options.set) + ([] if options.seed is None else [f"seed={options.seed}"])
+    before = kept_recipe(directory)
+    recipe = apply_overrides(before or Recipe(), changes)
+    if before is not None and recipe != before:
+        raise BadInput(f"--out {directory} holds a meta-training by another recipe; name another directory.")
+    with ray_cluster(None):
+        from raytune_rl.meta.session import Session
+
+        session = Session(directory=directory, recipe=recipe, say=lambda line: print(line, flush=True))
+        try:
+            session.run(minutes=options.minutes)
+        except KeyboardInterrupt:
+            command = [
+                "python",
+                "-m",
+                "raytune_rl.meta_train",
+                "--out",
+                options.out,
+                "--minutes",
+                f"{options.minutes:g}",
+            ]
+            print(f"interrupted; go on with: {shlex.join(command)}", file=sys.stderr)
+            return INTERRUPTED
+    print(f"controller: {directory / 'best'}")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

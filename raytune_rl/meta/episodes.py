@@ -34,10 +34,17 @@ class Group:
     played: list[Played]
 
 
-def play(world: World, make_policy: Callable[[], Policy], *, groups: int | None = None, seed: int = 0) -> Group:
-    """Play one world ``groups`` times (as often as fit into a pack)."""
+def play(
+    world: World, make_policy: Callable[[], Policy], *, groups: int | None = None, seed: int = 0, alike: bool = True
+) -> Group:
+    """Play one world ``groups`` times (as often as fit into a pack).
+
+    ``alike``: populations share initial weights and batches, for credit; without it they share the task only, for
+    judging: a single lucky draw of weights would decide all of them.
+    """
     count = groups or max(2, PACK // world.members)
-    cohort = Cohort(world.task, [m for _ in range(count) for m in range(world.members)], seed=world.number + seed)
+    streams = [m + (0 if alike else world.members * group) for group in range(count) for m in range(world.members)]
+    cohort = Cohort(world.task, streams, seed=world.number + seed)
     controllers = [
         make_controller(
             world.task,

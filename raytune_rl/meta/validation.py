@@ -47,9 +47,9 @@ class Validation:
 def validate(
     make_policy: Callable[[], Policy], *, numbers: Sequence[int] = META_VALIDATION, populations: int = 4, seed: int = 0
 ) -> Validation:
-    """Play the worlds of ``numbers``; populations differ in their sampled decisions."""
+    """Play the worlds of ``numbers``; populations differ in their initial weights, batches and sampled decisions."""
     rows = []
     for number in numbers:
-        group = play(make_world(number), make_policy, groups=populations, seed=seed)
+        group = play(make_world(number), make_policy, groups=populations, seed=seed, alike=False)
         rows.append([team_score(score(played.validation), score(played.test)) for played in group.played])
     return Validation(scores=np.array(rows))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -148,7 +147,7 @@ def _encode(weights: Mapping[str, Array], part: str, member: Array, tokens: Arra
 
 def _levels(weights: Mapping[str, Array], tokens: Array, joint: Array, xp: Any) -> Array:
     """A score for every starting level, from where it lies: (N, H, LEVELS)."""
-    _, magnitude, position = _level_places(tokens, xp)
+    magnitude, position = _level_places(tokens, xp)
     inputs = xp.stack([position, magnitude, magnitude * magnitude / 4, (position == 0) * 1.0], -1)
     level = "actor.level"
     about = _dense(weights, level, joint, first=0) + weights[f"{level}.bias"]
@@ -156,19 +155,19 @@ def _levels(weights: Mapping[str, Array], tokens: Array, joint: Array, xp: Any) 
     return _dense(weights, "actor.start", hidden)[..., 0]
 
 
-def _level_places(tokens: Array, xp: Any) -> tuple[Array, Array, Array]:
-    """Index, magnitude and position of every starting level, (N, H, LEVELS) each."""
+def _level_places(tokens: Array, xp: Any) -> tuple[Array, Array]:
+    """Magnitude and position of every starting level, (N, H, LEVELS) each."""
     index = xp.arange(LEVELS) + 0.0 * tokens[..., 0, None]
     off = tokens[..., _REGULARISATION].sum(-1)[..., None]
     position = off * index / (LEVELS - 1) + (1.0 - off) * (index + 0.5) / LEVELS
     lower, upper = tokens[..., _SLOT["lower"], None], tokens[..., _SLOT["upper"], None]
-    return index, lower + position * (upper - lower), position
+    return lower + position * (upper - lower), position
 
 
 def _start_prior(member: Array, tokens: Array, xp: Any) -> Array:
     """Where starting values lie before anything is learned: learning rates about a hand default, regularisation mostly
     off, momentum mostly high, everything else anywhere. (N, H, LEVELS) log shares."""
-    _, magnitude, position = _level_places(tokens, xp)
+    magnitude, position = _level_places(tokens, xp)
     sign = member[:, _MEMBER["optimiser"], None, None]
     centre = RATE_CENTRE + RATE_SIGN * sign
     rates = -(((magnitude - centre) / RATE_WIDTH) ** 2) / 2
@@ -196,12 +195,6 @@ def _one_hot(index: int, size: int, like: Array, xp: Any) -> Array:
     return (xp.arange(size) == index) + 0.0 * like.reshape(-1)[0]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Bound:
-    action: ActionSpec
-    shifts: np.ndarray
-
-
 class TokenPolicy(Rule):
     """Acts with a token network, by sampling. Learns nothing itself.
 
@@ -224,17 +217,15 @@ class TokenPolicy(Rule):
         self.weights = {name: np.asarray(weights[name], dtype=np.float32) for name in shapes()}
         self.version = version
         self._recording = recording
-        self._bound: _Bound | None = None
+        self._shifts = np.zeros(0)
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         super().bind(observation, action, seed=seed)
-        rng = np.random.default_rng([seed, 0x4A17])
-        self._bound = _Bound(action=action, shifts=rng.random(len(action.heads)))
+        self._shifts = np.random.default_rng([seed, 0x4A17]).random(len(action.heads))
 
     def act(self, situations: Sequence[Situation]) -> Sequence[Choice]:
         if not situations:
             return []
-        assert self._bound is not None, "bind comes first"
         observations = np.stack([situation.observation for situation in situations]).astype(np.float32)
         logits = policy_logits(self.weights, observations, np)
         draws = np.stack([self._uniform(situation) for situation in situations])
@@ -271,11 +262,10 @@ class TokenPolicy(Rule):
 
     def _uniform(self, situation: Situation) -> np.ndarray:
         """A number in [0, 1) per head."""
-        assert self._bound is not None
-        heads = len(self._bound.shifts)
+        heads = len(self._shifts)
         if situation.first:
             points = np.array([halton(situation.member, head) for head in range(heads)])
-            return np.asarray(np.mod(points + self._bound.shifts, 1.0))
+            return np.asarray(np.mod(points + self._shifts, 1.0))
         return np.random.Generator(np.random.PCG64(situation.seed)).random(heads)
 
 

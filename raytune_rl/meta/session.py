@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from raytune_rl.meta.validation import RULES, Validation, validate
 from raytune_rl.worlds.generator import META_VALIDATION
 
 CLONE, ALGORITHM, LOG, BEST = "clone.safetensors", "algorithm", "log.jsonl", "best"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)

@@ -23,7 +23,7 @@ def play(number: int, make_policy=PBT, *, groups: int = 2, seed: int = 0):
 
 
 def test_training_and_validation_tasks_do_not_meet() -> None:
-    assert not set(META_VALIDATION) & set(META_TRAIN[-100:]) and min(META_VALIDATION) > max(META_TRAIN)
+    assert not set(META_VALIDATION) & set(META_TRAIN[-100:]) and META_VALIDATION[0] > META_TRAIN[-1]
 
 
 @pytest.mark.parametrize("number", range(12))

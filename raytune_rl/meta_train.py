@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raytune_rl._version import __version__
-from raytune_rl.errors import DONE, INTERRUPTED, BadInput, answered
+from raytune_rl import commands
+from raytune_rl.commands import DONE, INTERRUPTED, answered
+from raytune_rl.errors import BadInput
 
 EXAMPLES = """\
 examples:
@@ -31,17 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m raytune_rl.meta_train",
+    parser = commands.parser(
+        "meta_train",
         description="Train a controller with RLlib in packed worlds: generated tasks, populations in one program.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="where it is kept; an earlier one there goes on")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time, earlier sessions' included")
     parser.add_argument("--seed", type=int, help="of worlds, weights and decisions")
     parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change the recipe")
-    parser.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
     return parser
 
 
@@ -49,6 +48,7 @@ def _train(options: argparse.Namespace) -> int:
     from raytune_rl.embedded import ray_cluster
     from raytune_rl.meta.recipe import Recipe, kept_recipe
     from raytune_rl.overrides import apply_overrides
+    from raytune_rl.signals import stopping_on_signals
 
     if not options.minutes > 0:
         raise BadInput(f"--minutes is {options.minutes:g}; it must be above 0.")
@@ -58,24 +58,18 @@ def _train(options: argparse.Namespace) -> int:
     recipe = apply_overrides(before or Recipe(), changes)
     if before is not None and recipe != before:
         raise BadInput(f"--out {directory} holds a meta-training by another recipe; name another directory.")
-    with ray_cluster(None):
+    with ray_cluster(None), stopping_on_signals() as stoppable:  # Ray puts handlers of its own in place
         from raytune_rl.meta.session import Session
 
-        session = Session(directory=directory, recipe=recipe, say=lambda line: print(line, flush=True))
+        session = Session(directory, recipe, say=lambda line: print(line, flush=True))
         try:
-            session.run(minutes=options.minutes)
+            finished = session.run(minutes=options.minutes, stoppable=stoppable)
         except KeyboardInterrupt:
-            command = [
-                "python",
-                "-m",
-                "raytune_rl.meta_train",
-                "--out",
-                options.out,
-                "--minutes",
-                f"{options.minutes:g}",
-            ]
-            print(f"interrupted; go on with: {shlex.join(command)}", file=sys.stderr)
-            return INTERRUPTED
+            finished = False
+    if not finished:
+        command = f"python -m raytune_rl.meta_train --out {shlex.quote(options.out)} --minutes {options.minutes:g}"
+        print(f"interrupted; go on with: {command}", file=sys.stderr)
+        return INTERRUPTED
     print(f"controller: {directory / 'best'}")
     return DONE
 

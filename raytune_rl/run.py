@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from raytune_rl._version import __version__
+from raytune_rl import commands
+from raytune_rl.commands import DONE, FAILED, INTERRUPTED, answered
 from raytune_rl.embedded import quiet_environment
-from raytune_rl.errors import DONE, FAILED, INTERRUPTED, answered
 
 EXAMPLES = """\
 examples:
@@ -35,11 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m raytune_rl.run",
+    parser = commands.parser(
+        "run",
         description="Train the population of an experiment file while an RLlib agent steers it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("experiment_file", metavar="exp.py", help="a Python file with a module-level Experiment")
     parser.add_argument("--experiment", metavar="NAME", help="which Experiment, where the file has several")
@@ -58,7 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--address", metavar="ADDR", help="an existing Ray cluster (default: a local Ray of its own)")
     parser.add_argument("--quiet", action="store_true", help="print the summary only")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the debug log too")
-    parser.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
     return parser
 
 

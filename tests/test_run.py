@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from raytune_rl.analysis import Run
-from raytune_rl.errors import BAD_INPUT
+from raytune_rl.commands import BAD_INPUT
 from raytune_rl.run import main
 from raytune_rl.tune.storage import StateStore
 

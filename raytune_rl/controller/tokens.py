@@ -238,19 +238,14 @@ class TokenPolicy(Rule):
             action[:, head] = np.minimum(below.sum(axis=1), size - 1)
             logp += np.log(np.maximum(shares[np.arange(len(shares)), action[:, head]], 1e-12))
             start += size
-        if not self._recording:
-            return [
-                Choice(action=tuple(row), logp=float(p), version=self.version)
-                for row, p in zip(action.tolist(), logp, strict=True)
-            ]
         return [
             Choice(
                 action=tuple(row),
-                logp=float(p),
+                logp=likely,
                 version=self.version,
-                extras={"action_dist_inputs": tuple(inputs), "action_logp": (float(p),)},
+                extras={"action_dist_inputs": tuple(inputs), "action_logp": (likely,)} if self._recording else {},
             )
-            for row, p, inputs in zip(action.tolist(), logp, logits.tolist(), strict=True)
+            for row, likely, inputs in zip(action.tolist(), logp.tolist(), logits.tolist(), strict=True)
         ]
 
     def choose(self, situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
@@ -262,15 +257,22 @@ class TokenPolicy(Rule):
 
     def _uniform(self, situation: Situation) -> np.ndarray:
         """A number in [0, 1) per head."""
-        heads = len(self._shifts)
         if situation.first:
-            points = np.array([halton(situation.member, head) for head in range(heads)])
-            return np.asarray(np.mod(points + self._shifts, 1.0))
-        return np.random.Generator(np.random.PCG64(situation.seed)).random(heads)
+            return spread(situation.member, self._shifts)
+        return np.random.Generator(np.random.PCG64(situation.seed)).random(len(self._shifts))
+
+
+def spread(member: int, shifts: np.ndarray) -> np.ndarray:
+    """The member's point of a Halton sequence that ``shifts`` (dimensions,) move, in [0, 1) along each dimension."""
+    points = np.array([halton(member, dimension) for dimension in range(len(shifts))])
+    return np.asarray(np.mod(points + shifts, 1.0))
 
 
 def halton(index: int, dimension: int) -> float:
-    """Point ``index`` of the Halton sequence (Halton 1960) along one dimension, in [0, 1)."""
+    """Point ``index`` of the Halton sequence (Halton 1960), from its second on, along one dimension, in [0, 1).
+
+    ``scipy.stats.qmc.Halton`` gives the same; importing it would cost every driver more than a second.
+    """
     base = _prime(dimension)
     share, result, index = 1.0 / base, 0.0, index + 1
     while index:

@@ -19,49 +19,43 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
 
-def lineage_scores(
-    validation: np.ndarray,
-    test: np.ndarray,
-    parent: np.ndarray,
-    parent_segment: np.ndarray,
-    *,
-    best: np.ndarray | None = None,
-) -> np.ndarray:
-    """What became of the weights after each segment: the test score of the best descendant, chosen by validation.
+def descendants(
+    validation: np.ndarray, test: np.ndarray, parent: np.ndarray, parent_segment: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What became of the weights after each segment: validation and test score of the best descendant, by validation.
 
     All arrays have the shape (segments, members); weights count among their own descendants. Those that a segment
     started from were trained last by ``parent`` in ``parent_segment`` (-1: nobody yet).
-    ``best``, a copy of ``validation``, becomes the validation scores of those descendants.
     """
-    best, paid = validation.copy() if best is None else best, test.copy()
+    best, paid = validation.copy(), test.copy()
     segments, members = validation.shape
     for segment in range(segments - 1, 0, -1):
         for member in range(members):
             source = (parent_segment[segment, member], parent[segment, member])
             if source[0] >= 0 and best[segment, member] > best[source]:
                 best[source], paid[source] = best[segment, member], paid[segment, member]
-    return paid
+    return best, paid
 
 
-def start_margins(
+def lineage_credit(
     validation: np.ndarray, test: np.ndarray, parent: np.ndarray, parent_segment: np.ndarray
 ) -> np.ndarray:
-    """What each member's starting values were worth to its population: for the founder of the model that would be
-    taken, its lead over the best model of any other founder; 0 for all others. Shape (members,).
+    """What every decision was worth, (segments, members): how much better the weights became that it led to.
 
-    A population wants its best start to be good, not its mean one; paid for its own result alone, every member would
-    start where the mean is best, and all of them alike.
+    First decisions are paid by what they were worth to the population: the founder of the model that would be taken
+    gets its lead over the best model of any other founder, all others nothing. A population wants its best start to be
+    good, not its mean one; paid for its own result alone, every member would start where the mean is best.
     """
-    if validation.shape[1] == 1:
-        return np.array([team_score(validation, test)])
-    best = validation.copy()
-    became = lineage_scores(validation, test, parent, parent_segment, best=best)[0]
-    order = np.argsort(-best[0], kind="stable")
-    margins = np.zeros(validation.shape[1])
-    margins[order[0]] = became[order[0]] - became[order[1]]
-    return margins
+    best, paid = descendants(validation, test, parent, parent_segment)
+    credit = paid - np.vstack([np.zeros_like(test[:1]), test[:-1]])
+    if test.shape[1] > 1:
+        first, second = np.argsort(-best[0], kind="stable")[:2]
+        credit[0] = 0.0
+        credit[0, first] = paid[0, first] - paid[0, second]
+    return credit
 
 
 def team_score(validation: np.ndarray, test: np.ndarray) -> float:
@@ -73,7 +67,7 @@ class Credit(ConnectorV2):
     """Puts advantages and value targets into the train batch; the last piece of the learner's pipeline.
 
     Args:
-        lineage: weight of lineage credit (with the critic as baseline) beside the discounted rewards' GAE, 0 or 1.
+        lineage: lineage credit, with the critic as baseline; without it GAE of the rewards.
         group: whether the mean of the task's populations is taken off, segment by segment.
         team: weight of the population's own result, relative to the group's.
         gae_lambda: of GAE, where lineage is 0.
@@ -98,7 +92,11 @@ class Credit(ConnectorV2):
             values = rl_module[DEFAULT_MODULE_ID].compute_values(columns).cpu().numpy()
         ends = np.cumsum([len(episode) for episode in episodes])
         parts = np.split(values, ends[:-1])
-        targets = [self._targets(episode, part) for episode, part in zip(episodes, parts, strict=True)]
+        credits = _credits(episodes) if self._lineage else {}
+        targets = [
+            self._returns(episode, part) if not self._lineage else credits[_population(episode)][_place(episode)]
+            for episode, part in zip(episodes, parts, strict=True)
+        ]
         advantages = [target - part for target, part in zip(targets, parts, strict=True)]
         advantages = _relative(episodes, advantages, group=self._group)
         if self._team:
@@ -109,23 +107,29 @@ class Credit(ConnectorV2):
             columns[name] = torch.as_tensor(np.concatenate(rows), dtype=torch.float32, device=device)
         return batch
 
-    def _targets(self, episode: SingleAgentEpisode, values: np.ndarray) -> np.ndarray:
-        """Of the critic: how much better the weights become from here, or the lambda return of the rewards."""
-        custom = episode.custom_data
-        member, segments = custom["member"], custom["segments"]
-        if self._lineage:
-            names = ("validation", "test", "parent", "parent_segment")
-            told = [custom[name] for name in names]
-            became = lineage_scores(*told)[segments, member]
-            before = np.where(segments > 0, custom["test"][segments - 1, member], 0.0)
-            return np.where(segments > 0, became - before, start_margins(*told)[member])
-        rewards = np.asarray(episode.get_rewards(), dtype=np.float64)
-        following = np.append(values[1:], 0.0)
-        target, result = 0.0, np.zeros(len(rewards))
-        for step in range(len(rewards) - 1, -1, -1):
-            target = rewards[step] + (1 - self._lambda) * following[step] + self._lambda * target
-            result[step] = target
-        return result
+    def _returns(self, episode: SingleAgentEpisode, values: np.ndarray) -> np.ndarray:
+        """The lambda returns of the rewards, of a whole episode."""
+        over = np.zeros(len(values))
+        over[-1] = 1.0
+        rewards = np.asarray(episode.get_rewards(), dtype=np.float32)
+        found: np.ndarray = compute_value_targets(values, rewards, over, np.zeros(len(values)), 1.0, self._lambda)
+        return found
+
+
+def _population(episode: SingleAgentEpisode) -> tuple[int, int]:
+    return episode.custom_data["task"], episode.custom_data["population"]
+
+
+def _place(episode: SingleAgentEpisode) -> tuple[np.ndarray, int]:
+    """Where an episode's decisions are in arrays (segments, members)."""
+    return episode.custom_data["segments"], episode.custom_data["member"]
+
+
+def _credits(episodes: Sequence[SingleAgentEpisode]) -> dict[tuple[int, int], np.ndarray]:
+    """Lineage credit of each population, worked out once for all of its members."""
+    names = ("validation", "test", "parent", "parent_segment")
+    first = {_population(episode): episode.custom_data for episode in episodes}
+    return {key: lineage_credit(*(custom[name] for name in names)) for key, custom in first.items()}
 
 
 def _relative(
@@ -153,12 +157,10 @@ def _relative(
 def _team(episodes: Sequence[SingleAgentEpisode]) -> list[float]:
     """Each episode's population against the others of its task, in standard deviations."""
     scores: dict[int, dict[int, float]] = defaultdict(dict)
-    for episode in episodes:
-        custom = episode.custom_data
-        scores[custom["task"]][custom["population"]] = team_score(custom["validation"], custom["test"])
+    for (task, population), custom in {_population(episode): episode.custom_data for episode in episodes}.items():
+        scores[task][population] = team_score(custom["validation"], custom["test"])
     found = []
-    for episode in episodes:
-        group = np.array(list(scores[episode.custom_data["task"]].values()))
-        own = scores[episode.custom_data["task"]][episode.custom_data["population"]]
-        found.append(float(np.clip((own - group.mean()) / (group.std() + 0.03), -3.0, 3.0)))
+    for task, population in map(_population, episodes):
+        group = np.array(list(scores[task].values()))
+        found.append(float(np.clip((scores[task][population] - group.mean()) / (group.std() + 0.03), -3.0, 3.0)))
     return found

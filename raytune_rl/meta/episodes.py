@@ -13,6 +13,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.tokens import TokenPolicy
+from raytune_rl.hyperparameters import STAY
 from raytune_rl.records import Decision
 from raytune_rl.worlds.cohort import Cohort
 from raytune_rl.worlds.generator import World
@@ -113,6 +114,6 @@ def _episode(played: Played, member: int, custom: dict[str, object]) -> SingleAg
 
 
 def _padded(action: tuple[int, ...]) -> np.ndarray:
-    """Empty slots stay (index 3); the source comes last."""
+    """Empty slots stay; the source comes last."""
     heads, source = action[:-1], action[-1]
-    return np.asarray([*heads, *[3] * (SLOTS - len(heads)), source], dtype=np.int64)
+    return np.asarray([*heads, *[STAY] * (SLOTS - len(heads)), source], dtype=np.int64)

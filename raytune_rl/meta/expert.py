@@ -9,19 +9,13 @@ import numpy as np
 from raytune_rl.controller.policies import Rule
 from raytune_rl.controller.policy import Situation
 from raytune_rl.controller.schedule import Schedule
-from raytune_rl.controller.tokens import halton
+from raytune_rl.controller.tokens import RATE_CENTRE, RATE_SIGN, RATE_WIDTH, REPLACED, spread
 from raytune_rl.hyperparameters import LEVELS, STAY
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 
-CENTRES = {-1.0: math.log10(0.15), 0.0: math.log10(0.01), 1.0: math.log10(0.005)}
-"""log10 of the learning rate that starting values gather about, by ``optimiser``."""
-WIDTH = 0.5
-"""Their spread, in powers of ten."""
 REGULARISED = (0.6, 0.2, 0.1, 0.05, 0.05, 0.0, 0.0)
 """Shares of the starting levels of regularisation: mostly off."""
-REPLACED = 0.6
-"""Members that rank below this share of the others take the best one's weights, half of the times they may."""
 
 
 class Grid(Rule):
@@ -37,12 +31,12 @@ class Grid(Rule):
         action = list(self._action.neutral)
         if not situation.first:
             return self._later(action, situation, rng)
-        optimiser = float(situation.observation[self._observation.index("optimiser")])
-        for head, hyperparameter in enumerate(self._action.space):
-            draw = (halton(situation.member, head) + self._shifts[head]) % 1.0
+        centre = RATE_CENTRE + RATE_SIGN * float(situation.observation[self._observation.index("optimiser")])
+        draws = spread(situation.member, self._shifts)
+        for head, (hyperparameter, draw) in enumerate(zip(self._action.space, draws, strict=False)):
             if hyperparameter.role == "learning_rate":
-                rates = [math.log10(float(hyperparameter.decode(hyperparameter.level(j)))) for j in range(LEVELS)]
-                shares = [math.exp(-(((rate - CENTRES[optimiser]) / WIDTH) ** 2) / 2) for rate in rates]
+                rates = [math.log10(float(hyperparameter.decode(hyperparameter.level(j)))) + 2 for j in range(LEVELS)]
+                shares = [math.exp(-(((rate - centre) / RATE_WIDTH) ** 2) / 2) for rate in rates]
             elif hyperparameter.name in ("weight_decay", "dropout", "label_smoothing"):
                 shares = list(REGULARISED)
             else:
@@ -56,7 +50,10 @@ class Grid(Rule):
 
 
 class Expert(Grid):
-    """Grid + cosine, with a copy now and then. Needs no learning, and is hard to beat without it."""
+    """Grid + cosine; members behind most others take the best one's weights, half of the times they may.
+
+    Needs no learning, and is hard to beat without it.
+    """
 
     def _later(self, action: list[int], situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
         rank = situation.observation[self._observation.index("rank")]

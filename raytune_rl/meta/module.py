@@ -47,10 +47,6 @@ class TokenModule(TorchRLModule, ValueFunctionAPI):
         found: torch.Tensor = tokens.values(self._weights(), batch[Columns.OBS], torch)
         return found
 
-    def numpy_weights(self) -> dict[str, np.ndarray]:
-        """The weights by their names in ``tokens.shapes``."""
-        return {name: value.detach().cpu().numpy().copy() for name, value in self._weights().items()}
-
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: self.parts[_key(name)] for name in tokens.shapes()}
 

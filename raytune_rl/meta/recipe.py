@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ from raytune_rl.errors import BadInput
 from raytune_rl.worlds.generator import META_VALIDATION
 
 FILE = "recipe.json"
-LEAST = {"seed": 0, "clone_worlds": 0, "worlds": 1, "runners": 1, "epochs": 1, "minibatch": 1, "validate_every": 1}
+LEAST = {
+    **dict.fromkeys(("seed", "clone_worlds", "clone_kl", "entropy", "team"), 0),
+    **dict.fromkeys(("clone_epochs", "worlds", "runners", "epochs", "minibatch"), 1),
+    **dict.fromkeys(("validate_every", "validation_worlds", "validation_populations"), 1),
+    **dict.fromkeys(("learning_rate", "clip"), 1e-9),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +61,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) < math.inf:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         if self.validation_worlds > len(META_VALIDATION):
             raise BadInput(f"validation_worlds is {self.validation_worlds}; there are {len(META_VALIDATION)}.")
@@ -74,13 +80,7 @@ def kept_recipe(directory: Path) -> Recipe | None:
     path = directory / FILE
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
     try:
-        return Recipe(**content)
-    except TypeError as error:
+        return Recipe(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
         raise BadInput(f"{path} is of another version of raytune_rl ({error}); name another directory.") from None
-
-
-def keep_recipe(directory: Path, recipe: Recipe) -> None:
-    """Write it down, for ``kept_recipe``."""
-    (directory / FILE).write_text(json.dumps(recipe.to_dict(), indent=1), encoding="utf-8")

@@ -16,11 +16,12 @@ from raytune_rl.worlds.generator import META_TRAIN, make_world
 
 WORLDS = "worlds_per_sample"
 """Key of ``env_config``: worlds that one call of ``sample`` plays."""
-SEED = "meta_seed"
+SEEDS = "meta_seeds"
+"""Key of ``env_config``: numbers that the draw of worlds depends on."""
 
 
 class WorldRunner(FeedRunner):
-    """Plays worlds of ``META_TRAIN`` with the newest weights; never the same one twice, on any worker."""
+    """Plays worlds of ``META_TRAIN`` with the newest weights, other ones in every call and on every worker."""
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
@@ -32,17 +33,10 @@ class WorldRunner(FeedRunner):
         weights = numpy_weights(self.module.get_state())
         episodes: list[SingleAgentEpisode] = []
         for _ in range(settings[WORLDS]):
-            draw = np.random.SeedSequence([settings[SEED], self.worker_index, self._played])
+            draw = np.random.SeedSequence([*settings[SEEDS], self.worker_index, self._played])
             number = int(draw.generate_state(1, np.uint64)[0]) % len(META_TRAIN)
             episodes += episodes_of(play(make_world(number), recorder(weights), seed=self._played))
             self._played += 1
         steps = sum(len(episode) for episode in episodes)
         SingleAgentEnvRunner._increase_sampled_metrics(self, steps, len(episodes))
         return episodes
-
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {**super().get_state(*args, **kwargs), "played": self._played}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
-        self._played = max(self._played, state.get("played", 0))

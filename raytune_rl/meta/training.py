@@ -29,7 +29,7 @@ from raytune_rl.meta.expert import Expert
 from raytune_rl.meta.learner import CLONE_KL, ClonedPPOLearner
 from raytune_rl.meta.module import TokenModule, numpy_weights
 from raytune_rl.meta.recipe import Recipe
-from raytune_rl.meta.runner import SEED, WORLDS, WorldRunner
+from raytune_rl.meta.runner import SEEDS, WORLDS, WorldRunner
 from raytune_rl.worlds.generator import META_TRAIN, make_world
 
 OBSERVATIONS = gym.spaces.Box(-4.0, 4.0, (MEMBER + SLOTS * TOKEN,), np.float32)
@@ -58,8 +58,9 @@ def expert_episodes(recipe: Recipe) -> list[SingleAgentEpisode]:
     return [e for number in numbers for e in episodes_of(play(make_world(int(number)), Expert, groups=2))]
 
 
-def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray]) -> PPOConfig:
-    """PPO from ``weights`` on, with ``WorldRunner``s and ``Credit``."""
+def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) -> PPOConfig:
+    """PPO from ``weights`` on, with ``WorldRunner``s and ``Credit``. ``first``: the iteration that it goes on from, so
+    that no world comes a second time."""
     config = _common(PPOConfig(), recipe, module={"weights": dict(weights), "clone": recipe.clone_kl > 0})
     config.training(
         lr=recipe.learning_rate,
@@ -89,7 +90,7 @@ def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray]) -> PPOConfig:
         rollout_fragment_length="auto",
         sample_timeout_s=600.0,
     )
-    config.environment(env_config={WORLDS: recipe.worlds, SEED: recipe.seed})
+    config.environment(env_config={WORLDS: recipe.worlds, SEEDS: [recipe.seed, first]})
     config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
     return config
 

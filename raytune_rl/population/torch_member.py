@@ -10,13 +10,13 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from raytune_rl.population.candidate import MemberContext, SegmentResult, State
 from raytune_rl.population.controls import Controls
+from raytune_rl.population.curves import curve_signals
 from raytune_rl.population.evaluation import evaluate, rehearse
 from raytune_rl.population.networks import arguments_of, build_network, training_mode
 from raytune_rl.population.optimisers import (
@@ -119,7 +119,10 @@ class TorchMember:
                 device=self._device,
                 autocast=self._precision.autocast,
             )
-        signals = _curve_signals(torch.stack(losses).flatten().double().cpu().numpy())
+        curve = curve_signals(torch.stack(losses).reshape(-1, 1).double().cpu().numpy())
+        signals = {
+            name: float(value[0]) for name, value in curve.items() if name == "train_loss" or value[0] == value[0]
+        }
         signals |= {"grad_norm": _mean(gradients), "update_norm": _mean(updates)}
         self._metrics = validation | {"train_loss": signals["train_loss"]}
         return SegmentResult(metrics=dict(self._metrics), signals=signals, steps=self._steps)
@@ -200,18 +203,6 @@ class TorchMember:
     def _architecture(self, values: Mapping[str, Value]) -> dict[str, Any]:
         names = {name for name, place in self._places.items() if place == "network"}
         return {name: value for name, value in arguments_of(self._task.network, values).items() if name in names}
-
-
-def _curve_signals(losses: np.ndarray[Any, Any]) -> dict[str, float]:
-    """Mean of the losses, and the line through their logarithms where they have some."""
-    mean = float(losses.mean())
-    if len(losses) < 2 or not np.all((losses > 0) & np.isfinite(losses)):
-        return {"train_loss": mean}
-    time = np.linspace(-0.5, 0.5, len(losses))
-    logs = np.log(losses)
-    slope = float(time @ logs / (time @ time))
-    trend = np.exp(logs.mean() + slope * time)
-    return {"train_loss": mean, "loss_slope": slope, "loss_noise": float(np.std(losses - trend)) / mean}
 
 
 def _relative_change(parameters: list[nn.Parameter], before: list[torch.Tensor]) -> torch.Tensor:

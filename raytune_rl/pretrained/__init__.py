@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from raytune_rl.controller.tokens import TokenPolicy
 from raytune_rl.errors import BadInput
-from raytune_rl.records import SCHEMA_VERSION
-
-WEIGHTS, RECORD = "controller.safetensors", "controller.json"
+from raytune_rl.pretrained.files import read
 
 
 class Pretrained(TokenPolicy):
@@ -32,15 +28,7 @@ class Pretrained(TokenPolicy):
     def __init__(self, directory: str | Path | None = None) -> None:
         path = Path(__file__).parent if directory is None else Path(directory)
         self.directory = directory
-        try:
-            from safetensors.numpy import load_file
-
-            self.record: dict[str, Any] = json.loads((path / RECORD).read_text(encoding="utf-8"))
-            weights = load_file(path / WEIGHTS)
-        except (OSError, ValueError) as error:
-            raise BadInput(f"Pretrained: {path} holds no controller ({error}).") from None
-        if self.record["schema_version"] > SCHEMA_VERSION:
-            raise BadInput(f"Pretrained: the controller in {path} was made by a newer version; upgrade raytune_rl.")
+        weights, self.record = read(path)
         try:
             super().__init__(weights, version=1)
         except ValueError as error:

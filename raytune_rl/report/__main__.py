@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raytune_rl._version import __version__
-from raytune_rl.errors import DONE, FAILED, BadInput, answered
+from raytune_rl import commands
+from raytune_rl.commands import DONE, FAILED, answered
+from raytune_rl.errors import BadInput
 
 EXAMPLES = """\
 examples:
@@ -28,17 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m raytune_rl.report",
+    parser = commands.parser(
+        "report",
         description="Write one self-contained HTML page about a run, or several side by side; prints its path.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("directories", metavar="DIR", nargs="+", help="run directories, finished or running")
     parser.add_argument(
         "--out", metavar="FILE", help=f"the page (default: DIR/report.html; {COMPARISON} here for several runs)"
     )
-    parser.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
     return parser
 
 

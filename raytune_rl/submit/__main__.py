@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from raytune_rl._version import __version__
+from raytune_rl import commands
+from raytune_rl.commands import DONE, answered
 from raytune_rl.embedded import quiet_environment
-from raytune_rl.errors import DONE, BadInput, answered
+from raytune_rl.errors import BadInput
 from raytune_rl.submit.job import Job, Launcher, make_ident, place
 from raytune_rl.submit.ray_job import RayJobs, use_token
 
@@ -37,16 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m raytune_rl.submit",
+    parser = commands.parser(
+        "submit",
         description="Run an experiment file on a cluster, and look after it there.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument("experiment_file", metavar="exp.py", nargs="?", help="a Python file with an Experiment")
     parser.add_argument("--to", choices=("ray-job", "slurm", "kuberay"), help="where to")
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
-    parser.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
 
     run = parser.add_argument_group("the run")
     run.add_argument("--experiment", metavar="NAME", help="which Experiment, where the file has several")

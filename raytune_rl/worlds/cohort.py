@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from raytune_rl.population.packed.losses import LossName
+from raytune_rl.population.curves import curve_signals
+from raytune_rl.population.packed.losses import LossName, loss_and_slope
 from raytune_rl.population.packed.population import PackedPopulation
 from raytune_rl.population.splits import Split
 from raytune_rl.records import Value
@@ -23,15 +23,10 @@ SETTINGS = ("learning_rate", "weight_decay", "momentum", "dropout", "label_smoot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a segment gave, an array of shape (K,) each; ``accuracy`` is NaN where there are no classes."""
+    """What a segment gave: the validation loss, and ``mdp.state.SIGNALS`` but the time, arrays of shape (K,)."""
 
     validation_loss: np.ndarray
-    validation_accuracy: np.ndarray
-    train_loss: np.ndarray
-    loss_slope: np.ndarray
-    loss_noise: np.ndarray
-    grad_norm: np.ndarray
-    update_norm: np.ndarray
+    signals: Mapping[str, np.ndarray]
 
 
 class Cohort:
@@ -62,7 +57,7 @@ class Cohort:
         self._validation = _to(task.splits.validation, self._device)
         self._order = torch.empty(self._distinct, 0, dtype=torch.int64, device=self._device)
         self._best = self._population.snapshot()
-        self.best_loss = np.full(len(streams), np.inf)
+        self._best_loss = np.full(len(streams), np.inf)
 
     def __len__(self) -> int:
         return len(self._population)
@@ -77,7 +72,14 @@ class Cohort:
     def take(self, targets: Sequence[int], sources: Sequence[int], from_best: Sequence[bool]) -> None:
         """Members ``targets`` go on from the weights of ``sources``: their present ones or their best checkpoints."""
         if targets:
-            self._population.take(targets, sources, from_best, self._best)
+            self._population.copy(sources, targets, snapshot=self._best, from_snapshot=from_best)
+
+    def narrowed(self, members: Sequence[int]) -> Cohort:
+        """A cohort of these members only, which go on from where they are, with batches of their own."""
+        found = Cohort(self.task, range(len(members)), seed=int(torch.randint(2**62, (), generator=self._generator)))
+        found._population.adopt(self._population, members)
+        found._best = found._population.snapshot()
+        return found
 
     def train(self) -> Measured:
         """One segment of every member, and its validation."""
@@ -96,25 +98,20 @@ class Cohort:
                     gradients.append(population.gradient_norms())
                     moved = torch.linalg.vector_norm(population.parameters - before, dim=1)
                     updates.append(moved / (torch.linalg.vector_norm(before, dim=1) + 1e-12))
-        loss, accuracy = self.score(self._validation)
-        better = np.nan_to_num(loss, nan=np.inf) < self.best_loss
-        self.best_loss = np.where(better, loss, self.best_loss)
+        loss, _ = self.score(self._validation)
+        better = np.nan_to_num(loss, nan=np.inf) < self._best_loss
+        self._best_loss = np.where(better, loss, self._best_loss)
         population.keep(torch.as_tensor(better, device=self._device), self._best)
-        curve = torch.stack(losses).double().cpu().numpy()
-        mean, slope, noise = _curve(curve)
+        norms = {"grad_norm": gradients, "update_norm": updates}
         return Measured(
             validation_loss=loss,
-            validation_accuracy=accuracy,
-            train_loss=mean,
-            loss_slope=slope,
-            loss_noise=noise,
-            grad_norm=torch.stack(gradients).mean(0).cpu().numpy(),
-            update_norm=torch.stack(updates).mean(0).cpu().numpy(),
+            signals=curve_signals(torch.stack(losses).double().cpu().numpy())
+            | {name: torch.stack(values).mean(0).cpu().numpy() for name, values in norms.items()},
         )
 
-    def score(self, split: Split, *, best: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Loss and accuracy of all members on ``split``: as they are, or their best checkpoints."""
-        outputs = self._population.outputs(split.inputs.to(self._device), self._best if best else None)
+    def score(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Loss and accuracy (NaN for a regression) of all members on ``split``, arrays of shape (K,)."""
+        outputs = self._population.outputs(split.inputs.to(self._device))
         loss, accuracy = _scores(self.task.loss, outputs, split.targets.to(self._device))
         return loss.double().cpu().numpy(), accuracy.double().cpu().numpy()
 
@@ -128,28 +125,16 @@ class Cohort:
 
 
 def _scores(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss and accuracy, (K,) each, of outputs (K, N, ...) for the same targets."""
-    if loss == "cross_entropy":
-        logs = F.log_softmax(outputs, dim=2)
-        chosen = targets.view(1, -1, 1).expand(len(outputs), -1, 1)
-        accuracy = (outputs.argmax(dim=2) == targets).to(outputs.dtype).mean(dim=1)
-        return -logs.gather(2, chosen).mean(dim=(1, 2)), accuracy
-    off = outputs - targets
-    return (off * off).flatten(1).mean(dim=1), torch.full_like(outputs.flatten(1)[:, 0], float("nan"))
-
-
-def _curve(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, slope of the logarithm, and relative noise around that trend, of losses (steps, K)."""
-    mean = losses.mean(axis=0)
-    if len(losses) < 2:
-        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    time = np.linspace(-0.5, 0.5, len(losses))
-    with np.errstate(all="ignore"):
-        logs = np.log(losses)
-        slope = time @ logs / (time @ time)
-        trend = np.exp(logs.mean(axis=0) + np.outer(time, slope))
-        noise = np.std(losses - trend, axis=0) / mean
-    return mean, slope, noise
+    """Mean loss and accuracy, (K,) each, of outputs (K, N, ...) for the same targets (N, ...)."""
+    members, rows = outputs.shape[:2]
+    alike = targets.expand(members, *targets.shape)
+    losses, _ = loss_and_slope(
+        loss, outputs, alike, outputs.new_full((members, rows), 1.0 / rows), outputs.new_zeros(members)
+    )
+    if loss == "mse":
+        return losses, torch.full_like(losses, float("nan"))
+    answers = outputs.argmax(dim=2) if loss == "cross_entropy" else (outputs > 0).to(alike.dtype)
+    return losses, (answers == alike).to(losses.dtype).flatten(1).mean(dim=1)
 
 
 def _to(split: Split, device: torch.device) -> Split:

@@ -16,9 +16,9 @@ from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.policy import Policy
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.mdp.reward import Reward, improvement
+from raytune_rl.mdp.reward import improvement
 from raytune_rl.mdp.score import Score
-from raytune_rl.records import Decision, Report, Step, Value
+from raytune_rl.records import Decision, Report, Step
 from raytune_rl.worlds.cohort import Cohort, Measured
 from raytune_rl.worlds.task import WorldTask
 
@@ -37,22 +37,20 @@ def make_controller(
     seed: int,
     copy_every: int | tuple[int, ...] = 4,
     slots: int | None = None,
-    agent_starts: bool = True,
-    reward: Reward | None = None,
 ) -> Controller:
     """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``."""
     return Controller(
         space=task.space,
         observation=ObservationSpec(task.space, slots=slots, optimiser=task.optimiser_sign),
         actions=ActionSpec(task.space, copy_every=copy_every),
-        reward=reward or improvement(),
+        reward=improvement(),
         policy=policy,
         metric=METRIC,
         mode="min",
         population=members,
         segments=segments,
         seed=seed,
-        agent_starts=agent_starts,
+        agent_starts=True,
         failures=NEVER,
         timed=False,
     )
@@ -84,7 +82,6 @@ class Rollout:
     Args:
         cohort: of G * members members.
         controllers: one per population.
-        starts: starting values per population and member; ``None`` leaves them to the controllers.
         tested: measure the loss on the test split after every segment, too. Nobody who decides sees it.
     """
 
@@ -94,16 +91,14 @@ class Rollout:
         controllers: Sequence[Controller],
         *,
         segments: int,
-        starts: Sequence[Sequence[dict[str, Value]] | None] | None = None,
         tested: bool = False,
     ) -> None:
         self.cohort, self.controllers, self.tested = cohort, controllers, tested
         self.members, rest = divmod(len(cohort), len(controllers))
         assert rest == 0
-        given = starts or [None] * len(controllers)
         self.played = []
-        for controller, values in zip(controllers, given, strict=True):
-            start = [controller.begin(m, None if values is None else values[m]) for m in range(self.members)]
+        for controller in controllers:
+            start = [controller.begin(member) for member in range(self.members)]
             empty = [np.full((segments, self.members), np.nan) for _ in range(2)]
             origins = [np.zeros((segments, self.members), dtype=np.int64) for _ in range(2)]
             self.played.append(
@@ -145,22 +140,22 @@ class Rollout:
         self.cohort.apply([decision.hyperparameters for opened in self._open for decision in opened])
 
     def _report(self, segment: int, measured: Measured, test: np.ndarray | None) -> None:
-        rows = [getattr(measured, name).tolist() for name in Measured.__slots__]
-        signals = Measured.__slots__[2:]
+        losses = measured.validation_loss.tolist()
+        signals = {name: values.tolist() for name, values in measured.signals.items()}
         for group, controller in enumerate(self.controllers):
             played, base = self.played[group], group * self.members
             reports = []
             for member, decision in enumerate(self._open[group]):
-                values = [row[base + member] for row in rows]
-                loss = values[0]
+                loss = losses[base + member]
+                told = {name: values[base + member] for name, values in signals.items()}
                 copied = decision.source.kind != "keep"
                 reports.append(
                     Report(
                         member=member,
                         segment=segment,
                         steps=(segment + 1) * self.cohort.task.segment_length,
-                        metrics={METRIC: loss, "train_loss": values[2]},
-                        signals=dict(zip(signals, values[2:], strict=True)),
+                        metrics={METRIC: loss, "train_loss": told["train_loss"]},
+                        signals=told,
                         hyperparameters=decision.hyperparameters,
                         decision=segment,
                         copied_from=int(played.parent[segment, member]) if copied else None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from raytune_rl.hyperparameters import SearchSpace
@@ -43,8 +42,3 @@ class WorldTask:
     def optimiser_sign(self) -> float:
         """The feature ``optimiser`` of ``ObservationSpec``."""
         return -1.0 if self.optimizer == "sgd" else 1.0
-
-    @property
-    def test_inputs(self) -> torch.Tensor:
-        assert self.splits.test is not None
-        return self.splits.test.inputs

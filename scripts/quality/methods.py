@@ -36,20 +36,25 @@ class Result:
 
 
 class _Log:
-    """Collects what a cohort of (seeds x members) gives."""
+    """Collects what cohorts of (seeds x members) give, segment by segment."""
 
-    def __init__(self, cohort: Cohort, seeds: int) -> None:
-        self.cohort, self.seeds = cohort, seeds
-        self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    def __init__(self, seeds: int) -> None:
+        self._seeds = seeds
+        self._rows: list[list[np.ndarray]] = []
 
-    def add(self, validation: np.ndarray) -> None:
-        split = self.cohort.task.splits.test
+    def add(self, cohort: Cohort, validation: np.ndarray) -> None:
+        split = cohort.task.splits.test
         assert split is not None
-        test, accuracy = self.cohort.score(split)
-        self.rows.append(tuple(x.reshape(self.seeds, -1) for x in (validation, test, accuracy)))  # type: ignore[arg-type]
+        safe = np.nan_to_num(validation, nan=np.inf)
+        self._rows.append([values.reshape(self._seeds, -1) for values in (safe, *cohort.score(split))])
 
     def result(self) -> Result:
-        return _result([np.concatenate(parts, axis=1) for parts in zip(*self.rows, strict=True)])
+        """Cut or filled up to the budget."""
+        filled = []
+        for parts, empty in zip(zip(*self._rows, strict=True), (np.inf, np.inf, np.nan), strict=True):
+            values = np.concatenate(parts, axis=1)[:, :BUDGET]
+            filled.append(np.pad(values, ((0, 0), (0, BUDGET - values.shape[1])), constant_values=empty))
+        return Result(validation=filled[0], test=filled[1], accuracy=filled[2])
 
 
 Method = Callable[[WorldTask, int, int], Result]
@@ -61,7 +66,7 @@ def controlled(make_policy: Callable[[], Policy], *, copy_every: int = 4) -> Met
 
     def run(task: WorldTask, seeds: int, seed: int) -> Result:
         cohort = Cohort(task, range(seeds * MEMBERS), seed=seed)
-        log = _Log(cohort, seeds)
+        log = _Log(seeds)
         controllers = [
             make_controller(
                 task, make_policy(), members=MEMBERS, segments=SEGMENTS, seed=seed + n, copy_every=copy_every
@@ -71,7 +76,7 @@ def controlled(make_policy: Callable[[], Policy], *, copy_every: int = 4) -> Met
         rollout = Rollout(cohort, controllers, segments=SEGMENTS)
 
         def measure(segment: int) -> None:
-            log.add(np.stack([played.validation[segment] for played in rollout.played]))
+            log.add(cohort, np.stack([played.validation[segment] for played in rollout.played]))
 
         rollout.play(measure)
         return log.result()
@@ -84,11 +89,11 @@ def static(make_starts: Callable[[WorldTask, np.random.Generator], np.ndarray], 
 
     def run(task: WorldTask, seeds: int, seed: int) -> Result:
         cohort = Cohort(task, range(seeds * MEMBERS), seed=seed)
-        log = _Log(cohort, seeds)
+        log = _Log(seeds)
         positions = np.concatenate([make_starts(task, np.random.default_rng([seed, n])) for n in range(seeds)])
         for segment in range(SEGMENTS):
             _apply(cohort, positions, segment, cosine)
-            log.add(cohort.train().validation_loss)
+            log.add(cohort, cohort.train().validation_loss)
         return log.result()
 
     return run
@@ -101,13 +106,13 @@ def pbt(make_starts: Callable[[WorldTask, np.random.Generator], np.ndarray], *, 
 
     def run(task: WorldTask, seeds: int, seed: int) -> Result:
         cohort = Cohort(task, range(seeds * MEMBERS), seed=seed)
-        log = _Log(cohort, seeds)
+        log = _Log(seeds)
         rngs = [np.random.default_rng([seed, n]) for n in range(seeds)]
         positions = np.concatenate([make_starts(task, rng) for rng in rngs])
         for segment in range(SEGMENTS):
             _apply(cohort, positions, segment, cosine)
             loss = cohort.train().validation_loss
-            log.add(loss)
+            log.add(cohort, loss)
             if (segment + 1) % interval == 0 and segment + 1 < SEGMENTS:
                 _exploit(task, cohort, positions, np.nan_to_num(loss, nan=np.inf).reshape(seeds, -1), rngs)
         return log.result()
@@ -143,26 +148,20 @@ def successive_halving(*, cosine: bool) -> Method:
     the 16th, 1 to the 20th: 164 member-segments, of which the last 4 are cut."""
 
     def run(task: WorldTask, seeds: int, seed: int) -> Result:
-        count = 64
-        cohort = Cohort(task, range(seeds * count), seed=seed)
-        split = task.splits.test
-        assert split is not None
-        rng = np.random.default_rng([seed, 0xA5])
-        positions = rng.random((seeds * count, len(task.space)))
-        alive = np.ones((seeds, count), dtype=bool)
-        found: list[list[np.ndarray]] = [[], [], []]
+        members = 64
+        cohort = Cohort(task, range(seeds * members), seed=seed)
+        log = _Log(seeds)
+        positions = np.random.default_rng([seed, 0xA5]).random((seeds * members, len(task.space)))
         for segment in range(SEGMENTS):
             _apply(cohort, positions, segment, cosine)
-            loss = np.nan_to_num(cohort.train().validation_loss, nan=np.inf).reshape(seeds, count)
-            scores = [loss, *(x.reshape(seeds, count) for x in cohort.score(split))]
-            for parts, values in zip(found, scores, strict=True):
-                parts.append(values[alive].reshape(seeds, -1))
+            loss = cohort.train().validation_loss
+            log.add(cohort, loss)
             keep = {0: 16, 3: 4, 15: 1}.get(segment)
             if keep is not None:
-                order = np.argsort(np.where(alive, loss, np.inf), axis=1)[:, :keep]
-                alive = np.zeros_like(alive)
-                np.put_along_axis(alive, order, True, axis=1)
-        return _result([np.concatenate(parts, axis=1) for parts in found])
+                order = np.argsort(np.nan_to_num(loss, nan=np.inf).reshape(seeds, -1), axis=1, kind="stable")[:, :keep]
+                kept = (order + np.arange(seeds)[:, None] * loss.size // seeds).ravel()
+                cohort, positions = cohort.narrowed(kept.tolist()), positions[kept]
+        return log.result()
 
     return run
 
@@ -179,9 +178,7 @@ def tpe(*, cosine: bool) -> Method:
             optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed + n, n_startup_trials=3))
             for n in range(seeds)
         ]
-        split = task.splits.test
-        assert split is not None
-        found: list[list[np.ndarray]] = [[], [], []]
+        log = _Log(seeds)
         for number in range(MEMBERS):
             trials = [study.ask() for study in studies]
             # Positions are uniform over each domain's own scale, as Optuna's log distributions are.
@@ -192,11 +189,10 @@ def tpe(*, cosine: bool) -> Method:
                 _apply(cohort, positions, segment, cosine)
                 loss = np.nan_to_num(cohort.train().validation_loss, nan=np.inf)
                 best = np.minimum(best, loss)
-                for parts, values in zip(found, [loss, *cohort.score(split)], strict=True):
-                    parts.append(values[:, None])
+                log.add(cohort, loss)
             for study, trial, value in zip(studies, trials, best, strict=True):
                 study.tell(trial, float(min(value, 1e6)))
-        return _result([np.concatenate(parts, axis=1) for parts in found])
+        return log.result()
 
     return run
 
@@ -251,14 +247,3 @@ def methods(directory: str | None = None) -> Mapping[str, Method]:
 def _apply(cohort: Cohort, positions: np.ndarray, segment: int, cosine: bool) -> None:
     factor = schedule_factor("cosine" if cosine else "constant", segment, SEGMENTS)
     cohort.apply([cohort.task.space.decode(row, factor) for row in positions.tolist()])
-
-
-def _result(parts: list[np.ndarray]) -> Result:
-    """Cut or filled up to the budget."""
-    filled = []
-    for values, empty in zip(parts, (np.inf, np.inf, np.nan), strict=True):
-        whole = np.full((len(values), BUDGET), empty)
-        used = min(BUDGET, values.shape[1])
-        whole[:, :used] = values[:, :used]
-        filled.append(whole)
-    return Result(validation=filled[0], test=filled[1], accuracy=filled[2])

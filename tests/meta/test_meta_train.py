@@ -1,42 +1,68 @@
-"""The command line, really: it trains through RLlib, goes on where it stopped, and what it leaves can steer a run."""
+"""The command line, really: it trains through RLlib, is interrupted and goes on, and leaves a controller."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from raytune_rl.commands import INTERRUPTED
+from raytune_rl.meta.recipe import Recipe
 from raytune_rl.meta_train import main
 from raytune_rl.pretrained import Pretrained
+from raytune_rl.rllib import checkpoints
 from raytune_rl.worlds.generator import META_VALIDATION
 
-SMALL = ["clone_worlds=2", "worlds=1", "runners=1", "minibatch=64", "validate_every=1"]
+SMALL = ["clone_worlds=2", "worlds=1", "runners=1", "minibatch=64", "validate_every=3"]
 SMALL += ["validation_worlds=1", "validation_populations=1"]
+DEADLINE = 240.0
 
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_it_trains_goes_on_and_leaves_a_controller(tmp_path: Path) -> None:
-    out = tmp_path / "meta"
-    settings = [part for change in SMALL for part in ("--set", change)]
+def test_it_is_interrupted_goes_on_and_leaves_a_controller(tmp_path: Path) -> None:
+    out, log = tmp_path / "meta", tmp_path / "log.txt"
     command = [sys.executable, "-m", "raytune_rl.meta_train", "--out", str(out)]
-    first = subprocess.run([*command, "--minutes", "0.05", *settings], capture_output=True, text=True, timeout=300)
-    assert first.returncode == 0, first.stdout + first.stderr
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert rows[0]["transitions"] == 0 and rows[-1]["transitions"] > 0
-    minutes = rows[-1]["minutes"] + 0.05
-    second = subprocess.run([*command, "--minutes", str(minutes)], capture_output=True, text=True, timeout=300)
-    assert second.returncode == 0, second.stdout + second.stderr
-    later = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert later[: len(rows)] == rows and len(later) > len(rows)
-    assert later[-1]["iteration"] > rows[-1]["iteration"] and later[-1]["transitions"] > rows[-1]["transitions"]
-    controller = Pretrained(out / "last")
-    assert controller.record["meta_validation"] == later[-1]
-    assert all(np.isfinite(value).all() for value in controller.weights.values())
+    settings = [part for change in SMALL for part in ("--set", change)]
+    with log.open("w") as stream:
+        process = subprocess.Popen([*command, "--minutes", "60", *settings], stdout=stream, stderr=stream)
+    deadline = time.monotonic() + DEADLINE
+    while not any(row["transitions"] for row in curve(out)):
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(DEADLINE) == INTERRUPTED, log.read_text()
+    assert f"go on with: python -m raytune_rl.meta_train --out {out} --minutes 60" in log.read_text()
+    before, reached = curve(out), saved(out)
+    assert before[0]["transitions"] == 0 and reached["iteration"] >= before[-1]["iteration"] > 0
+    minutes = str(reached["minutes"] + 0.02)
+    done = subprocess.run([*command, "--minutes", minutes], capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "imitating" not in done.stdout and "meta-validation, grid" not in done.stdout  # that is kept
+    after = curve(out)
+    assert after[: len(before)] == before and after[-1]["iteration"] > reached["iteration"]
+    assert after[-1]["transitions"] > reached["transitions"]
+    last, best = Pretrained(out / "last"), Pretrained(out / "best")
+    assert last.record["meta_validation"] == after[-1]
+    assert best.record["meta_validation"]["score"] == max(row["score"] for row in after)
+    assert all(np.isfinite(value).all() for value in last.weights.values())
+
+
+def curve(out: Path) -> list[dict]:
+    path = out / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def saved(out: Path) -> dict:
+    found = checkpoints.newest(out / "algorithm")
+    assert found is not None
+    return found.record["reached"]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +71,7 @@ def test_it_trains_goes_on_and_leaves_a_controller(tmp_path: Path) -> None:
         (["--minutes", "0"], "--minutes is 0"),
         (["--set", "wrong=1"], "no field 'wrong'"),
         (["--set", "worlds=0"], "worlds is 0; it must be at least 1"),
+        (["--set", "clone_kl=nan"], "clone_kl is nan"),
         (["--set", "validation_worlds=1000"], f"there are {len(META_VALIDATION)}"),
     ],
 )
@@ -52,3 +79,19 @@ def test_bad_input(arguments: list[str], message: str, tmp_path: Path, capsys: p
     assert main(["--out", str(tmp_path / "x"), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (json.dumps(Recipe(seed=1).to_dict()), "another recipe"),
+        ('{"unheard": 1}', "another version"),
+        ("{", "another version"),
+    ],
+)
+def test_a_directory_of_another_recipe(
+    kept: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.json").write_text(kept)
+    assert main(["--out", str(tmp_path), "--seed", "2"]) == 2
+    assert message in capsys.readouterr().err

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from raytune_rl.controller.policies import PBT, Cosine
 from raytune_rl.controller.tokens import TokenPolicy, initial_weights
-from raytune_rl.worlds.cohort import Cohort
+from raytune_rl.worlds.cohort import Cohort, _scores
 from raytune_rl.worlds.generator import META_TRAIN, META_VALIDATION, make_world
 from raytune_rl.worlds.rollout import Rollout, make_controller
 
@@ -72,3 +73,36 @@ def test_learning_happens() -> None:
         played = play(number, lambda: TokenPolicy(initial_weights(0)), groups=1)[0]
         gains.append(played.test[0].min() - np.nanmin(played.test[-1]))
     assert np.median(gains) > 0.02
+
+
+def test_a_narrowed_cohort_goes_on_from_where_its_members_are() -> None:
+    task = make_world(3).task
+    cohort = Cohort(task, range(6), seed=0)
+    values = [task.space.decode([0.6] * len(task.space))] * 6
+    cohort.apply(values)
+    cohort.train()
+    few = cohort.narrowed([4, 1])
+    np.testing.assert_allclose(few.score(task.splits.test), np.array(cohort.score(task.splits.test))[:, [4, 1]])
+    few.apply(values[:2])
+    assert np.isfinite(few.train().validation_loss).all()
+
+
+@pytest.mark.parametrize(("loss", "shape"), [("cross_entropy", (3, 8, 5)), ("mse", (3, 8, 1))])
+def test_scores_are_torchs(loss: str, shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(*shape, generator=generator)
+    targets = torch.randint(5, (8,), generator=generator) if loss == "cross_entropy" else torch.randn(8, 1)
+    losses, accuracy = _scores(loss, outputs, targets)
+    theirs = torch.nn.CrossEntropyLoss() if loss == "cross_entropy" else torch.nn.MSELoss()
+    torch.testing.assert_close(losses, torch.stack([theirs(each, targets) for each in outputs]))
+    if loss == "cross_entropy":
+        torch.testing.assert_close(accuracy, (outputs.argmax(-1) == targets).float().mean(1))
+    assert loss == "cross_entropy" or accuracy.isnan().all()
+
+
+def test_binary_scores_are_torchs() -> None:
+    outputs, targets = torch.tensor([[[2.0], [-1.0]], [[-1.0], [3.0]]]), torch.tensor([[1.0], [1.0]])
+    losses, accuracy = _scores("binary_cross_entropy", outputs, targets)
+    theirs = torch.nn.BCEWithLogitsLoss()
+    torch.testing.assert_close(losses, torch.stack([theirs(each, targets) for each in outputs]))
+    assert accuracy.tolist() == [0.5, 0.5]

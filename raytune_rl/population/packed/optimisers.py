@@ -38,7 +38,7 @@ class PackedOptimizer:
         self._kind = kind
         self._parameters = parameters
         self.leaves = leaves
-        self._even = True  # whether all tensors of each member have made the same number of steps
+        self.even = True  # whether all tensors of each member have made the same number of steps
         members, count = parameters.shape[0], int(leaves.max()) + 1 if leaves.numel() else 0
         self.steps = torch.zeros(members, count, dtype=parameters.dtype, device=parameters.device)
         self.first = torch.zeros_like(parameters)
@@ -56,7 +56,7 @@ class PackedOptimizer:
         )
         moving = None if training is None else training[:, self.leaves]
         before = None if moving is None else (self._parameters.clone(), self.first.clone(), self._second_clone())
-        self._even = self._even and training is None
+        self.even = self.even and training is None
         self.steps += 1.0 if training is None else training.to(self.steps.dtype)
         if self._kind == "sgd":
             self._sgd(gradients, lr, decay, momentum)
@@ -71,12 +71,6 @@ class PackedOptimizer:
     def buffers(self) -> list[torch.Tensor]:
         """The state, one row per member each. Whole rows may be copied from member to member."""
         return [buffer for buffer in (self.steps, self.first, self.second) if buffer is not None]
-
-    def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
-        """Members ``targets`` take the state of ``sources`` (int64, the same shape)."""
-        for buffer in (self.steps, self.first, self.second):
-            if buffer is not None:
-                buffer[targets] = buffer[sources]
 
     def _sgd(self, gradients: torch.Tensor, lr: torch.Tensor, decay: torch.Tensor, momentum: torch.Tensor) -> None:
         gradients = torch.addcmul(gradients, self._parameters, decay)
@@ -94,9 +88,9 @@ class PackedOptimizer:
             gradients = torch.addcmul(gradients, self._parameters, decay)
         self.first.lerp_(gradients, (1.0 - momentum).expand_as(gradients))
         self.second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
-        steps = (self.steps[:, :1] if self._even else self.steps).clamp(min=1.0)
+        steps = (self.steps[:, :1] if self.even else self.steps).clamp(min=1.0)
         size, root = lr / (1.0 - momentum**steps), (1.0 - BETA2**steps).sqrt()
-        if not self._even:
+        if not self.even:
             size, root = size[:, self.leaves], root[:, self.leaves]
         scale = self.second.sqrt().div_(root).add_(EPSILON)
         self._parameters.sub_((self.first / scale).mul_(size))

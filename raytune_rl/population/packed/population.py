@@ -136,16 +136,10 @@ class PackedPopulation:
         return losses
 
     @torch.no_grad()
-    def outputs(self, inputs: torch.Tensor, snapshot: Snapshot | None = None) -> torch.Tensor:
-        """What every member (of the ``snapshot``) makes of the same ``inputs`` (N, ...), in eval mode: (K, N, ...)."""
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What every member makes of the same ``inputs`` (N, ...), in eval mode: shape (K, N, ...)."""
         self._skeleton.eval()
-        views, buffers = self._views, self._current_buffers()
-        if snapshot is not None:
-            sizes = [value[0].numel() for value in self._views.values()]
-            parts = torch.split(snapshot.parameters, sizes, dim=1)
-            views = {name: part.view(self._views[name].shape) for name, part in zip(self._views, parts, strict=True)}
-            buffers = buffers | {name: snapshot.buffers[name] for name in snapshot.buffers}
-        found: torch.Tensor = self._predict(views, buffers, inputs)
+        found: torch.Tensor = self._predict(self._views, self._current_buffers(), inputs)
         return found
 
     def gradient_norms(self) -> torch.Tensor:
@@ -167,26 +161,32 @@ class PackedPopulation:
         for now, kept in pairs:
             kept[members] = now[members]
 
-    def take(
-        self, targets: Sequence[int], sources: Sequence[int], from_snapshot: Sequence[bool], snapshot: Snapshot
+    def copy(
+        self,
+        sources: Sequence[int],
+        targets: Sequence[int],
+        *,
+        snapshot: Snapshot | None = None,
+        from_snapshot: Sequence[bool] = (),
     ) -> None:
-        """Members ``targets`` take the state of ``sources``, as it is now or as it is in the snapshot, all at once."""
-        device = self.parameters.device
-        take, put = (torch.as_tensor(list(indices), device=device) for indices in (sources, targets))
-        old = torch.as_tensor(list(from_snapshot), device=device)
-        for now, kept in zip(self._state(), snapshot.tensors(), strict=True):
-            mask = old.view(-1, *[1] * (now.ndim - 1))
-            now[put] = torch.where(mask, kept[take], now[take])
-
-    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Members ``targets`` take weights, buffers and optimiser state of ``sources``; settings stay their own. All at
-        once, so that members may swap."""
+        once, so that members may swap. With a ``snapshot``, those that ``from_snapshot`` marks take what it holds."""
         device = self.parameters.device
         take, put = (torch.as_tensor(indices, dtype=torch.int64, device=device) for indices in (sources, targets))
-        self.parameters[put] = self.parameters[take]
-        self.optimizer.copy(take, put)
-        for value in self._buffers.values():
-            value[put] = value[take]
+        taken = [now[take] for now in self._state()]
+        if snapshot is not None:
+            old = torch.as_tensor(from_snapshot, dtype=torch.bool, device=device)
+            for values, kept in zip(taken, snapshot.tensors(), strict=True):
+                values[old] = kept[take[old]]
+        for now, values in zip(self._state(), taken, strict=True):
+            now[put] = values
+
+    def adopt(self, other: PackedPopulation, members: Sequence[int]) -> None:
+        """Take the state of as many ``members`` of another pack of the same architecture; settings stay."""
+        chosen = torch.as_tensor(members, dtype=torch.int64, device=self.parameters.device)
+        for now, theirs in zip(self._state(), other._state(), strict=True):
+            now.copy_(theirs[chosen])
+        self.optimizer.even = other.optimizer.even
 
     def state_dict(self, member: int) -> Tensors:
         """A member's parameters and buffers by the names of its network, copies; settings are not among them."""

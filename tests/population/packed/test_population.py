@@ -214,3 +214,28 @@ def test_products_by_hand_are_what_vmap_gives(loss: Any) -> None:
     for _ in range(5):
         assert torch.allclose(by_hand.step(inputs, targets), by_vmap.step(inputs, targets), rtol=0, atol=1e-12)
     assert torch.allclose(by_hand.parameters, by_vmap.parameters, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_snapshot_brings_members_back(optimizer: str) -> None:
+    """A member that takes its own or another's earlier state trains on as that one did, moments and all."""
+    torch.manual_seed(0)
+    packed = PackedPopulation([nn.Linear(3, 2) for _ in range(3)], optimizer=optimizer, dtype=torch.float64)
+    batches = [(torch.randn(3, 4, 3, dtype=torch.float64), torch.randint(2, (3, 4))) for _ in range(6)]
+    for inputs, targets in batches[:2]:
+        packed.step(inputs, targets)
+    snapshot = packed.snapshot()
+    packed.keep(torch.tensor([False, False, False]), snapshot)
+    for inputs, targets in batches[2:4]:
+        packed.step(inputs, targets)
+    kept = packed.parameters.clone()
+    packed.copy([1, 0], [0, 2], snapshot=snapshot, from_snapshot=[True, False])
+    torch.testing.assert_close(packed.parameters[0], snapshot.parameters[1])
+    torch.testing.assert_close(packed.parameters[1:], torch.stack([kept[1], kept[0]]))
+    other = PackedPopulation([nn.Linear(3, 2) for _ in range(2)], optimizer=optimizer, dtype=torch.float64)
+    other.adopt(packed, [2, 0])
+    inputs, targets = batches[5]
+    inputs, targets = inputs[:1].expand(3, -1, -1), targets[:1].expand(3, -1)
+    packed.step(inputs, targets)
+    other.step(inputs[:2], targets[:2])
+    torch.testing.assert_close(other.parameters, packed.parameters[[2, 0]])

@@ -14,8 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from quality.methods import BUDGET, methods
 from quality.statistics import budget_to_match, improvement, incumbents, table
 
-from raytune_rl.worlds.generator import META_TRAIN, META_VALIDATION
-from raytune_rl.worlds.real import FRESH, SEEN, evaluation_task
+from raytune_rl.worlds.real import evaluation_task
 
 
 def test_the_incumbent_is_chosen_by_validation_and_judged_by_test() -> None:
@@ -44,14 +43,9 @@ def test_budget_to_match() -> None:
     assert budget_to_match({"case": {"ours": peer, "peer": ours}}, "ours", "peer") == 1.0
 
 
-@pytest.mark.parametrize("name", [name for name in methods() if not name.startswith(("ASHA", "TPE"))][::3])
+@pytest.mark.parametrize("name", ["grid + cosine", "TPE", "ASHA + cosine", "PBT, every 2nd", "ours, zero-shot"])
 def test_every_method_spends_the_budget(name: str) -> None:
     result = methods()[name](evaluation_task("wine", "adam"), 2, 0)
     for values in (result.validation, result.test, result.accuracy):
         assert values.shape == (2, BUDGET) and np.isfinite(values).mean() > 0.9
     assert np.median(incumbents(result.validation, result.accuracy)[:, -1]) > 0.5
-
-
-def test_no_real_task_is_among_the_generated_ones() -> None:
-    assert not set(SEEN) & set(FRESH)
-    assert all(isinstance(number, int) for number in (META_TRAIN[0], META_VALIDATION[0]))

@@ -91,10 +91,10 @@ pickle.load = pickle.loads = pickle.Unpickler = refuse
 from raytune_rl.analysis import Run
 run = Run.load(sys.argv[1])
 run.members, run.lineage, run.schedule(), run.scales
-heavy = {"ray", "torch", "matplotlib"} & set(sys.modules)
-assert not heavy, heavy
+print(sorted({"ray", "torch", "matplotlib"} & set(sys.modules)))
 """
-    subprocess.run([sys.executable, "-c", program, str(directory)], check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program, str(directory)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_the_incumbent_that_was_trained_over_falls_back_to_the_table(directory: Path, tmp_path: Path) -> None:

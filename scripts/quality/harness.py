@@ -69,7 +69,9 @@ class Log:
         split = cohort.task.splits.test
         assert split is not None
         safe = np.nan_to_num(validation, nan=np.inf)
-        self._rows.append([values.reshape(self._plan.seeds, -1) for values in (safe, *cohort.score(split))])
+        loss, accuracy = cohort.score(split)
+        parts = (safe, np.nan_to_num(loss, nan=np.inf), accuracy)
+        self._rows.append([values.reshape(self._plan.seeds, -1) for values in parts])
         return self._rows[-1][0]
 
     def in_turn(self, segments: int) -> None:

@@ -134,9 +134,7 @@ def rungs_of(bracket: int) -> list[tuple[int, int]]:
     return rungs
 
 
-def _play_bracket(
-    task: WorldTask, plan: Plan, log: Log, samplers: list[_Sampler], bracket: int, cosine: bool
-) -> None:
+def _play_bracket(task: WorldTask, plan: Plan, log: Log, samplers: list[_Sampler], bracket: int, cosine: bool) -> None:
     rungs = rungs_of(bracket)
     positions = np.concatenate([[sampler.ask() for _ in range(rungs[0][0])] for sampler in samplers])
     cohort = Cohort(task, range(len(positions)), seed=plan.seed + 1000 * bracket)

@@ -29,11 +29,6 @@ class Row:
         together: members of one run that train at the same time; ``None``: a population's.
     """
 
-    Attributes:
-        width: members trained side by side per run, for populations of M members: ``width * M`` if it is a share, and
-            a number of its own if it is not (``fixed``).
-    """
-
     kind: Kind
     method: Method
     together: int | None = None

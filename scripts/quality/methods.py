@@ -77,17 +77,17 @@ def rows(directory: str | None = None) -> Mapping[str, Row]:
     for cosine, ending in ((False, ""), (True, " + cosine")):
         found |= {
             f"TPE{ending}": Row(kind="peer", method=tpe(cosine=cosine), together=1),
-            f"TPE from the grid{ending}": Row(kind="peer", method=tpe(cosine=cosine, starts=grid), together=1),
+            f"TPE from grid{ending}": Row(kind="peer", method=tpe(cosine=cosine, starts=grid), together=1),
             f"ASHA{ending}": Row(kind="peer", method=asha(cosine=cosine)),
-            f"ASHA from the grid{ending}": Row(kind="peer", method=asha(cosine=cosine, starts=grid)),
+            f"ASHA from grid{ending}": Row(kind="peer", method=asha(cosine=cosine, starts=grid)),
             f"BOHB{ending}": Row(kind="peer", method=bohb(cosine=cosine), together=16),
             f"PB2{ending}": Row(kind="peer", method=pb2(uniform, cosine=cosine)),
-            f"PB2 from the grid{ending}": Row(kind="peer", method=pb2(grid, cosine=cosine)),
+            f"PB2 from grid{ending}": Row(kind="peer", method=pb2(grid, cosine=cosine)),
         }
-        for interval, every in ((1, "every segment"), (2, "every 2nd")):
+        for interval in (1, 2):
             found |= {
-                f"PBT, {every}{ending}": Row(kind="peer", method=pbt(uniform, interval=interval, cosine=cosine)),
-                f"PBT from the grid, {every}{ending}": Row(
+                f"PBT/{interval}{ending}": Row(kind="peer", method=pbt(uniform, interval=interval, cosine=cosine)),
+                f"PBT/{interval} from grid{ending}": Row(
                     kind="peer", method=pbt(grid, interval=interval, cosine=cosine)
                 ),
             }

@@ -21,7 +21,7 @@ KINDS = {"simple": PLAIN, "peer": "#2e4057", "structure": GREY, "ours": OURS}
 LABELS = {
     "simple": "simple rules",
     "peer": "tools of the field",
-    "structure": "our structure, unlearned",
+    "structure": "our structure, nothing learned",
     "ours": "ours",
 }
 
@@ -32,7 +32,7 @@ def shown(found: pd.DataFrame) -> dict[str, str]:
     colours = {name: colour for name, colour in ((RANKED, OURS), (SIMPLE, PLAIN), ("random", GREY))}
     families: dict[str, str] = {}
     for name in found.index[found["kind"] == "peer"]:
-        families.setdefault(str(name).replace(",", " ").split()[0], str(name))
+        families.setdefault(str(name).split()[0].split("/")[0], str(name))
     colours |= dict(zip(list(families.values())[: len(PEERS)], PEERS, strict=False))
     return {name: colour for name, colour in colours.items() if name in found.index}
 

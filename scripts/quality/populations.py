@@ -1,8 +1,8 @@
 """Methods that train a whole population from beginning to end: static ones, PBT, PB2, and our controller.
 
 Training is packed; what decides is the library's own code: Ray's ``_explore`` for PBT, Ray's ``PB2`` object for PB2.
-Restated from ``ray/tune/schedulers/pbt.py`` (``_quantiles``, ``_exploit``; ``synch=True``) is who copies whom: the lowest
-quarter takes the weights of a random one of the upper quarter. ``scripts/bench_peers`` runs all of it through Tune.
+Restated from ``ray/tune/schedulers/pbt.py`` (``_quantiles``, ``_exploit``; ``synch=True``) is who copies whom: the
+lowest quarter takes the weights of a random one of the upper quarter. ``scripts/bench_peers`` runs it through Tune.
 """
 
 from __future__ import annotations

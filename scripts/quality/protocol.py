@@ -12,8 +12,8 @@ RANKED: Final = "ours, zero-shot"
 """The one row of ours that is ranked. Other rows of ours are shown, and take no part in the ranks of others."""
 
 SIMPLE: Final = "grid + cosine"
-"""The best simple baseline by meta-validation (``experiments/controller/LOG.md``, 2026-11-24: 0.710, the best rule there
-that has neither copies nor moves)."""
+"""The best simple baseline by meta-validation (``experiments/controller/LOG.md``, 2026-11-24: 0.710, the best rule
+there that has neither copies nor moves)."""
 
 MEMBERS: Final = 8
 SEGMENTS: Final = 20

@@ -20,7 +20,7 @@ from raytune_rl.worlds.cohort import Cohort
 from raytune_rl.worlds.task import WorldTask
 
 REDUCTION = 4
-"""Of ASHA and BOHB alike: Ray's default for ASHA. Its default for BOHB, 3, would leave a band of brackets unfinished."""
+"""Of ASHA and BOHB alike: Ray's default for ASHA. With its default for BOHB, 3, the budget would end within a band."""
 
 
 def tpe(*, cosine: bool, starts: Starts | None = None) -> Method:
@@ -106,8 +106,8 @@ def asha(*, cosine: bool, starts: Starts | None = None) -> Method:
 
 def bohb(*, cosine: bool) -> Method:
     """BOHB (Falkner et al. 2018): HpBandSter's own model is asked for configurations and told each rung's results, as
-    Ray's ``TuneBOHB`` does, in the brackets of Ray's ``HyperBandForBOHB``. The configurations of a bracket are asked for
-    together, as with so many workers."""
+    Ray's ``TuneBOHB`` does, in the brackets of Ray's ``HyperBandForBOHB``. The configurations of a bracket are asked
+    for together, as with so many workers."""
 
     def run(task: WorldTask, plan: Plan) -> Result:
         samplers = [_Sampler(task.space.names, plan.seed + run) for run in range(plan.seeds)]

@@ -21,7 +21,7 @@ def default(task: WorldTask, count: int, rng: np.random.Generator) -> np.ndarray
 
 
 def grid(task: WorldTask, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Learning rates evenly over ``LOWEST`` to ``HIGHEST``, the rest as by hand: a factor 3 apart if there are eight."""
+    """Learning rates evenly over ``LOWEST`` to ``HIGHEST``, the rest by hand: a factor 3 apart if there are eight."""
     return _by_hand(task, _centre(task) * 3.0 ** np.linspace(LOWEST, HIGHEST, count))
 
 

@@ -1,6 +1,6 @@
 """What the results say: ranks, probability of improvement, budget needed, each with its uncertainty.
 
-Intervals are 95 % percentile bootstraps over seeds, stratified by case (Agarwal et al. 2021, section 4): every case stays
+Intervals are 95 % percentile bootstraps over seeds, stratified by case (Agarwal et al. 2021, section 4): every case is
 in every draw, so they speak of other seeds on these cases, and not of other cases.
 """
 
@@ -40,8 +40,8 @@ def table(finals: pd.DataFrame, unranked: Sequence[str] = (), *, stand_in: str =
         unranked: methods that count in nobody's rank; their own is what it would be in place of ``stand_in``.
 
     Returns:
-        ``rank_loss``, ``rank_accuracy`` (mean over cases; that of accuracy over the classifications), ``log_loss`` (mean
-        of ``ln(loss + OFFSET)``), ``accuracy``, ``iqm``; with ``_low`` and ``_high`` their intervals.
+        ``rank_loss``, ``rank_accuracy`` (means over cases; accuracy: over classifications), ``log_loss`` (mean of
+        ``ln(loss + OFFSET)``), ``accuracy``, ``iqm``; with ``_low`` and ``_high`` their intervals.
     """
     loss, accuracy = _cube(finals, "loss"), _cube(finals, "accuracy")
     names = loss.index.get_level_values("method").unique()

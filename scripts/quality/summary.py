@@ -74,7 +74,7 @@ def goals(found: pd.DataFrame, finals: pd.DataFrame, curves: Curves, *, members:
         result.append(
             Goal(
                 asked=f"probability of improvement >= {IMPROVEMENT} over {against}, interval above 0.5",
-                found=f"holds for {int(enough.sum())} of {len(judged)}; least over {worst}: {_better(judged.loc[worst])}",
+                found=f"holds for {enough.sum()} of {len(judged)}; least over {worst}: {_better(judged.loc[worst])}",
                 reached=bool(enough.all()),
             )
         )
@@ -106,19 +106,18 @@ def show(console: Console, title: str, found: pd.DataFrame) -> None:
     drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     drawn.add_column("method", no_wrap=True)
     ours = RANKED in found.index
-    headers = ["rank,\nlog-loss", "", "rank,\naccuracy", "ln(loss\n+0.02)", "accuracy", "IQM", ""]
-    headers += ["ours better", "", "budget\nto match"] if ours else []
+    headers = ["log-loss:\nrank", "\n", "\nIQM", "\nln(+0.02)", "accuracy:\nrank", "\nmean"]
+    headers += ["ours\nbetter", "\n", "budget\nto match"] if ours else []
     for header in headers:
-        drawn.add_column(header, justify="right" if header else "left", no_wrap=True)
+        drawn.add_column(header, justify="right" if header.strip() else "left", no_wrap=True)
     for name, row in found.iterrows():
         cells = [
             f"{row['rank_loss']:.1f}",
             _ends(row, "rank_loss", ".1f"),
-            _number(row["rank_accuracy"], ".1f"),
-            f"{row['log_loss']:.3f}",
-            _number(row["accuracy"], ".3f"),
             _number(row.get("iqm", np.nan), ".2f"),
-            _ends(row, "iqm", ".2f"),
+            f"{row['log_loss']:.3f}",
+            _number(row["rank_accuracy"], ".1f"),
+            _number(row["accuracy"], ".3f"),
         ]
         if ours and name != RANKED:
             cells += [_number(row["better"], ".2f"), _ends(row, "better", ".2f"), _share(row["budget"])]

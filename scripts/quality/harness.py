@@ -14,9 +14,6 @@ from raytune_rl.controller.schedule import schedule_factor
 from raytune_rl.worlds.cohort import Cohort
 from raytune_rl.worlds.task import WorldTask
 
-WORST = 1e6
-"""What a diverged model's loss is reported as to a peer: few of them take infinity."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

@@ -20,7 +20,7 @@ from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 
 from quality.harness import GlobalRandomness, Log, Method, Plan, Result, Starts, apply
-from quality.protocol import OFFSET, SEGMENTS
+from quality.protocol import OFFSET, PB2_WORST, SEGMENTS
 from raytune_rl.controller.policy import Policy
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.worlds.cohort import Cohort
@@ -36,8 +36,6 @@ PB2_INTERVAL = 2
 PB2_INTERVAL_LARGE = 4
 """Segments between PB2's decisions, and the same for populations of more than 16: its Gaussian processes see a row per
 member and decision, and beyond 200 rows one decision takes Ray minutes."""
-
-PB2_WORST = 5.0
 
 
 def controlled(make_policy: Callable[[], Policy], *, copy_every: int = 4) -> Method:
@@ -110,7 +108,7 @@ def pb2(starts: Starts, *, cosine: bool) -> Method:
             for run, tuner in enumerate(tuners):
                 first = run * plan.members
                 own = members.positions[first : first + plan.members]
-                tuner.tell(segment + 1, own, score(losses[run]))
+                tuner.tell(segment + 1, own, np.minimum(np.log(losses[run] + OFFSET), PB2_WORST))
             for run, target, source in members.pairs(losses):
                 first = run * plan.members
                 with members.randomness[run]:
@@ -120,11 +118,6 @@ def pb2(starts: Starts, *, cosine: bool) -> Method:
         return _population(starts, exploit, interval=every, cosine=cosine)(task, plan)
 
     return run
-
-
-def score(losses: np.ndarray) -> np.ndarray:
-    """What PB2 is told to make small."""
-    return np.minimum(np.log(losses + OFFSET), PB2_WORST)
 
 
 def tune_domains(space: SearchSpace) -> dict[str, Any]:

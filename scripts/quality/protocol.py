@@ -35,6 +35,12 @@ SHORT: Final = (
 OFFSET: Final = 0.02
 """Losses are averaged over cases as ``ln(loss + OFFSET)``."""
 
+WORST: Final = 1e6
+"""What a diverged model's loss is reported as to a peer: few of them take infinity."""
+
+PB2_WORST: Final = 5.0
+"""The same for PB2, which is told ``ln(loss + OFFSET)``."""
+
 IMPROVEMENT: Final = 0.65
 """Probability of improvement over each peer that is asked for, its interval above one half."""
 

@@ -13,8 +13,8 @@ import numpy as np
 from ray.tune.schedulers.async_hyperband import _Bracket
 from ray.tune.schedulers.hb_bohb import HyperBandForBOHB
 
-from quality.harness import WORST, GlobalRandomness, Log, Method, Plan, Result, Starts, apply
-from quality.protocol import SEGMENTS
+from quality.harness import GlobalRandomness, Log, Method, Plan, Result, Starts, apply
+from quality.protocol import SEGMENTS, WORST
 from quality.starts import uniform
 from raytune_rl.worlds.cohort import Cohort
 from raytune_rl.worlds.task import WorldTask

@@ -80,8 +80,8 @@ def test_the_incumbent_is_chosen_by_validation_and_judged_by_test() -> None:
 
 def test_improvement_counts_ties_half_and_knows_its_uncertainty() -> None:
     finals = results({case: {"good": 1.0, "bad": 2.0, "same": 1.0} for case in ("a", "b")})
-    assert improvement(finals, "good", "bad") == (1.0, 1.0, 1.0)
-    assert improvement(finals, "bad", "good", figure="accuracy") == (0.0, 0.0, 0.0)
+    assert improvement(finals, "good", "bad") == pytest.approx((1.0, 1.0, 1.0))
+    assert improvement(finals, "bad", "good", figure="accuracy") == pytest.approx((0.0, 0.0, 0.0))
     middle, low, high = improvement(finals, "good", "same")
     assert middle == pytest.approx(0.5) and low < 0.5 < high
 
@@ -215,9 +215,9 @@ def test_libraries_draw_from_streams_of_their_own() -> None:
     assert draws[0] == draws[1] and len({*draws}) == 3
 
 
-def test_the_grid_is_a_factor_three_apart(tiny: WorldTask) -> None:
+def test_the_grid_is_a_factor_three_apart_within_the_space(tiny: WorldTask) -> None:
     rates = [tiny.space.decode(row)["learning_rate"] for row in grid(tiny, 8, np.random.default_rng(0)).tolist()]
-    np.testing.assert_allclose(rates, 1e-3 * 3.0 ** np.arange(-5, 3), rtol=1e-6)
+    np.testing.assert_allclose(rates, np.maximum(1e-3 * 3.0 ** np.arange(-5, 3), 1e-5), rtol=1e-6)
 
 
 def test_the_short_form_has_seen_and_fresh_cases_and_the_declared_rows_exist() -> None:

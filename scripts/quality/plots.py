@@ -63,7 +63,7 @@ def anytime(curves: Curves, found: pd.DataFrame, path: Path) -> None:
     for axis in axes.flat[max(0, len(curves) - columns) : len(curves)]:
         axis.tick_params(labelbottom=True)
     figure.supxlabel("share of the budget spent", fontsize=9)
-    figure.supylabel("test loss of the model that validation picks (median over seeds)", fontsize=9)
+    figure.supylabel("test loss of the incumbent, median", fontsize=9)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=min(4, len(labels)), fontsize=8.5, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.55 / (2.6 * rows + 0.9)))
@@ -82,9 +82,8 @@ def ranks(found: pd.DataFrame, title: str, path: Path) -> None:
             values = order.loc[here, name]
             if not here.any() or values.isna().all():
                 continue
-            axis.hlines(
-                height[here], order.loc[here, f"{name}_low"], order.loc[here, f"{name}_high"], color=colour, lw=1.4
-            )
+            ends = (order.loc[here, f"{name}_{end}"] for end in ("low", "high"))
+            axis.hlines(height[here], *ends, color=colour, linewidth=1.4)
             axis.plot(values, height[here], "o", color=colour, markersize=5, label=LABELS[kind])
         axis.set_xlabel(f"mean rank in {words} (lower is better)", fontsize=9)
         _plain(axis)
@@ -94,11 +93,10 @@ def ranks(found: pd.DataFrame, title: str, path: Path) -> None:
             label.set(color=OURS, fontweight="bold")
     axes[0].set_ylim(-0.7, len(order) - 0.3)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="upper center", ncols=4, fontsize=8.5, frameon=False, bbox_to_anchor=(0.55, 0.97)
-    )
+    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8.5, frameon=False)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    figure.tight_layout(rect=(0, 0, 1, 0.96))
+    margin = 0.3 / figure.get_figheight()
+    figure.tight_layout(rect=(0, margin, 1, 1 - margin / 2))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

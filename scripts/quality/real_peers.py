@@ -2,6 +2,7 @@
 
 What decides in the packed world is the libraries' own code as well (``populations.py``, ``searches.py``), but who
 trains when, who copies whom, and what counts as a segment is restated there. This is the other side of that comparison.
+PBT and PB2 run as Ray has them by default, asynchronously: members need not wait for each other.
 """
 
 from __future__ import annotations
@@ -99,7 +100,6 @@ def peers() -> dict[str, Peer]:
                 perturbation_interval=2,
                 hyperparam_mutations=tune_domains(task.space),
                 custom_explore_fn=_within(task),
-                synch=True,
             ),
         ),
         "PB2": Peer(
@@ -110,7 +110,6 @@ def peers() -> dict[str, Peer]:
                 mode="min",
                 perturbation_interval=PB2_INTERVAL,
                 hyperparam_bounds={name: [0.0, 1.0] for name in task.space.names},
-                synch=True,
             ),
         ),
         "ASHAScheduler": Peer(

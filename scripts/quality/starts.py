@@ -21,7 +21,8 @@ def default(task: WorldTask, count: int, rng: np.random.Generator) -> np.ndarray
 
 
 def grid(task: WorldTask, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Learning rates evenly over ``LOWEST`` to ``HIGHEST``, the rest by hand: a factor 3 apart if there are eight."""
+    """Learning rates evenly over ``LOWEST`` to ``HIGHEST``, the rest by hand: a factor 3 apart if there are eight.
+    What lies below the space's bounds (the lowest one, with Adam) starts at the bound."""
     return _by_hand(task, _centre(task) * 3.0 ** np.linspace(LOWEST, HIGHEST, count))
 
 

@@ -16,7 +16,7 @@ from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.policy import Policy
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.mdp.reward import improvement
+from raytune_rl.mdp.reward import Reward, improvement
 from raytune_rl.mdp.score import Score
 from raytune_rl.records import Decision, Report, Step
 from raytune_rl.worlds.cohort import Cohort, Measured
@@ -37,13 +37,14 @@ def make_controller(
     seed: int,
     copy_every: int | tuple[int, ...] = 4,
     slots: int | None = None,
+    reward: Reward | None = None,
 ) -> Controller:
     """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``."""
     return Controller(
         space=task.space,
         observation=ObservationSpec(task.space, slots=slots, optimiser=task.optimiser_sign),
         actions=ActionSpec(task.space, copy_every=copy_every),
-        reward=improvement(),
+        reward=reward or improvement(),
         policy=policy,
         metric=METRIC,
         mode="min",
@@ -111,12 +112,26 @@ class Rollout:
     def play(self, each: Callable[[int], None] = lambda segment: None) -> list[Played]:
         """All segments."""
         for segment in range(self.segments):
-            self._prepare(segment)
-            measured = self.cohort.train()
-            test = self.cohort.score(self.cohort.task.splits.test)[0] if self.tested else None  # type: ignore[arg-type]
-            self._report(segment, measured, test)
+            for group, reports in enumerate(self.train(segment)):
+                self.follow(group, self.controllers[group].step(reports))
             each(segment)
         return self.played
+
+    def train(self, segment: int) -> list[list[Report]]:
+        """Carry the open decisions out, train a segment of everybody, and say what came of it: a list per population,
+        for its controller, whose answer goes to ``follow``."""
+        self._prepare(segment)
+        measured = self.cohort.train()
+        if self.tested:
+            test, _ = self.cohort.score(self.cohort.task.splits.test)  # type: ignore[arg-type]
+            for group, played in enumerate(self.played):
+                played.test[segment] = test[group * self.members : (group + 1) * self.members]
+        return self._reports(segment, measured)
+
+    def follow(self, group: int, step: Step) -> None:
+        """Take up a step of that population's controller: its decisions open the next segment."""
+        self.played[group].steps.append(step)
+        self._open[group] = list(step.decisions)
 
     def _prepare(self, segment: int) -> None:
         """Carry the decisions out."""
@@ -139,11 +154,12 @@ class Rollout:
         self.cohort.take(targets, sources, from_best)
         self.cohort.apply([decision.hyperparameters for opened in self._open for decision in opened])
 
-    def _report(self, segment: int, measured: Measured, test: np.ndarray | None) -> None:
+    def _reports(self, segment: int, measured: Measured) -> list[list[Report]]:
         losses = measured.validation_loss.tolist()
         signals = {name: values.tolist() for name, values in measured.signals.items()}
-        for group, controller in enumerate(self.controllers):
-            played, base = self.played[group], group * self.members
+        everybody = []
+        for group, played in enumerate(self.played):
+            base = group * self.members
             reports = []
             for member, decision in enumerate(self._open[group]):
                 loss = losses[base + member]
@@ -167,8 +183,5 @@ class Rollout:
                 if np.isfinite(loss) and not (best <= loss).any():
                     self._best_segment[group, member] = segment
                 played.validation[segment, member] = loss
-            if test is not None:
-                played.test[segment] = test[base : base + self.members]
-            step = controller.step(reports)
-            played.steps.append(step)
-            self._open[group] = list(step.decisions)
+            everybody.append(reports)
+        return everybody

@@ -53,7 +53,8 @@ def loss_and_slope(
         each = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
         slope = torch.sigmoid(outputs).sub_(targets)
     if weights is None:
-        return each.flatten(1).mean(dim=1), slope.mul_(1.0 / each[0].numel())
-    means = each.transpose(1, 2).flatten(2).mean(dim=2)
+        share = 1.0 / each[0].numel()
+        return each.flatten(1).sum(dim=1).mul_(share), slope.mul_(share)
+    means = each.squeeze(1) if each.ndim == 3 and each.shape[1] == 1 else each.transpose(1, 2).flatten(2).mean(dim=2)
     shares = (weights / each[0, :, 0].numel()).view(len(each), 1, -1, *[1] * (outputs.ndim - 3))
     return (means * weights).sum(dim=1), slope.mul_(shares)

@@ -68,7 +68,7 @@ class PackedOptimizer:
         state = [parameters, self.first[rows], *([] if self.second is None else [self.second[rows]])]
         before = [] if training is None else [part.clone() for part in state]
         self.even = self.even and training is None
-        self.steps[rows] += 1.0 if training is None else training.to(self.steps.dtype)
+        self.steps[rows].add_(1.0 if training is None else training)
         if self._kind == "sgd":
             self._sgd(gradients, settings, rows)
         else:
@@ -111,15 +111,13 @@ class PackedOptimizer:
         first.lerp_(gradients, (1.0 - momentum).expand_as(gradients))
         second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
         steps = self.steps[rows, :1] if self.even else self.steps[rows].clamp(min=1.0)
-        # lr / (1 - b1^t) * first / (sqrt(second) / root + eps), its constants drawn together into two per member
-        size = lr / (1.0 - momentum**steps)
+        # lr / (1 - b1^t) * first / (sqrt(second) / root + eps), multiplied out so that one pass each is by a row's number
         root = torch.expm1(steps * LOG_BETA2).neg_().sqrt_()
-        slope, shift = (size * root).reciprocal_(), size.reciprocal_().mul_(EPSILON)
+        size, shift = (momentum**steps).sub_(1.0).reciprocal_().mul_(root).mul_(lr), root * EPSILON
         if not self.even:
-            slope, shift = slope[:, self.leaves], shift[:, self.leaves]
-        torch.sqrt(second, out=scale)
-        torch.addcmul(shift, scale, slope, out=scale)
-        parameters.addcdiv_(first, scale, value=-1.0)
+            size, shift = size[:, self.leaves], shift[:, self.leaves]
+        torch.sqrt(second, out=scale).add_(shift)
+        parameters.addcmul_(torch.div(first, scale, out=scale), size)
 
     def _scratch(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Two tensors of this shape, with nothing in them that counts."""

@@ -16,12 +16,13 @@ from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
-from raytune_rl.mdp.reward import Reward, improvement
-from raytune_rl.population.candidate import Candidate
+from raytune_rl.mdp.reward import Reward, improvement, mixed
+from raytune_rl.population.candidate import Candidate, Predicting
 from raytune_rl.records import Mode
 from raytune_rl.rllib.settings import Agent
 
 CandidateKind: TypeAlias = Literal["member", "trainable", "function"]
+Objective: TypeAlias = Literal["single", "ensemble"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,9 @@ class Experiment:
         members_per_trial: members that share one trial; ``"auto"`` fills the slots that the machine has.
         agent: an RLlib ``Agent``, the shipped controller ``Pretrained()`` (which chooses the starting values, too), or
             one of the rules ``Random()``, ``Fixed()``, ``Cosine()``, ``PBT()``.
-        reward: what the agent is paid (``mdp.reward``).
+        objective: ``"single"``: the best model counts. ``"ensemble"``: what the population is worth together; members
+            report what they predict, the agent sees what each of them adds, and is paid for it.
+        reward: what the agent is paid (``mdp.reward``); default: ``improvement()``, for the ensemble ``mixed()``.
         schedule: laid over hyperparameters of the role learning_rate; the agent moves the base under it.
         copy_every: weights may be copied between members at every n-th segment only.
         stopping: whether the agent may stop members.
@@ -95,7 +98,8 @@ class Experiment:
     resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1})
     members_per_trial: int | Literal["auto"] = "auto"
     agent: Agent | Policy = field(default_factory=Agent)
-    reward: Reward = field(default_factory=improvement)
+    objective: Objective = "single"
+    reward: Reward | None = None
     schedule: Schedule = "constant"
     copy_every: int = 4
     stopping: bool = False
@@ -118,6 +122,7 @@ class Experiment:
         _at_least_one("copy_every", self.copy_every)
         _one_of("mode", self.mode, ("min", "max"))
         _one_of("schedule", self.schedule, ("constant", "cosine"))
+        _one_of("objective", self.objective, ("single", "ensemble"))
         _one_of("start", self.start, ("spread", "agent"))
         _one_of("compare", self.compare, (None, "random"))
         if not isinstance(self.metric, str) or not self.metric:
@@ -145,6 +150,13 @@ class Experiment:
             roles = {h.name: h.role for h in space}
             if getattr(self.candidate, "roles", roles) != roles:
                 object.__setattr__(self, "candidate", replace(self.candidate, roles=roles))  # type: ignore[type-var]
+        if self.objective == "ensemble" and not isinstance(self.candidate, Predicting):
+            raise BadInput(
+                "objective is 'ensemble', for which the candidate must be a TorchTask: a Trainable or a function does "
+                "not report what it predicts."
+            )
+        if self.objective == "single" and getattr(self.reward, "ensemble", False):
+            raise BadInput(f"reward is {self.reward!r}, which pays for the ensemble; it needs objective='ensemble'.")
         if not (isinstance(self.agent, Agent | Policy)):
             raise BadInput(f"agent is {self.agent!r}; it must be an Agent or a policy such as PBT() or Random().")
 
@@ -154,6 +166,11 @@ class Experiment:
             return SearchSpace.from_specs(self.hyperparameters)
         except ValueError as error:
             raise BadInput(str(error)) from None
+
+    @property
+    def pay(self) -> Reward:
+        """The reward, or the objective's own where none is named."""
+        return self.reward or (mixed() if self.objective == "ensemble" else improvement())
 
     @property
     def kind(self) -> CandidateKind:

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from raytune_rl.combining.credit import Jury
 from raytune_rl.controller.drafts import chosen, draft, positions_of
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.gallery import Gallery, placed, told
 from raytune_rl.controller.incumbency import Incumbency
 from raytune_rl.controller.ledger import Ledger
 from raytune_rl.controller.policy import Choice, Policy, Situation
@@ -28,6 +30,7 @@ from raytune_rl.mdp.episode import EpisodeBuffer
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, RewardContext
 from raytune_rl.mdp.score import Score
+from raytune_rl.mdp.standing import Standing
 from raytune_rl.mdp.state import MemberState, advance
 from raytune_rl.records import Decision, Incumbent, Mode, Report, Source, Step, Value
 
@@ -50,6 +53,7 @@ class Controller:
         timed: whether measured times enter observations and rewards. No two runs measure the same, so a run that is to
             repeat bit for bit does without.
         seed: all randomness derives from it, per member and segment.
+        jury: judges what members predict, where the objective is the ensemble.
 
     Attributes:
         stopping: why everything is being stopped, if it is.
@@ -74,6 +78,7 @@ class Controller:
         agent_starts: bool = False,
         failures: FailurePolicy | None = None,
         timed: bool = True,
+        jury: Jury | None = None,
     ) -> None:
         self.space = space
         self.observation = observation
@@ -93,6 +98,8 @@ class Controller:
         self._best = Incumbency(metric=metric, mode=mode, target=target)
         self._ledgers: dict[int, Ledger] = {}
         self._buffer = EpisodeBuffer()
+        self.jury = jury
+        self._gallery = None if jury is None else Gallery(jury)
         self._spread = space.spread(population, np.random.default_rng([seed, 0x5EED]))
         policy.bind(observation, actions, seed=seed)
 
@@ -123,7 +130,7 @@ class Controller:
         else:
             spread = self._spread
             decision = self._decision(member, 0, spread[member % len(spread)])
-        self._ledgers[member] = Ledger.begin(decision)
+        self._ledgers[member] = Ledger.begin(decision, self._newcomer)
         return decision
 
     def step(self, reports: Sequence[Report]) -> Step:
@@ -143,6 +150,8 @@ class Controller:
         opened = [self._ledgers[r.member].decisions.get(r.segment) or self._forgotten(r) for r in reports]
         for report, decision in zip(reports, opened, strict=True):
             self._take(report, decision)
+        if self._gallery is not None:
+            self._place(self._gallery, reports, before)
         after = [self._ledgers[r.member].state for r in reports]
         self._check_metric(reports)
         if self._best.reached:
@@ -155,7 +164,7 @@ class Controller:
             for b, a, report, ending in zip(before, after, reports, endings, strict=True)
         ]
         taken = Taken(
-            reports=tuple(reports),
+            reports=tuple(map(told, reports, after)),
             opened=tuple(opened),
             states=tuple(after),
             observations=tuple(self._observe(state, crowd) for state in after),
@@ -231,6 +240,7 @@ class Controller:
             "ledgers": {index: ledger.to_dict(sparse=sparse) for index, ledger in self._ledgers.items()},
             "buffer": self._buffer.to_dict(),
             "incumbent": self.incumbent,
+            "predictions": {} if self._gallery is None else self._gallery.predictions,
             "stopping": None,  # an interrupted run goes on
             "policy": self.policy.get_state(),
         }
@@ -239,6 +249,8 @@ class Controller:
         self._ledgers = {index: Ledger.from_dict(data) for index, data in state["ledgers"].items()}
         self._buffer = EpisodeBuffer.from_dict(state["buffer"])
         self._best.holder = state["incumbent"]
+        if self._gallery is not None:
+            self._gallery.set_predictions(state["predictions"])
         self.policy.set_state(state["policy"])
 
     # -- taking reports in -----------------------------------------------------------------------------------------
@@ -267,6 +279,19 @@ class Controller:
         state = advance(ledger.state, seen, score=self._score, positions=in_force.positions)
         ledger.push(state)
         self._best.take(report)
+
+    def _place(self, gallery: Gallery, reports: Sequence[Report], before: Sequence[MemberState]) -> None:
+        """Tell the members that have reported what they are to the ensemble now."""
+        gallery.take(reports)
+        standings = gallery.standings()
+        for state in before:
+            ledger = self._ledgers[state.member]
+            ledger.push(placed(state, ledger.state, standings.get(state.member), self._best.score))
+
+    @property
+    def _newcomer(self) -> Standing | None:
+        """The standing of a member that has not reported yet."""
+        return None if self._gallery is None else Standing()
 
     def _check_metric(self, reports: Sequence[Report]) -> None:
         """A metric that nobody reports is the user's mistake, known at the first report and not before."""
@@ -386,7 +411,7 @@ class Controller:
         return self._decision(member, 0, move.positions, **chosen(choice, situation.observation))
 
     def _unstarted(self, member: int) -> MemberState:
-        return MemberState.start(member, tuple(0.5 for _ in self.space.names))
+        return MemberState.start(member, tuple(0.5 for _ in self.space.names), team=self._newcomer)
 
     def _decision(self, member: int, segment: int, positions: Sequence[float], **others: Any) -> Decision:
         factor, script = self._factor(segment), self.policy.prescribed

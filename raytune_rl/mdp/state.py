@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 from raytune_rl.mdp.score import PENALTY, Score
+from raytune_rl.mdp.standing import Standing
 from raytune_rl.records import Report, Status
 
 SIGNALS: Final = ("train_loss", "loss_slope", "loss_noise", "grad_norm", "update_norm", "train_seconds")
@@ -56,6 +57,7 @@ class MemberState:
         restarts: segments that went wrong so far, each of which asks for a restart.
         status: how the last segment ended.
         alive: whether the member still trains.
+        team: what it is to the ensemble; ``None`` where the objective is not the ensemble.
     """
 
     member: int
@@ -81,16 +83,26 @@ class MemberState:
     restarts: int = 0
     status: Status = "ok"
     alive: bool = True
+    team: Standing | None = None
 
     @classmethod
-    def start(cls, member: int, positions: Sequence[float], *, baseline: float = 0.0) -> MemberState:
+    def start(
+        cls, member: int, positions: Sequence[float], *, baseline: float = 0.0, team: Standing | None = None
+    ) -> MemberState:
         """A member before its first segment.
 
         ``baseline`` is what the first report is paid against. It is a constant (0: a loss of 0.98, an accuracy of 0)
-        and not the population's first score, since that is unknown when the first member reports.
+        and not the population's first score, since that is unknown when the first member reports. ``team`` is an empty
+        standing where the objective is the ensemble.
         """
-        zeros = (0.0,) * len(positions)
-        return cls(member=member, positions=tuple(positions), last_move=zeros, baseline=baseline, credit=baseline)
+        return cls(
+            member=member,
+            positions=tuple(positions),
+            last_move=(0.0,) * len(positions),
+            baseline=baseline,
+            credit=baseline,
+            team=team,
+        )
 
     def at(self, segment: int) -> MemberState:
         """The same knowledge, placed after ``segment`` segments (a member that goes on from a state nobody kept)."""
@@ -98,13 +110,15 @@ class MemberState:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and tuples, by field."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return plain | {"team": None if self.team is None else asdict(self.team)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MemberState:
         """The inverse of ``to_dict``, after a round trip through JSON too."""
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-        return cls(**plain)
+        team = plain.get("team")
+        return cls(**{**plain, "team": None if team is None else Standing(**team)})
 
 
 def advance(state: MemberState, report: Report, *, score: Score, positions: Sequence[float]) -> MemberState:

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from raytune_rl.population.candidate import MemberContext, SegmentResult, State
 from raytune_rl.population.controls import Controls
 from raytune_rl.population.curves import curve_signals
-from raytune_rl.population.evaluation import evaluate, rehearse
+from raytune_rl.population.evaluation import measure, outputs_of, rehearse
 from raytune_rl.population.networks import arguments_of, build_network, training_mode
 from raytune_rl.population.optimisers import (
     load_optimizer_state,
@@ -53,6 +53,7 @@ class TorchMember:
         self._device = torch.device(context.device)
         splits = load_splits(task.data, self._device)
         self._train, self._validation = splits.train, splits.validation
+        self._sample = task.sample(self._validation) if task.predictions else None
         self._loss = copy.deepcopy(task.loss).to(self._device) if isinstance(task.loss, nn.Module) else task.loss
         self._precision = MixedPrecision(task.precision, self._device)
         self._places = task.places(hyperparameters)
@@ -110,14 +111,9 @@ class TorchMember:
                     updates.append(_relative_change(parameters, before))
                 losses.append(loss.detach())
             self._steps += length
-            validation = evaluate(
-                network,
-                self._validation,
-                loss=self._loss,
-                metrics=self._task.metrics,
-                prefix="validation",
-                device=self._device,
-                autocast=self._precision.autocast,
+            outputs = outputs_of(network, self._validation, device=self._device, autocast=self._precision.autocast)
+            validation = measure(
+                outputs, self._validation, loss=self._loss, metrics=self._task.metrics, prefix="validation"
             )
         curve = curve_signals(torch.stack(losses).reshape(-1, 1).double().cpu().numpy())
         signals = {
@@ -125,7 +121,12 @@ class TorchMember:
         }
         signals |= {"grad_norm": _mean(gradients), "update_norm": _mean(updates)}
         self._metrics = validation | {"train_loss": signals["train_loss"]}
-        return SegmentResult(metrics=dict(self._metrics), signals=signals, steps=self._steps)
+        return SegmentResult(
+            metrics=dict(self._metrics),
+            signals=signals,
+            steps=self._steps,
+            predictions=self._sample.predictions(outputs[None])[0] if self._sample is not None else None,
+        )
 
     def get_state(self) -> State:
         network = self._controls.network.state_dict()

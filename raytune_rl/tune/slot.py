@@ -220,6 +220,7 @@ class Slot:
             status=status,
             error=self._error,
             done=result is not None and result.done,
+            predictions=result.predictions if result is not None and status == "ok" else None,
         )
 
     def _keep_best(self, report: Report) -> None:

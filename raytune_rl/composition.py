@@ -92,6 +92,7 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
             target=experiment.stop.target,
             agent_starts=experiment.start == "agent",
             failures=experiment.failures,
+            floor=experiment.floor,
             timed=not experiment.synchronous,
             jury=make_jury(experiment.candidate) if experiment.objective == "ensemble" else None,
         )

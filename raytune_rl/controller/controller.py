@@ -17,6 +17,7 @@ import numpy as np
 from raytune_rl.combining.credit import Jury
 from raytune_rl.controller.drafts import chosen, draft, positions_of
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.floor import Floor, fallen
 from raytune_rl.controller.gallery import Gallery, placed, told
 from raytune_rl.controller.incumbency import Incumbency
 from raytune_rl.controller.ledger import Ledger
@@ -32,7 +33,7 @@ from raytune_rl.mdp.reward import Reward, RewardContext
 from raytune_rl.mdp.score import Score
 from raytune_rl.mdp.standing import Standing
 from raytune_rl.mdp.state import MemberState, advance
-from raytune_rl.records import Decision, Incumbent, Mode, Report, Source, Step, Value
+from raytune_rl.records import FLOOR, Decision, Incumbent, Mode, Report, Source, Step, Value
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Controller:
         target: stop everything once the metric has reached this value.
         agent_starts: let the policy's first action choose the starting values instead of spreading them.
         failures: what happens to members that go wrong.
+        floor: when a member is taken back that a change has ruined; ``None`` = never.
         timed: whether measured times enter observations and rewards. No two runs measure the same, so a run that is to
             repeat bit for bit does without.
         seed: all randomness derives from it, per member and segment.
@@ -77,6 +79,7 @@ class Controller:
         target: float | None = None,
         agent_starts: bool = False,
         failures: FailurePolicy | None = None,
+        floor: Floor | None = None,
         timed: bool = True,
         jury: Jury | None = None,
     ) -> None:
@@ -91,6 +94,7 @@ class Controller:
         self.schedule: Schedule = policy.schedule or schedule
         self.agent_starts = agent_starts or policy.starts
         self.failures = failures or FailurePolicy()
+        self.floor = None if policy.prescribed is not None else floor  # what is prescribed stands, good or bad
         self.stopping: str | None = None
         self.problem: str | None = None
         self.timed = timed
@@ -369,6 +373,8 @@ class Controller:
         )
         if move.stop:
             self.drop([state.member])
+        elif move.source.kind == "keep" and self.floor is not None and self.floor.acts(state, population):
+            return self._returned(state)
         return self._decision(
             state.member,
             state.segment,
@@ -377,6 +383,23 @@ class Controller:
             stop=move.stop,
             **chosen(choice, observation),
         )
+
+    def _returned(self, state: MemberState) -> Decision:
+        """The decision of the floor, in place of a policy that would train on with collapsed weights.
+
+        The policy must not learn from an action that was not carried out, so its episode ends before it (truncated: the
+        critic says what would have followed) and another one begins with its next choice.
+        """
+        logger.info(
+            "member %d has fallen by %.2g since segment %s: goes back there",
+            state.member,
+            fallen(state),
+            state.best_segment,
+        )
+        self._buffer.close(state.member)
+        self._ledgers[state.member].push(replace(state, returned_segment=state.segment))
+        back = Source(kind="checkpoint", member=state.member, name=FLOOR)
+        return self._decision(state.member, state.segment, state.best_positions, source=back)
 
     def _unsteered(self, report: Report, state: MemberState, ending: str | None) -> Decision:
         """A decision that no policy is asked for: the end, or a restart after a failure."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
@@ -27,6 +28,7 @@ METRIC = "validation_loss"
 LOSS = Score(metric="loss", mode="min")
 NEVER = FailurePolicy(max_restarts=10**9)
 """A diverged member goes on from its best, however often: a cohort has no room for members that are gone."""
+SAFE = Floor()
 
 
 def make_controller(
@@ -40,6 +42,7 @@ def make_controller(
     slots: int | None = None,
     ensemble: bool = False,
     reward: Reward | None = None,
+    floor: Floor | None = SAFE,
 ) -> Controller:
     """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``. ``ensemble``:
     that is the objective."""
@@ -56,6 +59,7 @@ def make_controller(
         seed=seed,
         agent_starts=True,
         failures=NEVER,
+        floor=floor,
         timed=False,
         jury=task.sample().jury if ensemble else None,
     )

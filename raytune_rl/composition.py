@@ -80,7 +80,9 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
         return Controller(
             space=space,
             observation=ObservationSpec(space, optimiser=optimiser_sign(experiment.candidate)),
-            actions=ActionSpec(space, stopping=experiment.stopping, copy_every=experiment.copy_every),
+            actions=ActionSpec(
+                space, stopping=experiment.stopping, copy_every=policy.copy_every or experiment.copy_every
+            ),
             reward=experiment.pay,
             policy=policy,
             metric=experiment.metric,

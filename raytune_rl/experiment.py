@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.floor import Floor
@@ -124,7 +124,7 @@ class Experiment:
         _at_least_one("segment_length", self.segment_length)
         _at_least_one("copy_every", self.copy_every)
         _one_of("mode", self.mode, ("min", "max"))
-        _one_of("schedule", self.schedule, ("constant", "cosine"))
+        _one_of("schedule", self.schedule, get_args(Schedule))
         _one_of("objective", self.objective, ("single", "ensemble"))
         _one_of("start", self.start, ("spread", "agent"))
         _one_of("compare", self.compare, (None, "random"))

@@ -172,7 +172,7 @@ class MetaAgentScheduler(FIFOScheduler):
         controller = Controller(
             space=self.space,
             observation=ObservationSpec(self.space),
-            actions=ActionSpec(self.space, stopping=self.stopping, copy_every=self.copy_every),
+            actions=ActionSpec(self.space, stopping=self.stopping, copy_every=policy.copy_every or self.copy_every),
             reward=self.reward,
             policy=policy,
             metric=self._metric,

@@ -2,7 +2,8 @@
 
 Good learning rates span orders of magnitude and both under- and overfitting occur, because sizes, noise, widths,
 depths, activations, optimisers, batch sizes, initial scales and horizons are all drawn. A task is a function of its
-number: ``META_TRAIN`` and ``META_VALIDATION`` are ranges of numbers that do not meet. Real data are in ``real.py``.
+number: ``META_TRAIN`` and ``META_VALIDATION`` are ranges of numbers that do not meet. Where each real
+data set belongs is said in ``real_train.py``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ META_TRAIN: Final = range(0, 2**31)
 META_VALIDATION: Final = range(2**31, 2**31 + 64)
 """Numbers of the tasks that a controller learns from, and of those by which versions of it are chosen."""
 
+ENSEMBLES: Final = 0.35
+"""The share of worlds whose objective is the ensemble: the same controller serves both."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:
@@ -34,6 +38,7 @@ class World:
         members: of a population.
         segments: length of a member's training.
         copy_every: copies are possible at every n-th segment.
+        ensemble: whether the population is paid for its ensemble, not for its best model.
     """
 
     number: int
@@ -41,6 +46,7 @@ class World:
     members: int
     segments: int
     copy_every: int
+    ensemble: bool
 
 
 def make_world(number: int) -> World:
@@ -64,6 +70,7 @@ def make_world(number: int) -> World:
         members=int(rng.choice([4, 8, 8, 16])),
         segments=int(rng.choice([8, 12, 16, 20, 20, 24])),
         copy_every=int(rng.choice([1, 2, 2, 3])),
+        ensemble=bool(rng.random() < ENSEMBLES),
     )
 
 

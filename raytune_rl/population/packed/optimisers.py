@@ -111,7 +111,7 @@ class PackedOptimizer:
         first.lerp_(gradients, (1.0 - momentum).expand_as(gradients))
         second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
         steps = self.steps[rows, :1] if self.even else self.steps[rows].clamp(min=1.0)
-        # lr / (1 - b1^t) * first / (sqrt(second) / root + eps), multiplied out so that one pass each is by a row's number
+        # lr / (1 - b1^t) * first / (sqrt(second) / root + eps), multiplied out: one pass each is by a number per row
         root = torch.expm1(steps * LOG_BETA2).neg_().sqrt_()
         size, shift = (momentum**steps).sub_(1.0).reciprocal_().mul_(root).mul_(lr), root * EPSILON
         if not self.even:

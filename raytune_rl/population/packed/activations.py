@@ -42,7 +42,9 @@ def activation(module: nn.Module) -> Activation | None:
         case nn.ReLU():
             return Activation(torch.relu_, _threshold, survives_mask=True)
         case nn.Tanh():
-            return Activation(torch.tanh_, lambda slope, out: _aten.tanh_backward.grad_input(slope, out, grad_input=slope))
+            return Activation(
+                torch.tanh_, lambda slope, out: _aten.tanh_backward.grad_input(slope, out, grad_input=slope)
+            )
         case nn.Sigmoid():
             return Activation(
                 torch.sigmoid_, lambda slope, out: _aten.sigmoid_backward.grad_input(slope, out, grad_input=slope)

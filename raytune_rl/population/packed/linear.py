@@ -20,7 +20,6 @@ from raytune_rl.population.packed.activations import Activation, activation
 from raytune_rl.population.packed.layers import PackedDropout
 from raytune_rl.population.packed.losses import LossName, loss_and_slope
 
-
 BOUND = 64
 """Combinations of members and batch size whose views are kept."""
 

@@ -113,7 +113,7 @@ class PackedPopulation:
             leaves.append(torch.full((size,), index))
             first += size
         self._layer_of_leaf = _layers_of(self._skeleton, list(parameters)).to(device)
-        self.optimizer = PackedOptimizer(optimizer, self.parameters, torch.cat(leaves).to(device))
+        self.optimizer = PackedOptimizer(optimizer, self.parameters, self._gradients, torch.cat(leaves).to(device))
         self._loss = loss
         self.learning_rate = self._setting(1e-3)
         self.weight_decay = self._setting(0.0)
@@ -171,7 +171,7 @@ class PackedPopulation:
             norms = torch.linalg.vector_norm(gradients, dim=1)
             factor = torch.where(now.grad_clip > 0, (now.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
             gradients.mul_(factor.unsqueeze(1))
-        self.optimizer.step(gradients, now.settings, rows)
+        self.optimizer.step(now.settings, rows)
         return losses
 
     @torch.no_grad()
@@ -287,6 +287,7 @@ class PackedPopulation:
         def rates(values: torch.Tensor) -> torch.Tensor | None:
             return values[rows] if bool(values[rows].any()) else None
 
+        first = float(self.momentum[rows.start])
         training = None
         if bool(self.frozen_layers[rows].any()):
             last = int(self._layer_of_leaf.max())
@@ -298,6 +299,7 @@ class PackedPopulation:
                 weight_decay=column(self.weight_decay),
                 momentum_somewhere=bool(self.momentum[rows].any()),
                 momentum_everywhere=bool(self.momentum[rows].all()),
+                shared_momentum=first if bool((self.momentum[rows] == first).all()) else None,
                 training=training,
             ),
             label_smoothing=rates(self.label_smoothing),

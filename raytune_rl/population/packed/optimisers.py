@@ -88,6 +88,10 @@ class PackedOptimizer:
             for now, old in zip(state, before, strict=True):
                 now.copy_(torch.where(moving, now, old))
 
+    def recount(self) -> None:
+        """To be called when ``steps`` was written."""
+        self.even = bool((self.steps == self.steps[:, :1]).all())
+
     def buffers(self) -> list[torch.Tensor]:
         """The state, one row per member each. Whole rows may be copied from member to member."""
         return [buffer for buffer in (self.steps, self.first, self.second) if buffer is not None]

@@ -180,7 +180,7 @@ def test_a_smaller_batch_is_a_weight_of_zero() -> None:
 
 def test_dropout_is_each_members_own_and_off_for_outputs() -> None:
     packed, _ = pack(mlp, "sgd", "cpu", False)
-    packed.dropout.copy_(torch.tensor([0.0, 0.0, 0.9, 0.9]))
+    packed.dropout.copy_(torch.tensor([0.0, 0.0, 0.9, 0.9]).unsqueeze(1))
     for name in SETTINGS:
         getattr(packed, name).fill_(0.0)
     inputs, targets = batches()

@@ -28,7 +28,7 @@ def gather(members: Sequence[TorchMember], population: PackedPopulation) -> None
         for buffer in optimizer.buffers():
             buffer[row].zero_()
         for leaf, (name, columns) in enumerate(population.columns().items()):
-            state: dict[str, Any] = controls.optimizer.state.get(tensors[name], {})  # type: ignore[call-overload]
+            state: dict[str, Any] = controls.optimizer.state.get(tensors[name], {})
             if state.get("momentum_buffer") is not None:
                 optimizer.first[row, columns] = state["momentum_buffer"].flatten()
             elif "exp_avg" in state and optimizer.second is not None:
@@ -72,4 +72,4 @@ def scatter(population: PackedPopulation, members: Sequence[TorchMember]) -> Non
                 state = {"momentum_buffer": optimizer.first[row, columns].view_as(parameter).clone()}
             else:
                 continue
-            controls.optimizer.state[parameter] = state  # type: ignore[index]
+            controls.optimizer.state[parameter] = state

@@ -56,7 +56,7 @@ class Recipe:
     group: bool = True
     team: float = 0.3
     validate_every: int = 60
-    validation_worlds: int = len(META_VALIDATION)
+    validation_worlds: int = 48
     validation_populations: int = 4
 
     def __post_init__(self) -> None:

@@ -72,7 +72,8 @@ class Cohort:
         for hyperparameter in self.task.space:
             name = hyperparameter.role if hyperparameter.role in SETTINGS else hyperparameter.name
             setting: torch.Tensor = getattr(self._population, name)
-            setting.copy_(torch.tensor([float(value[hyperparameter.name]) for value in values]))
+            each = torch.tensor([float(value[hyperparameter.name]) for value in values])
+            setting.copy_(each.unsqueeze(1) if setting.ndim == 2 else each)
 
     def take(self, targets: Sequence[int], sources: Sequence[int], from_best: Sequence[bool]) -> None:
         """Members ``targets`` go on from the weights of ``sources``: their present ones or their best checkpoints."""

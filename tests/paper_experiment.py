@@ -58,8 +58,8 @@ class PaperMember:
 
 @dataclass(frozen=True)
 class PaperTask:
-    """``fault`` makes member 1 misbehave in its fourth segment: raise, nan, die or hang (all but the first once); or any
-    member forget everything at a learning rate above 0.1: collapse."""
+    """``fault`` makes member 1 misbehave in its fourth segment: raise, nan, die or hang (all but the first once).
+    ``collapse`` makes every member forget what it has learned at a learning rate above 0.1."""
 
     seconds: float = 0.0
     fault: str = ""

@@ -38,21 +38,14 @@ PB2_INTERVAL_LARGE = 4
 member and decision, and beyond 200 rows one decision takes Ray minutes."""
 
 
-def controlled(make_policy: Callable[[], Policy], *, copy_every: int = 4) -> Method:
+def controlled(make_policy: Callable[[], Policy]) -> Method:
     """A policy behind the controller of this package."""
 
     def run(task: WorldTask, plan: Plan) -> Result:
         cohort = Cohort(task, range(plan.seeds * plan.members), seed=plan.seed)
         log = Log(plan)
         controllers = [
-            make_controller(
-                task,
-                make_policy(),
-                members=plan.members,
-                segments=SEGMENTS,
-                seed=plan.seed + run,
-                copy_every=copy_every,
-            )
+            make_controller(task, make_policy(), members=plan.members, segments=SEGMENTS, seed=plan.seed + run)
             for run in range(plan.seeds)
         ]
         rollout = Rollout(cohort, controllers, segments=SEGMENTS)

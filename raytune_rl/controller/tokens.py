@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from raytune_rl.controller.policies import Rule
 from raytune_rl.controller.policy import Choice, Situation
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.hyperparameters import LEVELS, STAY
-from raytune_rl.hyperparameters.roles import REGULARISATION
+from raytune_rl.hyperparameters.roles import REGULARISATION, ROLES, Role
 from raytune_rl.mdp.action import SOURCES, ActionSpec
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from raytune_rl.mdp.observation import ObservationSpec
@@ -41,11 +42,18 @@ OFF_SLOPE: Final = 7.0
 """How much less likely full regularisation is than none, and the lowest momentum than the highest, in nats."""
 STAY_PRIOR, SOURCE_PRIOR = 6.0, 5.0
 """Logits of doing nothing."""
+PERMUTED_FROM: Final = 6
+"""The first dimension of starting points whose digits are permuted, see ``halton``."""
 REPLACED: Final = 0.6
 """Members that more than this share of the others are better than may take the best one's weights."""
 
 _MEMBER = {row.name: index for index, row in enumerate(MEMBER_FEATURES)}
 _SLOT = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
+JUDGED: Final[frozenset[Role]] = frozenset(
+    {"learning_rate", "weight_decay", "momentum", "dropout", "label_smoothing", "none"}
+)
+"""Roles that occur in meta-training. Of the others the network knows nothing."""
+_UNJUDGED = [_SLOT[f"role/{role}"] for role in ROLES if role not in JUDGED]
 _REGULARISATION = [_SLOT[f"role/{role}"] for role in sorted(REGULARISATION)]
 
 
@@ -92,8 +100,8 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     """Logits (N, H * LEVELS + sources) for observations (N, F) of H slots; ``xp`` is numpy or torch.
 
     The first decision reads the hyperparameters' heads as levels, later ones as moves. Options that mean nothing now
-    (an empty slot, what is set at the start only, a copy where none is allowed) are impossible; a choice among equals,
-    of which the network knows nothing, starts anywhere and stays.
+    (an empty slot, what is set at the start only, a copy where none is allowed) are impossible. What the network knows
+    nothing of, a choice among equals or a role that is not ``JUDGED``, starts anywhere and stays.
     """
     member, tokens = _split(observations)
     each, context = _encode(weights, "actor", member, tokens, xp)
@@ -106,6 +114,7 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     moves = moves + STAY_PRIOR * _one_hot(STAY, LEVELS, moves, xp)
     first = member[:, _MEMBER["first"]] > 0.5
     known = (tokens[..., _SLOT["present"]] > 0.5) & (tokens[..., _SLOT["ordered"]] > 0.5)
+    known = known & (tokens[..., _UNJUDGED].sum(-1) < 0.5)
     live = tokens[..., _SLOT["live"]] > 0.5
     beginning = first[:, None] & (tokens[..., _SLOT["present"]] > 0.5)
     free = known & (first[:, None] | live)
@@ -273,17 +282,28 @@ def spread(member: int, shifts: np.ndarray) -> np.ndarray:
 def halton(index: int, dimension: int) -> float:
     """Point ``index`` of the Halton sequence (Halton 1960), from its second on, along one dimension, in [0, 1).
 
+    In large bases the first points lie side by side, so that eight members would try but two of seven levels of the
+    twentieth hyperparameter: there the digits are permuted (generalised Halton, Faure and Lemieux 2009, section 2).
+
     ``scipy.stats.qmc.Halton`` gives the same; importing it would cost every driver more than a second.
     """
     base = _prime(dimension)
+    digits = range(base) if dimension < PERMUTED_FROM else _permuted(base)
     share, result, index = 1.0 / base, 0.0, index + 1
     while index:
         index, digit = divmod(index, base)
-        result += digit * share
+        result += digits[digit] * share
         share /= base
     return result
 
 
+@cache
+def _permuted(base: int) -> tuple[int, ...]:
+    """The digits of ``base`` in another order; 0 stays where it is."""
+    return (0, *(1 + np.random.default_rng(base).permutation(base - 1)).tolist())
+
+
+@cache
 def _prime(index: int) -> int:
     found = [2]
     candidate = 3

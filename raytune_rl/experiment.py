@@ -58,8 +58,9 @@ class Experiment:
         segment_timeout: seconds after which a segment counts as hung; ``None`` = never.
         resources: what one trial gets, by Ray's names (``{"CPU": 1, "GPU": 0.5}``).
         members_per_trial: members that share one trial; ``"auto"`` fills the slots that the machine has.
-        agent: an RLlib ``Agent``, the shipped controller ``Pretrained()`` (which chooses the starting values, too), or
-            one of the rules ``Random()``, ``Fixed()``, ``Cosine()``, ``PBT()``.
+        agent: an RLlib ``Agent``, the shipped controller ``Pretrained()`` (which chooses the starting values, too, and
+            goes on learning with ``learn=True``), or one of the rules ``Random()``, ``Fixed()``, ``Cosine()``,
+            ``PBT()``.
         reward: what the agent is paid (``mdp.reward``).
         schedule: laid over hyperparameters of the role learning_rate; the agent moves the base under it.
         copy_every: weights may be copied between members at every n-th segment only.

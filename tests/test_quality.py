@@ -43,7 +43,9 @@ def test_budget_to_match() -> None:
     assert budget_to_match({"case": {"ours": peer, "peer": ours}}, "ours", "peer") == 1.0
 
 
-@pytest.mark.parametrize("name", ["grid + cosine", "TPE", "ASHA + cosine", "PBT, every 2nd", "ours, zero-shot"])
+@pytest.mark.parametrize(
+    "name", ["grid + cosine", "TPE", "ASHA + cosine", "PBT, every 2nd", "ours, zero-shot", "ours, learning on"]
+)
 def test_every_method_spends_the_budget(name: str) -> None:
     result = methods()[name](evaluation_task("wine", "adam"), 2, 0)
     for values in (result.validation, result.test, result.accuracy):

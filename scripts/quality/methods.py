@@ -241,6 +241,7 @@ def methods(directory: str | None = None) -> Mapping[str, Method]:
         "controller, no schedule": controlled(Fixed),
         "controller, untrained": controlled(lambda: TokenPolicy(fresh)),
         "ours, zero-shot": controlled(lambda: Pretrained(directory)),
+        "ours, learning on": controlled(lambda: Pretrained(directory, learn=True)),
     }
 
 

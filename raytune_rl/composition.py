@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from raytune_rl.combining.credit import Jury
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.policy import Policy
 from raytune_rl.errors import BadInput, first_line
@@ -29,6 +30,8 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
         BadInput: it cannot work with these hyperparameters, or cannot be sent to the trials.
     """
     candidate: Any = experiment.candidate
+    if experiment.objective == "ensemble":
+        candidate = candidate.predicting()
     if experiment.kind == "function":
         check_picklable(candidate, candidate)
         return None
@@ -72,15 +75,17 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
     """The controller of an experiment. The agent begins to start in the background.
 
     Raises:
-        BadInput: the agent's checkpoint does not fit the experiment.
+        BadInput: the agent's checkpoint does not fit the experiment, or its loss or data do not suit the objective.
     """
     space = experiment.space()
     try:
         return Controller(
             space=space,
             observation=ObservationSpec(space, optimiser=optimiser_sign(experiment.candidate)),
-            actions=ActionSpec(space, stopping=experiment.stopping, copy_every=experiment.copy_every),
-            reward=experiment.reward,
+            actions=ActionSpec(
+                space, stopping=experiment.stopping, copy_every=policy.copy_every or experiment.copy_every
+            ),
+            reward=experiment.pay,
             policy=policy,
             metric=experiment.metric,
             mode=experiment.mode,
@@ -91,10 +96,30 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
             target=experiment.stop.target,
             agent_starts=experiment.start == "agent",
             failures=experiment.failures,
+            floor=experiment.floor,
             timed=not experiment.synchronous,
+            jury=make_jury(experiment.candidate) if experiment.objective == "ensemble" else None,
         )
     except ValueError as error:
         raise BadInput(str(error)) from None
+
+
+def make_jury(candidate: Any) -> Jury:
+    """Who judges what the population predicts; loads the candidate's data, in the driver.
+
+    Raises:
+        BadInput: the data cannot be loaded.
+        ValueError: the loss does not suit.
+    """
+    try:
+        found: Jury = candidate.jury()
+    except ValueError:
+        raise
+    except Exception as error:
+        raise BadInput(
+            f"objective is 'ensemble', and the candidate's data cannot be loaded: {first_line(error)}"
+        ) from None
+    return found
 
 
 def optimiser_sign(candidate: object) -> float:
@@ -137,4 +162,5 @@ def resolved_fields(experiment: Experiment) -> dict[str, Any]:
     """All fields of an experiment by name, for ``experiment.json``. Hyperparameters with what they were taken for:
     kind, role, range, scale. A resumed run must have the same."""
     space = {h.name: {"kind": type(h).__name__, **asdict(h)} for h in experiment.space()}
-    return {f.name: getattr(experiment, f.name) for f in fields(experiment)} | {"hyperparameters": space}
+    resolved = {"hyperparameters": space, "reward": experiment.pay}
+    return {f.name: getattr(experiment, f.name) for f in fields(experiment)} | resolved

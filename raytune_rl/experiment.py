@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
-from raytune_rl.mdp.reward import Reward, improvement
-from raytune_rl.population.candidate import Candidate
+from raytune_rl.mdp.reward import Reward, improvement, mixed
+from raytune_rl.population.candidate import Candidate, Predicting
 from raytune_rl.records import Mode
 from raytune_rl.rllib.settings import Agent
 
 CandidateKind: TypeAlias = Literal["member", "trainable", "function"]
+Objective: TypeAlias = Literal["single", "ensemble"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,9 @@ class Experiment:
         agent: an RLlib ``Agent``, the shipped controller ``Pretrained()`` (which chooses the starting values, too, and
             goes on learning with ``learn=True``), or one of the rules ``Random()``, ``Fixed()``, ``Cosine()``,
             ``PBT()``.
-        reward: what the agent is paid (``mdp.reward``).
+        objective: ``"single"``: the best model counts. ``"ensemble"``: what the population is worth together; members
+            report what they predict, the agent sees what each of them adds, and is paid for it.
+        reward: what the agent is paid (``mdp.reward``); default: ``improvement()``, for the ensemble ``mixed()``.
         schedule: laid over hyperparameters of the role learning_rate; the agent moves the base under it.
         copy_every: weights may be copied between members at every n-th segment only.
         stopping: whether the agent may stop members.
@@ -71,6 +75,7 @@ class Experiment:
         constants: passed to Trainables and functions beside the hyperparameters (their ``config``).
         stop: further stop rules.
         failures: what happens to members that fail.
+        floor: when a member that a change has ruined goes back to its own best; ``None`` leaves that to the agent.
         synchronous: decide for the whole population at once, and learn before the next segment: reproducible bit for
             bit on one machine, at the price of waiting.
         checkpoint_every: seconds between two checkpoints of a trial, at most so much is trained again after a crash.
@@ -96,7 +101,8 @@ class Experiment:
     resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1})
     members_per_trial: int | Literal["auto"] = "auto"
     agent: Agent | Policy = field(default_factory=Agent)
-    reward: Reward = field(default_factory=improvement)
+    objective: Objective = "single"
+    reward: Reward | None = None
     schedule: Schedule = "constant"
     copy_every: int = 4
     stopping: bool = False
@@ -105,6 +111,7 @@ class Experiment:
     constants: Mapping[str, Any] = field(default_factory=dict)
     stop: StopRule = field(default_factory=StopRule)
     failures: FailurePolicy = field(default_factory=FailurePolicy)
+    floor: Floor | None = field(default_factory=Floor)
     synchronous: bool = False
     checkpoint_every: float = 10.0
     callbacks: Sequence[Any] | None = ()
@@ -118,7 +125,8 @@ class Experiment:
         _at_least_one("segment_length", self.segment_length)
         _at_least_one("copy_every", self.copy_every)
         _one_of("mode", self.mode, ("min", "max"))
-        _one_of("schedule", self.schedule, ("constant", "cosine"))
+        _one_of("schedule", self.schedule, get_args(Schedule))
+        _one_of("objective", self.objective, ("single", "ensemble"))
         _one_of("start", self.start, ("spread", "agent"))
         _one_of("compare", self.compare, (None, "random"))
         if not isinstance(self.metric, str) or not self.metric:
@@ -146,6 +154,13 @@ class Experiment:
             roles = {h.name: h.role for h in space}
             if getattr(self.candidate, "roles", roles) != roles:
                 object.__setattr__(self, "candidate", replace(self.candidate, roles=roles))  # type: ignore[type-var]
+        if self.objective == "ensemble" and not isinstance(self.candidate, Predicting):
+            raise BadInput(
+                "objective is 'ensemble', for which the candidate must be a TorchTask: a Trainable or a function does "
+                "not report what it predicts."
+            )
+        if self.objective == "single" and getattr(self.reward, "ensemble", False):
+            raise BadInput(f"reward is {self.reward!r}, which pays for the ensemble; it needs objective='ensemble'.")
         if not (isinstance(self.agent, Agent | Policy)):
             raise BadInput(f"agent is {self.agent!r}; it must be an Agent or a policy such as PBT() or Random().")
 
@@ -155,6 +170,11 @@ class Experiment:
             return SearchSpace.from_specs(self.hyperparameters)
         except ValueError as error:
             raise BadInput(str(error)) from None
+
+    @property
+    def pay(self) -> Reward:
+        """The reward, or the objective's own where none is named."""
+        return self.reward or (mixed() if self.objective == "ensemble" else improvement())
 
     @property
     def kind(self) -> CandidateKind:

@@ -2,14 +2,18 @@
 
 Every part of the package speaks in these frozen dataclasses, so that the real trials, the packed populations and the
 recorded traces can be exchanged for each other. They hold plain numbers, strings and tuples only: no tensors, no Ray
-objects, nothing that needs a library to be read back.
+objects, nothing that needs a library to be read back. The one exception, ``Report.predictions``, is never kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Value: TypeAlias = float | int | str | bool
 """A hyperparameter's value as the candidate sees it."""
@@ -36,10 +40,14 @@ class Source:
     kind: SourceKind = "keep"
     member: int | None = None
     name: str = "keep"
-    """The action that led here (``keep``, ``best``, ``second``, ``incumbent``, ``own_best``), as the tables show it."""
+    """What led here, as the tables show it: an action (``keep``, ``best``, ``second``, ``incumbent``, ``own_best``) or
+    ``FLOOR``."""
 
 
 KEEP = Source()
+
+FLOOR = "floor"
+"""Name of the source of a decision by which the floor takes a member back to its own best (``controller.floor``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +68,9 @@ class Report:
         copied_segment: the last segment that those weights had been trained in.
         error: the candidate's traceback when ``status`` is ``failed``.
         done: the candidate says that it has finished.
+        predictions: what the member predicts for a few validation examples, the same ones in every report, shape (rows,
+            outputs): probabilities for a classification; ``None`` unless the experiment's objective is the ensemble.
+            For the controller alone: neither tables nor a ``Step`` show them.
     """
 
     member: int
@@ -77,6 +88,7 @@ class Report:
     status: Status = "ok"
     error: str | None = None
     done: bool = False
+    predictions: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

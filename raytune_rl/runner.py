@@ -263,6 +263,7 @@ def _summarise(
     learner = isinstance(policy, LearningPolicy)
     return build_summary(
         directory.read_table(layout.SEGMENTS),
+        directory.read_table(layout.DECISIONS),
         metric=experiment.metric,
         mode=experiment.mode,
         counters=Counters(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from raytune_rl.mdp.standing import Standing
 from raytune_rl.mdp.state import MemberState
 from raytune_rl.records import Decision
 
@@ -33,8 +34,8 @@ class Ledger:
     """Times that its trial died under it: these restarts cost the failure policy nothing."""
 
     @classmethod
-    def begin(cls, start: Decision) -> Ledger:
-        state = MemberState.start(start.member, start.positions)
+    def begin(cls, start: Decision, team: Standing | None = None) -> Ledger:
+        state = MemberState.start(start.member, start.positions, team=team)
         return cls(start=start, states={0: state}, decisions={start.segment: start})
 
     @property

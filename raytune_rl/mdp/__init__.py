@@ -8,8 +8,9 @@ from raytune_rl.mdp.action import SOURCES, ActionSpec, Head, Move
 from raytune_rl.mdp.episode import EpisodeBuffer
 from raytune_rl.mdp.features import table
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.mdp.reward import Reward, RewardContext, cost_aware, final, improvement
+from raytune_rl.mdp.reward import Reward, RewardContext, cost_aware, difference, final, improvement, mixed, team
 from raytune_rl.mdp.score import PENALTY, Score
+from raytune_rl.mdp.standing import Standing
 from raytune_rl.mdp.state import SIGNALS, MemberState, advance, ranking
 
 __all__ = [
@@ -25,10 +26,14 @@ __all__ = [
     "Reward",
     "RewardContext",
     "Score",
+    "Standing",
     "advance",
     "cost_aware",
+    "difference",
     "final",
     "improvement",
+    "mixed",
     "ranking",
     "table",
+    "team",
 ]

@@ -73,6 +73,17 @@ MEMBER_FEATURES: Final = (
     Row("mean_change", "nats", "-4 to 4", "mean of the members' change_1"),
     Row("best_change", "nats", "-4 to 4", "change_1 of the best member"),
     Row("best_gap", "nats", "-4 to 4", "gap of the best member"),
+    # The ensemble (mdp/standing.py)
+    Row("ensemble", "flag", "0, 1", "the objective is the ensemble; the features below are 0 if it is not"),
+    Row("contribution", "nats x members", "-4 to 4", "uniform ensemble's score - its score without the member"),
+    Row("contribution_change", "nats x members", "-4 to 4", "change of it over the last segment"),
+    Row("greedy_weight", "share", "0 to 1", "weight in the greedy ensemble"),
+    Row("distance", "prediction", "0 to 4", "mean distance of its predictions to the others'"),
+    Row("nearest", "prediction", "0 to 4", "distance to the member whose predictions are the most like its own"),
+    Row("team_spread", "prediction", "0 to 4", "mean distance of all pairs"),
+    Row("ensemble_gain", "nats", "-4 to 4", "greedy ensemble's score - the best single member's"),
+    Row("uniform_gain", "nats", "-4 to 4", "uniform ensemble's score - the best single member's"),
+    Row("ensemble_change", "nats", "-4 to 4", "change of the greedy ensemble's score over the last segment"),
 )
 
 SLOT_FEATURES: Final = (

@@ -17,6 +17,7 @@ from raytune_rl.hyperparameters import ROLES, Hyperparameter, SearchSpace
 from raytune_rl.mdp.crowd import Crowd
 from raytune_rl.mdp.features import LIMIT, MEMBER_FEATURES, SLOT_FEATURES, slot_prefix
 from raytune_rl.mdp.score import OFFSET
+from raytune_rl.mdp.standing import Standing
 from raytune_rl.mdp.state import SIGNALS, MemberState, change, training_seconds
 
 __all__ = ["SIGNALS", "ObservationSpec"]
@@ -98,6 +99,7 @@ class ObservationSpec:
             "optimiser": self.optimiser,
             **_signals(state, crowd),
             **_surroundings(crowd),
+            **_team(state, crowd),
         }
         values = [member[row.name] for row in MEMBER_FEATURES]
         for slot, fixed in enumerate(self._fixed):
@@ -219,6 +221,22 @@ def _description(hyperparameter: Hyperparameter) -> _Fixed:
 
 def _linear(fixed: _Fixed, position: float) -> float:
     return fixed.lower + position * (fixed.upper - fixed.lower)
+
+
+def _team(state: MemberState, crowd: Crowd) -> dict[str, float]:
+    team = state.team or Standing()
+    return {
+        "ensemble": float(state.team is not None),
+        "contribution": crowd.size * team.contribution,
+        "contribution_change": crowd.size * team.contribution_change,
+        "greedy_weight": team.weight,
+        "distance": team.distance,
+        "nearest": team.nearest,
+        "team_spread": team.spread,
+        "ensemble_gain": team.greedy - team.best,
+        "uniform_gain": team.uniform - team.best,
+        "ensemble_change": team.greedy_change,
+    }
 
 
 def _number(value: float | None) -> float:

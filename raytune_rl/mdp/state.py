@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 from raytune_rl.mdp.score import PENALTY, Score
+from raytune_rl.mdp.standing import Standing
 from raytune_rl.records import Report, Status
 
 SIGNALS: Final = ("train_loss", "loss_slope", "loss_noise", "grad_norm", "update_norm", "train_seconds")
@@ -53,9 +54,15 @@ class MemberState:
         signals: by ``SIGNALS``, ``None`` where unknown.
         seconds: training time of the last segment.
         copy_age: segments trained since the weights were last replaced, or since the start.
+        changed_segment: the last segment that began with new hyperparameters (neither those before nor those of the
+            best segment) or with another member's weights; ``None`` = never.
+        returned_segment: the last segment that began with a return by the floor (``controller.floor``).
+        dip: the deepest fall of the score below the best one since then, on the member's own weights.
+        recovered: the deepest such fall that ended in a new best score without new weights.
         restarts: segments that went wrong so far, each of which asks for a restart.
         status: how the last segment ended.
         alive: whether the member still trains.
+        team: what it is to the ensemble; ``None`` where the objective is not the ensemble.
     """
 
     member: int
@@ -78,19 +85,33 @@ class MemberState:
     signals: tuple[float | None, ...] = (None,) * len(SIGNALS)
     seconds: float = 0.0
     copy_age: int = 0
+    changed_segment: int | None = None
+    returned_segment: int | None = None
+    dip: float = 0.0
+    recovered: float = 0.0
     restarts: int = 0
     status: Status = "ok"
     alive: bool = True
+    team: Standing | None = None
 
     @classmethod
-    def start(cls, member: int, positions: Sequence[float], *, baseline: float = 0.0) -> MemberState:
+    def start(
+        cls, member: int, positions: Sequence[float], *, baseline: float = 0.0, team: Standing | None = None
+    ) -> MemberState:
         """A member before its first segment.
 
         ``baseline`` is what the first report is paid against. It is a constant (0: a loss of 0.98, an accuracy of 0)
-        and not the population's first score, since that is unknown when the first member reports.
+        and not the population's first score, since that is unknown when the first member reports. ``team`` is an empty
+        standing where the objective is the ensemble.
         """
-        zeros = (0.0,) * len(positions)
-        return cls(member=member, positions=tuple(positions), last_move=zeros, baseline=baseline, credit=baseline)
+        return cls(
+            member=member,
+            positions=tuple(positions),
+            last_move=(0.0,) * len(positions),
+            baseline=baseline,
+            credit=baseline,
+            team=team,
+        )
 
     def at(self, segment: int) -> MemberState:
         """The same knowledge, placed after ``segment`` segments (a member that goes on from a state nobody kept)."""
@@ -98,13 +119,15 @@ class MemberState:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and tuples, by field."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return plain | {"team": None if self.team is None else asdict(self.team)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MemberState:
         """The inverse of ``to_dict``, after a round trip through JSON too."""
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-        return cls(**plain)
+        team = plain.get("team")
+        return cls(**{**plain, "team": None if team is None else Standing(**team)})
 
 
 def advance(state: MemberState, report: Report, *, score: Score, positions: Sequence[float]) -> MemberState:
@@ -135,8 +158,12 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
             "first_score": now if state.first_score is None else state.first_score,
             "credit": max(now, lowest) if state.history else now,
         }
+        told |= _fall(state, now, copied=report.copied_from is not None)
         if state.best_score is None or now > state.best_score:
             told |= {"best_score": now, "best_segment": report.segment, "best_positions": positions}
+    moved = state.segment > 0 and positions not in (state.positions, state.best_positions)
+    if moved or report.copied_from not in (None, report.member):
+        told["changed_segment"] = report.segment
     return replace(
         state,
         segment=report.segment + 1,
@@ -154,6 +181,16 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
         status=status,
         **told,
     )
+
+
+def _fall(state: MemberState, now: float, *, copied: bool) -> dict[str, float]:
+    """``dip`` and ``recovered`` after a sound segment that scored ``now``."""
+    fall = 0.0 if state.best_score is None else max(state.best_score - now, 0.0)
+    if copied:
+        return {"dip": fall}
+    if fall == 0.0:
+        return {"dip": 0.0, "recovered": max(state.recovered, state.dip)}
+    return {"dip": max(state.dip, fall)}
 
 
 def ranking(population: Iterable[MemberState]) -> list[MemberState]:

@@ -49,16 +49,16 @@ class Recipe:
     worlds: int = 4
     runners: int = 2
     learning_rate: float = 5e-4
-    epochs: int = 3
+    epochs: int = 4
     minibatch: int = 1024
     clip: float = 0.2
-    clone_kl: float = 0.03
+    clone_kl: float = 0.01
     entropy: float = 0.0
     lineage: bool = True
     group: bool = True
     team: float = 0.3
-    validate_every: int = 40
-    validation_worlds: int = len(META_VALIDATION)
+    validate_every: int = 60
+    validation_worlds: int = 48
     validation_populations: int = 4
     runs: tuple[str, ...] = ()
 

@@ -7,12 +7,18 @@ class Trainables in ``tune/trainable.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from raytune_rl.records import Value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from raytune_rl.combining.credit import Jury
 
 State: TypeAlias = dict[str, Any]
 """All that a member needs to go on training: numpy arrays, numbers, strings, bytes and nestings of them (so that Ray's
@@ -43,12 +49,14 @@ class SegmentResult:
         signals: see ``mdp.observation.SIGNALS``; leave out what is not known.
         steps: cumulative optimiser steps (reports).
         done: the member has finished by itself.
+        predictions: see ``Report.predictions``; only of candidates that were asked for it (``Predicting``).
     """
 
     metrics: Mapping[str, float]
     signals: Mapping[str, float] = field(default_factory=dict)
     steps: int = 0
     done: bool = False
+    predictions: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @runtime_checkable
@@ -97,4 +105,45 @@ class Candidate(Protocol):
     def test(self, state: State) -> Mapping[str, float]:
         """Metrics of ``state`` on the test split (names ``test_<metric>``); empty where there is no test split.
         Called once, after the run."""
+        ...
+
+
+@runtime_checkable
+class Predicting(Protocol):
+    """A candidate whose members can say what they predict, so that they can be judged together."""
+
+    def predicting(self) -> Candidate:
+        """The same candidate, whose members report ``SegmentResult.predictions``."""
+        ...
+
+    def jury(self) -> Jury:
+        """Who judges these predictions: the right answers to the examples that they are about.
+
+        Raises:
+            ValueError: with one sentence, if the candidate's loss is none that predictions can be averaged under.
+        """
+        ...
+
+
+class Pack(Protocol):
+    """Trains members of one trial together, which is faster than one after the other. The members stay what they are:
+    between two segments each of them has all of its state, so snapshots and copies know nothing of packs."""
+
+    def train(self, members: Sequence[Member], length: int) -> Sequence[SegmentResult | None]:
+        """A segment of those members that go together, like ``Member.train`` of each; ``None`` for each that has to
+        train by itself. When it raises, all members are as they were."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why some of the members of the last segment could not be packed, one line; ``None`` if all were."""
+        ...
+
+
+@runtime_checkable
+class Packable(Protocol):
+    """What a candidate may offer beside the rest."""
+
+    def pack(self) -> Pack | None:
+        """A new pack for members of this candidate; ``None`` where they always train by themselves."""
         ...

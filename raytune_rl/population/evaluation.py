@@ -52,10 +52,16 @@ def evaluate(
 ) -> dict[str, float]:
     """``<prefix>_loss`` and ``<prefix>_<metric>`` of ``network`` on ``split``; leaves the network in eval mode.
 
-    The loss is that of all outputs together, so losses with class weights or ignored targets are exact. Where it is not
-    finite the metrics are NaN and not called: many raise on such outputs. ``autocast`` is for the network alone: loss
-    and metrics see float32.
+    ``autocast`` is for the network alone: loss and metrics see float32.
     """
+    outputs = outputs_of(network, split, device=device, autocast=autocast)
+    return measure(outputs, split, loss=loss, metrics=metrics, prefix=prefix)
+
+
+def outputs_of(
+    network: nn.Module, split: Split, *, device: torch.device, autocast: Autocast = nullcontext
+) -> torch.Tensor:
+    """What ``network`` makes of all inputs, in batches, floats as float32; leaves the network in eval mode."""
     network.eval()
     with torch.no_grad():
         with autocast():
@@ -63,8 +69,19 @@ def evaluate(
                 network(split.rows(slice(first, first + BATCH), device)[0]) for first in range(0, len(split), BATCH)
             ]
         outputs = torch.cat(parts)
-        outputs = outputs.float() if outputs.is_floating_point() else outputs
-        targets = split.targets.to(device)
+        return outputs.float() if outputs.is_floating_point() else outputs
+
+
+def measure(
+    outputs: torch.Tensor, split: Split, *, loss: Loss, metrics: Mapping[str, Metric] | None, prefix: str
+) -> dict[str, float]:
+    """``<prefix>_loss`` and ``<prefix>_<metric>`` of a network's outputs for ``split``.
+
+    The loss is that of all outputs together, so losses with class weights or ignored targets are exact. Where it is not
+    finite the metrics are NaN and not called: many raise on such outputs.
+    """
+    with torch.no_grad():
+        targets = split.targets.to(outputs.device)
         value = float(loss(outputs, targets))
         if metrics is None:
             metrics = default_metrics(loss, outputs, targets)

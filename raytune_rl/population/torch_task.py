@@ -6,20 +6,22 @@ Imports no torch, so that ``raytune_rl`` stays light; the work is in ``torch_mem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from raytune_rl.population.candidate import Member, MemberContext, State
+from raytune_rl.population.candidate import Member, MemberContext, Pack, State
 from raytune_rl.population.places import START_ONLY, Place, loss_settings, network_arguments, place_of
 from raytune_rl.records import Value
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from raytune_rl.combining.credit import Jury
     from raytune_rl.population.evaluation import Loss, Metric
     from raytune_rl.population.optimisers import OptimizerFactory, OptimizerName
-    from raytune_rl.population.splits import DataSource
+    from raytune_rl.population.predictions import Sample
+    from raytune_rl.population.splits import DataSource, Split
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -63,7 +65,11 @@ class TorchTask:
         precision: of the network's arithmetic, by torch's automatic mixed precision: ``"float32"`` (none),
             ``"bfloat16"``, or ``"float16"`` (losses are scaled, so that small gradients survive). Weights, optimiser
             and metrics stay float32.
+        packed: whether members that share a trial may train as one program (``population/packed``): the same batches
+            and, but for rounding and the numbers that dropout draws, the same results, much faster for small networks.
+            What cannot be packed trains one after the other, and the log says why.
         roles: role by hyperparameter, filled in by ``Experiment``.
+        predictions: whether members report what they predict, for the ensemble's sake; switched on by ``Experiment``.
 
     Raises:
         ValueError: something above is not what it should be.
@@ -81,7 +87,9 @@ class TorchTask:
     momentum: float = 0.9
     grad_clip: float = 0.0
     precision: Precision = "float32"
+    packed: bool = True
     roles: Mapping[str, str] = field(default_factory=dict)
+    predictions: bool = False
 
     def __post_init__(self) -> None:
         for name in ("network", "data", "loss"):
@@ -143,6 +151,34 @@ class TorchTask:
         from raytune_rl.population.torch_member import TorchMember
 
         return TorchMember(self, context, hyperparameters)
+
+    def predicting(self) -> TorchTask:
+        return replace(self, predictions=True)
+
+    def jury(self) -> Jury:
+        """The right answers to the validation examples that members report predictions for. Loads the data.
+
+        Raises:
+            ValueError: predictions cannot be averaged under this loss.
+        """
+        import torch
+
+        from raytune_rl.population.splits import load_splits
+
+        return self.sample(load_splits(self.data, torch.device("cpu")).validation).jury
+
+    def sample(self, validation: Split) -> Sample:
+        """Those examples; raises as ``jury`` does."""
+        from raytune_rl.population.predictions import Sample, loss_name
+
+        return Sample.of(loss_name(self.loss), validation.targets)
+
+    def pack(self) -> Pack | None:
+        if not self.packed:
+            return None
+        from raytune_rl.population.packed.members import TorchPack
+
+        return TorchPack()
 
     def export(self, state: State, directory: Path) -> None:
         """Write ``model.safetensors`` and ``config.json``; ``raytune_rl.load(directory)`` reads them."""

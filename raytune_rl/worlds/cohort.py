@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from raytune_rl.population.curves import curve_signals
-from raytune_rl.population.packed.losses import LossName, loss_and_slope
+from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_slope
 from raytune_rl.population.packed.population import PackedPopulation
+from raytune_rl.population.predictions import Sample
 from raytune_rl.population.splits import Split
 from raytune_rl.records import Value
 from raytune_rl.worlds.task import WorldTask
@@ -23,10 +24,14 @@ SETTINGS = ("learning_rate", "weight_decay", "momentum", "dropout", "label_smoot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a segment gave: the validation loss, and ``mdp.state.SIGNALS`` but the time, arrays of shape (K,)."""
+    """What a segment gave: the validation loss, and ``mdp.state.SIGNALS`` but the time, arrays of shape (K,).
+
+    ``predictions``: of a sample of the validation split, (K, rows, outputs), where they were asked for.
+    """
 
     validation_loss: np.ndarray
     signals: Mapping[str, np.ndarray]
+    predictions: np.ndarray | None = None
 
 
 class Cohort:
@@ -67,7 +72,8 @@ class Cohort:
         for hyperparameter in self.task.space:
             name = hyperparameter.role if hyperparameter.role in SETTINGS else hyperparameter.name
             setting: torch.Tensor = getattr(self._population, name)
-            setting.copy_(torch.tensor([float(value[hyperparameter.name]) for value in values]))
+            each = torch.tensor([float(value[hyperparameter.name]) for value in values])
+            setting.copy_(each.unsqueeze(1) if setting.ndim == 2 else each)
 
     def take(self, targets: Sequence[int], sources: Sequence[int], from_best: Sequence[bool]) -> None:
         """Members ``targets`` go on from the weights of ``sources``: their present ones or their best checkpoints."""
@@ -81,8 +87,8 @@ class Cohort:
         found._best = found._population.snapshot()
         return found
 
-    def train(self) -> Measured:
-        """One segment of every member, and its validation."""
+    def train(self, sample: Sample | None = None) -> Measured:
+        """One segment of every member, and its validation; ``sample``: what they are to say their predictions for."""
         task, population = self.task, self._population
         losses: list[torch.Tensor] = []
         gradients: list[torch.Tensor] = []
@@ -98,7 +104,8 @@ class Cohort:
                     gradients.append(population.gradient_norms())
                     moved = torch.linalg.vector_norm(population.parameters - before, dim=1)
                     updates.append(moved / (torch.linalg.vector_norm(before, dim=1) + 1e-12))
-        loss, _ = self.score(self._validation)
+        outputs = self.outputs(self._validation)
+        loss, _ = self.judge(outputs, self._validation)
         better = np.nan_to_num(loss, nan=np.inf) < self._best_loss
         self._best_loss = np.where(better, loss, self._best_loss)
         population.keep(torch.as_tensor(better, device=self._device), self._best)
@@ -107,11 +114,19 @@ class Cohort:
             validation_loss=loss,
             signals=curve_signals(torch.stack(losses).double().cpu().numpy())
             | {name: torch.stack(values).mean(0).cpu().numpy() for name, values in norms.items()},
+            predictions=None if sample is None else sample.predictions(outputs),
         )
 
     def score(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Loss and accuracy (NaN for a regression) of all members on ``split``, arrays of shape (K,)."""
-        outputs = self._population.outputs(split.inputs.to(self._device))
+        return self.judge(self.outputs(split), split)
+
+    def outputs(self, split: Split) -> torch.Tensor:
+        """What all members make of ``split``, shape (K, N, ...)."""
+        return self._population.outputs(split.inputs.to(self._device))
+
+    def judge(self, outputs: torch.Tensor, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Loss and accuracy of such outputs, as ``score``."""
         loss, accuracy = _scores(self.task.loss, outputs, split.targets.to(self._device))
         return loss.double().cpu().numpy(), accuracy.double().cpu().numpy()
 
@@ -126,11 +141,9 @@ class Cohort:
 
 def _scores(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean loss and accuracy, (K,) each, of outputs (K, N, ...) for the same targets (N, ...)."""
-    members, rows = outputs.shape[:2]
-    alike = targets.expand(members, *targets.shape)
-    losses, _ = loss_and_slope(
-        loss, outputs, alike, outputs.new_full((members, rows), 1.0 / rows), outputs.new_zeros(members)
-    )
+    alike = targets.expand(len(outputs), *targets.shape)
+    wanted = alike if loss == "cross_entropy" else feature_major(alike)
+    losses, _ = loss_and_slope(loss, feature_major(outputs), wanted)
     if loss == "mse":
         return losses, torch.full_like(losses, float("nan"))
     answers = outputs.argmax(dim=2) if loss == "cross_entropy" else (outputs > 0).to(alike.dtype)

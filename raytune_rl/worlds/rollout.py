@@ -13,19 +13,22 @@ import numpy as np
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy, Remote
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.mdp.reward import improvement
+from raytune_rl.mdp.reward import Reward, improvement, mixed
 from raytune_rl.mdp.score import Score
 from raytune_rl.records import Decision, Report, Step
 from raytune_rl.worlds.cohort import Cohort, Measured
+from raytune_rl.worlds.samples import Samples
 from raytune_rl.worlds.task import WorldTask
 
 METRIC = "validation_loss"
 LOSS = Score(metric="loss", mode="min")
 NEVER = FailurePolicy(max_restarts=10**9)
 """A diverged member goes on from its best, however often: a cohort has no room for members that are gone."""
+SAFE = Floor()
 
 
 def make_controller(
@@ -37,8 +40,12 @@ def make_controller(
     seed: int,
     copy_every: int | tuple[int, ...] = 4,
     slots: int | None = None,
+    ensemble: bool = False,
+    reward: Reward | None = None,
+    floor: Floor | None = SAFE,
 ) -> Controller:
-    """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``.
+    """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``. ``ensemble``:
+    that is the objective.
 
     A policy that learns does so in this process: a world has no cluster.
     """
@@ -48,7 +55,7 @@ def make_controller(
         space=task.space,
         observation=ObservationSpec(task.space, slots=slots, optimiser=task.optimiser_sign),
         actions=ActionSpec(task.space, copy_every=copy_every),
-        reward=improvement(),
+        reward=reward or (mixed() if ensemble else improvement()),
         policy=policy,
         metric=METRIC,
         mode="min",
@@ -57,7 +64,9 @@ def make_controller(
         seed=seed,
         agent_starts=True,
         failures=NEVER,
+        floor=floor,
         timed=False,
+        jury=task.sample().jury if ensemble else None,
     )
 
 
@@ -68,6 +77,8 @@ class Played:
     Attributes:
         steps: the controller's, a segment each.
         validation, test: losses after each segment; ``test`` only where it was asked for.
+        contribution: on the test split, see ``mdp.standing``; likewise, and where the objective is the ensemble.
+        ensemble: shape (segments,): the score there of the greedy ensemble that validation chose.
         parent: the member whose weights each segment started from; ``parent_segment`` the segment that they had been
             trained in last (-1: the initial ones).
         start: shape (members,): the opening decisions.
@@ -79,6 +90,8 @@ class Played:
     test: np.ndarray
     parent: np.ndarray
     parent_segment: np.ndarray
+    contribution: np.ndarray
+    ensemble: np.ndarray
 
 
 class Rollout:
@@ -104,24 +117,46 @@ class Rollout:
         self.played = []
         for controller in controllers:
             start = [controller.begin(member) for member in range(self.members)]
-            empty = [np.full((segments, self.members), np.nan) for _ in range(2)]
+            empty = [np.full((segments, self.members), np.nan) for _ in range(3)]
             origins = [np.zeros((segments, self.members), dtype=np.int64) for _ in range(2)]
             self.played.append(
-                Played(start=start, validation=empty[0], test=empty[1], parent=origins[0], parent_segment=origins[1])
+                Played(
+                    start=start,
+                    validation=empty[0],
+                    test=empty[1],
+                    parent=origins[0],
+                    parent_segment=origins[1],
+                    contribution=empty[2],
+                    ensemble=np.full(segments, np.nan),
+                )
             )
         self._open = [list(played.start) for played in self.played]
         self._best_segment = np.full((len(controllers), self.members), -1)
         self.segments = segments
+        self._samples = Samples.of(cohort.task) if controllers[0].jury is not None else None
 
     def play(self, each: Callable[[int], None] = lambda segment: None) -> list[Played]:
         """All segments."""
         for segment in range(self.segments):
-            self._prepare(segment)
-            measured = self.cohort.train()
-            test = self.cohort.score(self.cohort.task.splits.test)[0] if self.tested else None  # type: ignore[arg-type]
-            self._report(segment, measured, test)
+            for group, reports in enumerate(self.train(segment)):
+                self.follow(group, self.controllers[group].step(reports))
+                self.controllers[group].learn(wait=True)
             each(segment)
         return self.played
+
+    def train(self, segment: int) -> list[list[Report]]:
+        """Carry the open decisions out, train a segment of everybody, and say what came of it: a list per population,
+        for its controller, whose answer goes to ``follow``."""
+        self._prepare(segment)
+        measured = self.cohort.train(None if self._samples is None else self._samples.validation)
+        if self.tested:
+            self._test(segment, measured)
+        return self._reports(segment, measured)
+
+    def follow(self, group: int, step: Step) -> None:
+        """Take up a step of that population's controller: its decisions open the next segment."""
+        self.played[group].steps.append(step)
+        self._open[group] = list(step.decisions)
 
     def _prepare(self, segment: int) -> None:
         """Carry the decisions out."""
@@ -144,11 +179,26 @@ class Rollout:
         self.cohort.take(targets, sources, from_best)
         self.cohort.apply([decision.hyperparameters for opened in self._open for decision in opened])
 
-    def _report(self, segment: int, measured: Measured, test: np.ndarray | None) -> None:
+    def _test(self, segment: int, measured: Measured) -> None:
+        """What the members and their ensembles are worth on the test split, which no controller sees."""
+        split = self.cohort.task.splits.test
+        assert split is not None
+        outputs = self.cohort.outputs(split)
+        losses, _ = self.cohort.judge(outputs, split)
+        predictions = None if self._samples is None else self._samples.test.predictions(outputs)
+        for group, played in enumerate(self.played):
+            mine = slice(group * self.members, (group + 1) * self.members)
+            played.test[segment] = losses[mine]
+            if self._samples is not None and predictions is not None and measured.predictions is not None:
+                found = self._samples.judge(measured.predictions[mine], predictions[mine])
+                played.contribution[segment], played.ensemble[segment] = found
+
+    def _reports(self, segment: int, measured: Measured) -> list[list[Report]]:
         losses = measured.validation_loss.tolist()
         signals = {name: values.tolist() for name, values in measured.signals.items()}
-        for group, controller in enumerate(self.controllers):
-            played, base = self.played[group], group * self.members
+        everybody = []
+        for group, played in enumerate(self.played):
+            base = group * self.members
             reports = []
             for member, decision in enumerate(self._open[group]):
                 loss = losses[base + member]
@@ -166,15 +216,12 @@ class Rollout:
                         copied_from=int(played.parent[segment, member]) if copied else None,
                         copied_segment=int(played.parent_segment[segment, member]) if copied else None,
                         status="ok" if np.isfinite(loss) else "diverged",
+                        predictions=None if measured.predictions is None else measured.predictions[base + member],
                     )
                 )
                 best = played.validation[:segment, member]
                 if np.isfinite(loss) and not (best <= loss).any():
                     self._best_segment[group, member] = segment
                 played.validation[segment, member] = loss
-            if test is not None:
-                played.test[segment] = test[base : base + self.members]
-            step = controller.step(reports)
-            controller.learn(wait=True)
-            played.steps.append(step)
-            self._open[group] = list(step.decisions)
+            everybody.append(reports)
+        return everybody

@@ -10,6 +10,7 @@ from torch import nn
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.population.optimisers import OptimizerName
 from raytune_rl.population.packed.losses import LossName
+from raytune_rl.population.predictions import Sample
 from raytune_rl.population.splits import Splits
 
 
@@ -37,6 +38,10 @@ class WorldTask:
     batch_size: int
     segment_length: int
     space: SearchSpace
+
+    def sample(self) -> Sample:
+        """The validation examples that members are asked about where the objective is the ensemble."""
+        return Sample.of(self.loss, self.splits.validation.targets)
 
     @property
     def optimiser_sign(self) -> float:

@@ -26,8 +26,9 @@ class PackedDropout(nn.Module):
 
 def with_packed_dropout(network: nn.Module) -> nn.Module:
     """``network`` with every elementwise dropout replaced, in place. Others (whole channels) stay as they are."""
+    packed: dict[int, PackedDropout] = {}  # a layer that is used twice stays one layer
     for module in list(network.modules()):
         for name, child in module._modules.items():  # named_children() leaves out what comes a second time
             if type(child) is nn.Dropout:
-                setattr(module, name, PackedDropout(child.p))
+                setattr(module, name, packed.setdefault(id(child), PackedDropout(child.p)))
     return network

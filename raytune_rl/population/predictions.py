@@ -1,0 +1,98 @@
+"""What members say of a few validation examples, in a form in which it can be averaged: shares or values.
+
+The examples are the same for all members and reports, evenly spaced over the split. Each position of a sequence and
+each of several yes-or-no outputs counts as an example of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+
+from raytune_rl.combining.credit import Jury
+from raytune_rl.combining.losses import Kind
+from raytune_rl.population.packed.losses import LossName
+
+ROWS: Final = 512
+"""Examples at most: enough to tell members apart, and a few kilobytes in each report."""
+
+_LOSSES: dict[Any, LossName] = {
+    nn.CrossEntropyLoss: "cross_entropy",
+    F.cross_entropy: "cross_entropy",
+    nn.BCEWithLogitsLoss: "binary_cross_entropy",
+    F.binary_cross_entropy_with_logits: "binary_cross_entropy",
+    nn.MSELoss: "mse",
+    F.mse_loss: "mse",
+}
+
+
+def loss_name(loss: Any) -> LossName:
+    """Which of the losses that predictions can be averaged under ``loss`` is; class weights and the like don't count.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    found = _LOSSES.get(type(loss)) or (
+        _LOSSES.get(loss) if callable(loss) and not isinstance(loss, nn.Module) else None
+    )
+    if found is None:
+        raise ValueError(
+            f"The ensemble of a population can be judged under CrossEntropyLoss, BCEWithLogitsLoss and MSELoss, "
+            f"not {getattr(loss, '__name__', type(loss).__name__)}."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The examples of a split that members are asked about.
+
+    Attributes:
+        loss: the task's.
+        rows: which ones, int64 (R,), where outputs are flattened to (examples, outputs).
+        jury: the right answers to them.
+    """
+
+    loss: LossName
+    rows: torch.Tensor
+    jury: Jury
+
+    @classmethod
+    def of(cls, loss: LossName, targets: torch.Tensor, limit: int = ROWS) -> Sample:
+        """At most ``limit`` examples of a split with these targets (N, ...).
+
+        Raises:
+            ValueError: the targets are none that predictions can be compared with.
+        """
+        if loss == "cross_entropy" and targets.is_floating_point():
+            raise ValueError("The ensemble of a population can be judged by class indices, not by class probabilities.")
+        if loss == "mse":
+            answers = targets.reshape(len(targets), -1)
+            known = torch.arange(len(answers))
+        else:
+            answers = targets.reshape(-1).round().long()
+            known = torch.nonzero(answers >= 0)[:, 0]  # what the cross entropy ignores is negative
+        spaced = torch.linspace(0, len(known) - 1, min(limit, len(known)), dtype=torch.float64).round().long()
+        rows = known[spaced]
+        kind: Kind = "regression" if loss == "mse" else "classification"
+        return cls(loss=loss, rows=rows, jury=Jury(answers[rows].cpu().numpy(), kind))
+
+    def predictions(self, outputs: torch.Tensor) -> NDArray[np.float32]:
+        """Of networks' outputs (K, N, ...) for the whole split: (K, R, outputs), shares that sum to 1, or values."""
+        members = len(outputs)
+        if self.loss == "cross_entropy":
+            flat = outputs.movedim(2, -1).reshape(members, -1, outputs.shape[2])
+            found = flat[:, self.rows].float().softmax(dim=2)
+        elif self.loss == "binary_cross_entropy":
+            yes = outputs.reshape(members, -1)[:, self.rows].float().sigmoid()
+            found = torch.stack([1.0 - yes, yes], dim=2)
+        else:
+            found = outputs.reshape(members, outputs.shape[1], -1)[:, self.rows].float()
+        values: NDArray[np.float32] = found.cpu().numpy()
+        return values

@@ -1,0 +1,80 @@
+"""``objective="ensemble"`` in real trials: predictions reach the controller, and survive a kill -9, but no table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ray import tune
+from torch import nn
+
+from raytune_rl import BadInput, Experiment, Random, TorchTask, rewards, roles
+from raytune_rl.composition import make_controller, resolved_fields
+from raytune_rl.runner import run
+from raytune_rl.tasks.wine import wine, wine_network
+
+
+def experiment(**changes: Any) -> Experiment:
+    settings: dict[str, Any] = {
+        "candidate": TorchTask(wine_network, wine, loss=nn.CrossEntropyLoss(), batch_size=16),
+        "hyperparameters": {"lr": roles.learning_rate(tune.loguniform(1e-4, 1e-1))},
+        "metric": "validation_loss",
+        "mode": "min",
+        "population": 4,
+        "segments": 4,
+        "segment_length": 5,
+        "copy_every": 2,
+        "objective": "ensemble",
+        "agent": Random(),
+        "synchronous": True,
+        "callbacks": None,
+    }
+    return Experiment(**{**settings, **changes})
+
+
+def report(config: dict[str, Any]) -> None:
+    """A function that Tune trains."""
+
+
+@pytest.mark.cluster
+def test_members_report_what_they_predict(tmp_path: Path) -> None:
+    summary = run(experiment(), out=str(tmp_path / "run"))
+    assert summary is not None
+    rows = pd.read_parquet(tmp_path / "run" / "segments.parquet").sort_values(["segment", "member"])
+    assert len(rows) == 16 and not [name for name in rows if "predictions" in name]
+    last = rows[rows.segment == 3]
+    assert last["metric/ensemble_loss"].nunique() == 1, "members that report together see the same ensemble"
+    assert (last["metric/ensemble_loss"] <= last["metric/ensemble_uniform_loss"] + 1e-9).all()
+    assert (last["metric/ensemble_ambiguity"] > 0).all() and (last["metric/ensemble_disagreement"] > 0).all()
+    decisions = pd.read_parquet(tmp_path / "run" / "decisions.parquet").sort_values(["segment", "member"])
+    seen = decisions[decisions.segment == 3]
+    assert (seen["obs/ensemble"] == 1.0).all() and seen["obs/greedy_weight"].sum() == pytest.approx(1.0)
+    told = rows[rows.segment == 2]["metric/ensemble_contribution"].to_numpy()
+    np.testing.assert_allclose(seen["obs/contribution"], np.clip(4 * told, -4, 4), rtol=1e-5)
+
+
+def test_the_objective_chooses_the_reward() -> None:
+    assert repr(experiment().pay) == "mixed(0.5, 4, 0.25)"
+    assert repr(experiment(objective="single").pay) == "improvement()"
+    assert repr(experiment(reward=rewards.team()).pay) == "team()"
+    assert resolved_fields(experiment())["reward"] == experiment().pay
+
+
+def test_what_cannot_be_judged_together_is_refused() -> None:
+    with pytest.raises(BadInput, match="does not report what it predicts"):
+        experiment(candidate=report)
+    with pytest.raises(BadInput, match="needs objective='ensemble'"):
+        experiment(objective="single", reward=rewards.team())
+    with pytest.raises(BadInput, match="objective is 'all'"):
+        experiment(objective="all")
+    with pytest.raises(BadInput, match=r"CrossEntropyLoss, BCEWithLogitsLoss and MSELoss, not L1Loss"):
+        make_controller(experiment(candidate=TorchTask(wine_network, wine, loss=nn.L1Loss())), Random())
+
+
+def test_without_the_objective_nothing_is_reported() -> None:
+    single = experiment(objective="single")
+    controller = make_controller(single, Random())
+    assert controller.jury is None and not single.candidate.predictions  # type: ignore[union-attr]

@@ -103,11 +103,15 @@ def test_runs_that_do_not_fit_are_refused_in_a_sentence(directory: Path, tmp_pat
 
     newer = altered("newer")
     edit_json(newer / "experiment.json", schema_version=99)
+    together = altered("together")
+    told = json.loads((together / "experiment.json").read_text())
+    edit_json(together / "experiment.json", experiment={**told["experiment"], "objective": "ensemble"})
     extra = pa.array([0.0], pa.float32())
     cases = {
         "is not a run directory": tmp_path,
         "has not finished": write_run(tmp_path / "half", agent=Random(), finished=False, **FRAME),
         "schema_version 99": newer,
+        "objective was the ensemble": together,
         "have no obs/rank": rewritten(altered("less"), lambda t: t.drop_columns(["obs/rank"])),
         "saw obs/mood": rewritten(
             altered("more"), lambda t: t.append_column("obs/mood", pa.concat_arrays([extra] * t.num_rows))

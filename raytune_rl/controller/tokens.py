@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from raytune_rl.controller.policies import Rule
 from raytune_rl.controller.policy import Choice, Situation
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.hyperparameters import LEVELS, STAY
-from raytune_rl.hyperparameters.roles import REGULARISATION
+from raytune_rl.hyperparameters.roles import REGULARISATION, ROLES, Role
 from raytune_rl.mdp.action import SOURCES, ActionSpec
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from raytune_rl.mdp.observation import ObservationSpec
@@ -39,6 +40,8 @@ RATE_CENTRE, RATE_SIGN, RATE_WIDTH = -1.56 + 2.0, -0.74, 0.5
 """log10 + 2 of the learning rate that starting values gather about (0.15 for SGD, 0.005 for Adam), and its spread."""
 OFF_SLOPE: Final = 7.0
 """How much less likely full regularisation is than none, and the lowest momentum than the highest, in nats."""
+PERMUTED_FROM: Final = 6
+"""The first dimension of starting points whose digits are permuted, see ``halton``."""
 STEP_PRIOR: Final = (-2.5, -1.2, 0.0, 0.0, 0.0, -1.2, -2.5)
 """Logits of the moves: small steps before large ones. Staying has one of the next two on top of it."""
 STAY_PRIOR, RESTLESS_PRIOR = 4.0, 0.3
@@ -51,6 +54,11 @@ LEFT_BEHIND: Final = {"keep": 0.0, "best": 1.3, "second": 0.7, "incumbent": -1.0
 
 _MEMBER = {row.name: index for index, row in enumerate(MEMBER_FEATURES)}
 _SLOT = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
+JUDGED: Final[frozenset[Role]] = frozenset(
+    {"learning_rate", "weight_decay", "momentum", "dropout", "label_smoothing", "none"}
+)
+"""Roles that occur in meta-training. Of the others the network knows nothing."""
+_UNJUDGED = [_SLOT[f"role/{role}"] for role in ROLES if role not in JUDGED]
 _REGULARISATION = [_SLOT[f"role/{role}"] for role in sorted(REGULARISATION)]
 
 
@@ -97,8 +105,8 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     """Logits (N, H * LEVELS + sources) for observations (N, F) of H slots; ``xp`` is numpy or torch.
 
     The first decision reads the hyperparameters' heads as levels, later ones as moves. Options that mean nothing now
-    (an empty slot, what is set at the start only, a copy where none is allowed) are impossible; a choice among equals,
-    of which the network knows nothing, starts anywhere and stays.
+    (an empty slot, what is set at the start only, a copy where none is allowed) are impossible. What the network knows
+    nothing of, a choice among equals or a role that is not ``JUDGED``, starts anywhere and stays.
     """
     member, tokens = _split(observations)
     each, context = _encode(weights, "actor", member, tokens, xp)
@@ -111,6 +119,7 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     moves = moves + _move_prior(member, moves, xp)
     first = member[:, _MEMBER["first"]] > 0.5
     known = (tokens[..., _SLOT["present"]] > 0.5) & (tokens[..., _SLOT["ordered"]] > 0.5)
+    known = known & (tokens[..., _UNJUDGED].sum(-1) < 0.5)
     live = tokens[..., _SLOT["live"]] > 0.5
     beginning = first[:, None] & (tokens[..., _SLOT["present"]] > 0.5)
     free = known & (first[:, None] | live)
@@ -295,17 +304,28 @@ def spread(member: int, shifts: np.ndarray) -> np.ndarray:
 def halton(index: int, dimension: int) -> float:
     """Point ``index`` of the Halton sequence (Halton 1960), from its second on, along one dimension, in [0, 1).
 
+    In large bases the first points lie side by side, so that eight members would try but two of seven levels of the
+    twentieth hyperparameter: there the digits are permuted (generalised Halton, Faure and Lemieux 2009, section 2).
+
     ``scipy.stats.qmc.Halton`` gives the same; importing it would cost every driver more than a second.
     """
     base = _prime(dimension)
+    digits = range(base) if dimension < PERMUTED_FROM else _permuted(base)
     share, result, index = 1.0 / base, 0.0, index + 1
     while index:
         index, digit = divmod(index, base)
-        result += digit * share
+        result += digits[digit] * share
         share /= base
     return result
 
 
+@cache
+def _permuted(base: int) -> tuple[int, ...]:
+    """The digits of ``base`` in another order; 0 stays where it is."""
+    return (0, *(1 + np.random.default_rng(base).permutation(base - 1)).tolist())
+
+
+@cache
 def _prime(index: int) -> int:
     found = [2]
     candidate = 3

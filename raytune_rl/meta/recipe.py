@@ -36,6 +36,8 @@ class Recipe:
         lineage, group, team: see ``credit.Credit``.
         validate_every: iterations between two meta-validations.
         validation_worlds, validation_populations: how many worlds, and populations in each, are played for one.
+        runs: finished run directories, whose decisions are imitated (``imitation``) for ``clone_epochs`` before all
+            else, by the shipped controller where no expert was.
 
     Raises:
         BadInput: a number that cannot be.
@@ -58,8 +60,10 @@ class Recipe:
     validate_every: int = 60
     validation_worlds: int = 48
     validation_populations: int = 4
+    runs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "runs", tuple(self.runs))  # JSON has lists only
         for name, least in LEAST.items():
             if not least <= getattr(self, name) < math.inf:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least {least}.")

@@ -14,7 +14,7 @@ import numpy as np
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.floor import Floor
-from raytune_rl.controller.policy import Policy
+from raytune_rl.controller.policy import Policy, Remote
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, improvement, mixed
@@ -47,8 +47,11 @@ def make_controller(
 ) -> Controller:
     """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``.
 
-    ``copy_every``: ``None`` = what the policy insists on, or 4. ``ensemble``: that is the objective.
+    ``copy_every``: ``None`` = what the policy insists on, or 4. ``ensemble``: that is the objective. A policy that learns
+    does so in this process: a world has no cluster.
     """
+    if isinstance(policy, Remote):
+        policy.remote = False
     return Controller(
         space=task.space,
         observation=ObservationSpec(task.space, slots=slots, optimiser=task.optimiser_sign),
@@ -138,6 +141,7 @@ class Rollout:
         for segment in range(self.segments):
             for group, reports in enumerate(self.train(segment)):
                 self.follow(group, self.controllers[group].step(reports))
+                self.controllers[group].learn(wait=True)
             each(segment)
         return self.played
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -63,10 +62,7 @@ class StartsOnly(TokenPolicy):
 
 
 def rows(directory: str | None = None) -> Mapping[str, Row]:
-    """All of them, in the table's order; ``directory``: of a controller other than the shipped one.
-
-    The row that learns on is there if ``Pretrained`` can.
-    """
+    """All of them, in the table's order; ``directory``: of a controller other than the shipped one."""
     fresh = initial_weights(0)
     found = {
         "random": Row(kind="simple", method=static(uniform, cosine=False)),
@@ -99,13 +95,6 @@ def rows(directory: str | None = None) -> Mapping[str, Row]:
         "our starts, then nothing": Row(kind="structure", method=controlled(lambda: StartsOnly(select=False))),
         "our starts, selection only": Row(kind="structure", method=controlled(lambda: StartsOnly(select=True))),
         RANKED: Row(kind="ours", method=controlled(lambda: Pretrained(directory))),
+        "ours, learning on": Row(kind="ours", method=controlled(lambda: Pretrained(directory, learn=True))),
     }
-    if learns_on():
-        learning = controlled(lambda: Pretrained(directory, learn=True))  # type: ignore[call-arg]
-        found["ours, learning on"] = Row(kind="ours", method=learning)
     return found
-
-
-def learns_on() -> bool:
-    """Whether this version's ``Pretrained`` can go on learning during a run."""
-    return "learn" in inspect.signature(Pretrained).parameters

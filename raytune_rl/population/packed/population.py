@@ -19,7 +19,7 @@ from torch.func import functional_call, stack_module_state, vjp, vmap
 
 from raytune_rl.population.networks import layers, training_mode
 from raytune_rl.population.optimisers import OptimizerName
-from raytune_rl.population.packed.layers import RATE, with_packed_dropout
+from raytune_rl.population.packed.layers import RATE, with_packed_layers
 from raytune_rl.population.packed.linear import LinearStack
 from raytune_rl.population.packed.losses import LossName, Objective, feature_major, loss_and_slope
 from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
@@ -93,7 +93,7 @@ class PackedPopulation:
     ) -> None:
         if not networks:
             raise ValueError("PackedPopulation needs at least one network.")
-        copies = [with_packed_dropout(copy.deepcopy(network)).to(device, dtype) for network in networks]
+        copies = [with_packed_layers(copy.deepcopy(network)).to(device, dtype) for network in networks]
         for network in copies:
             network.train().requires_grad_(True)  # a stack takes no mixture
         shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in copies]

@@ -37,7 +37,7 @@ class Choosy(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = self.layer(inputs)
-        return outputs * 2 if float(outputs.sum()) > 0 else outputs
+        return outputs * 2 if outputs.detach().sum() > 0 else outputs
 
 
 TASK = TorchTask(mlp, blobs, loss=nn.CrossEntropyLoss())
@@ -137,7 +137,7 @@ def test_what_cannot_be_packed_is_left_as_it_was() -> None:
     task = dataclasses.replace(TASK, network=Choosy)
     packed, alone, pack = build(task), build(task), TorchPack()
     assert list(pack.train(packed, LENGTH)) == [None] * 3
-    assert pack.reason is not None and ".item()" in pack.reason
+    assert pack.reason is not None and "data-dependent control flow" in pack.reason
     for member, other in zip(packed, alone, strict=True):
         assert member.train(LENGTH) == other.train(LENGTH)
     assert list(pack.train(packed, LENGTH)) == [None] * 3 and pack.reason is not None

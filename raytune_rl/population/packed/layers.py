@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from raytune_rl.population.packed.convolution import PackedConvolution
+from raytune_rl.population.packed.convolution import PackedConvolution, PackedMaxPool
 from raytune_rl.population.packed.recurrent import PackedGRU
 
 RATE = "packed_rate"
@@ -29,7 +29,7 @@ class PackedDropout(nn.Module):
 
 def with_packed_layers(network: nn.Module) -> nn.Module:
     """``network`` with what packs better as another layer replaced, in place: elementwise dropout (others, which drop
-    whole channels, stay as they are), recurrent units and convolutions. Parameters keep their names."""
+    whole channels, stay as they are), recurrent units, convolutions and maxima. Parameters keep their names."""
     packed: dict[int, nn.Module] = {}  # a layer that is used twice stays one layer
     for module in list(network.modules()):
         for name, child in module._modules.items():  # named_children() leaves out what comes a second time
@@ -47,4 +47,6 @@ def _packed(module: nn.Module) -> nn.Module | None:
         return PackedGRU(module)
     if PackedConvolution.fits(module) and isinstance(module, nn.Conv1d | nn.Conv2d):
         return PackedConvolution(module)
+    if PackedMaxPool.fits(module) and isinstance(module, nn.MaxPool1d | nn.MaxPool2d):
+        return PackedMaxPool(module)
     return None

@@ -55,9 +55,9 @@ class PackedGRU(nn.Module):
         """All states, (time, B, width), of one layer in one direction."""
         weight_in, weight, bias_in, bias = (getattr(self, name, None) for name in self._names[index])
         assert weight_in is not None and weight is not None
-        drive = inputs @ weight_in.T  # of all times at once
-        if bias_in is not None:
-            drive = drive + bias_in
+        flat = inputs.flatten(0, 1)  # of all times at once
+        drive = flat @ weight_in.T if bias_in is None else torch.addmm(bias_in, flat, weight_in.T)
+        drive = drive.view(*inputs.shape[:2], -1)
         shift = weight.new_zeros(len(weight)) if bias is None else bias
         found: torch.Tensor = _Recurrence.apply(drive, weight, shift, hidden)[0]  # type: ignore[no-untyped-call]
         return found
@@ -86,13 +86,14 @@ class _Recurrence(torch.autograd.Function):
             for part, value in zip(kept, (hidden, gates, new, own), strict=True):
                 part.append(value)
             hidden = torch.lerp(new, hidden, gates[..., width:])
-        states = torch.stack([*kept[0][1:], hidden], dim=-3)
-        return states, *(torch.stack(part, dim=-3) for part in kept)
+        states = torch.stack([*kept[0][1:], hidden]).movedim(0, -3)  # time stays outermost in memory
+        return states, *(torch.stack(part).movedim(0, -3) for part in kept)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]) -> None:
         ctx.save_for_backward(inputs[1], *output[1:])
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *given: torch.Tensor) -> tuple[Any, Any]:
@@ -105,8 +106,9 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         weight, before, gates, news, owns = ctx.saved_tensors
-        width = news.shape[-1]
-        by_drive = news.new_empty(*news.shape[:-1], 3 * width)
+        assert slopes[0] is not None
+        times, *others, width = news.movedim(-3, 0).shape
+        by_drive = news.new_empty(times, *others, 3 * width).movedim(0, -3)
         by_own = torch.empty_like(by_drive)
         slope = torch.zeros_like(news[..., 0, :, :])
         steps = [part.unbind(-3) for part in (slopes[0], before, gates, news, owns, by_drive, by_own)]
@@ -116,11 +118,9 @@ class _Recurrence(torch.autograd.Function):
             by_new = _aten.tanh_backward(slope - slope * update, new)
             by_gates = torch.cat([by_new * own, slope * (hidden - new)], dim=-1)
             _aten.sigmoid_backward.grad_input(by_gates, gate, grad_input=by_gates)
-            to_drive[..., : 2 * width] = by_gates
-            to_drive[..., 2 * width :] = by_new
-            to_own[..., : 2 * width] = by_gates
-            torch.mul(by_new, reset, out=to_own[..., 2 * width :])
+            torch.cat([by_gates, by_new], dim=-1, out=to_drive)
+            torch.cat([by_gates, by_new * reset], dim=-1, out=to_own)
             slope = (slope * update).add_(to_own @ weight)
-        flat = by_own.flatten(-3, -2)
+        flat = by_own.flatten(-3, -2)  # one product for all times
         by_weight = flat.transpose(-1, -2) @ before.flatten(-3, -2)
         return by_drive, by_weight, flat.sum(dim=-2), slope

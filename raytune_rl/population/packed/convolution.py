@@ -112,7 +112,7 @@ class _Columns(torch.autograd.Function):
         return _Columns.apply(given.movedim(in_dims[0], 0), *geometry), 0  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         space = len(ctx.padding)
         shape = _padded(ctx.shape, ctx.padding)
         found = slope.new_zeros(shape)
@@ -146,7 +146,7 @@ class _Largest(torch.autograd.Function):
         return _Largest.apply(given.movedim(in_dims[0], 0), *geometry), 0  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         given, largest = ctx.saved_tensors
         found, left = torch.zeros_like(given), slope.clone()
         for window in _windows(given.shape[-len(ctx.geometry[0]) :], *ctx.geometry):
@@ -174,7 +174,7 @@ def _interior(shape: Sequence[int], padding: Sequence[int]) -> tuple[Any, ...]:
 
 def _windows(
     sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> list[tuple[slice, ...]]:
+) -> list[tuple[Any, ...]]:
     """For each place of the kernel, what it sees of an input of these sizes."""
     axes = []
     for size, width, step, spread in zip(sizes, kernel, stride, dilation, strict=True):

@@ -27,22 +27,28 @@ class PackedDropout(nn.Module):
         return inputs * kept / (1.0 - self.packed_rate).clamp(min=1e-6)
 
 
-def with_packed_layers(network: nn.Module) -> nn.Module:
+def with_packed_layers(network: nn.Module, *, alone: bool = False) -> nn.Module:
     """``network`` with what packs better as another layer replaced, in place: elementwise dropout (others, which drop
-    whole channels, stay as they are), recurrent units, convolutions and maxima. Parameters keep their names."""
+    whole channels, stay as they are), recurrent units, convolutions and maxima. Parameters keep their names.
+
+    Args:
+        alone: nothing is to be batched: dropout only.
+    """
     packed: dict[int, nn.Module] = {}  # a layer that is used twice stays one layer
     for module in list(network.modules()):
         for name, child in module._modules.items():  # named_children() leaves out what comes a second time
-            if child is not None and (found := packed.get(id(child)) or _packed(child)) is not None:
+            if child is not None and (found := packed.get(id(child)) or _packed(child, alone)) is not None:
                 packed[id(child)] = found
                 setattr(module, name, found)
     return network
 
 
-def _packed(module: nn.Module) -> nn.Module | None:
+def _packed(module: nn.Module, alone: bool) -> nn.Module | None:
     """What takes the place of ``module``; ``None`` where it can stay."""
     if type(module) is nn.Dropout:
         return PackedDropout(module.p)
+    if alone:
+        return None
     if PackedGRU.fits(module) and isinstance(module, nn.GRU):
         return PackedGRU(module)
     if PackedConvolution.fits(module) and isinstance(module, nn.Conv1d | nn.Conv2d):

@@ -93,7 +93,8 @@ class PackedPopulation:
     ) -> None:
         if not networks:
             raise ValueError("PackedPopulation needs at least one network.")
-        copies = [with_packed_layers(copy.deepcopy(network)).to(device, dtype) for network in networks]
+        alone = len(networks) == 1  # then there is nothing to batch, and torch's own layers are faster
+        copies = [with_packed_layers(copy.deepcopy(network), alone=alone).to(device, dtype) for network in networks]
         for network in copies:
             network.train().requires_grad_(True)  # a stack takes no mixture
         shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in copies]
@@ -135,7 +136,7 @@ class PackedPopulation:
         self._norms = self._setting(0.0)
         self._written: tuple[int, ...] = ()
         self._ready: Mapping[tuple[int, int], _InForce] = {}
-        self._forward = vmap(self._member_forward, randomness="different")
+        self._forward = self._alone if alone else vmap(self._member_forward, randomness="different")
         self._predict = vmap(self._member_outputs, in_dims=(0, 0, None))
 
     def __len__(self) -> int:
@@ -184,6 +185,8 @@ class PackedPopulation:
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """What every member makes of the same ``inputs`` (N, ...), in eval mode: shape (K, N, ...)."""
         self._skeleton.eval()
+        if self._count == 1:
+            return self._alone(self._views, self._current_buffers(), inputs.unsqueeze(0))[0]
         found: torch.Tensor = self._predict(self._views, self._current_buffers(), inputs)
         return found
 
@@ -294,6 +297,12 @@ class PackedPopulation:
         buffers = {name: value.clone() for name, value in buffers.items()}
         outputs = functional_call(self._skeleton, (parameters, buffers), (inputs,))
         return outputs, {name: value.detach() for name, value in buffers.items()}
+
+    def _alone(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> tuple[torch.Tensor, Tensors]:
+        """``_member_forward`` of the only member, without vmap."""
+        given, held = ({name: value[0] for name, value in tensors.items()} for tensors in (parameters, buffers))
+        outputs, now = self._member_forward(given, held, inputs[0])
+        return outputs.unsqueeze(0), {name: value.unsqueeze(0) for name, value in now.items()}
 
     def _member_outputs(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = functional_call(self._skeleton, (parameters, buffers), (inputs,))

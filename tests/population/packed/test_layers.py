@@ -61,13 +61,14 @@ def convolutional() -> nn.Module:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize(("factory", "shape"), [(Recurrent, (6, 3)), (convolutional, (1, 6, 6))])
-def test_a_pack_of_them_is_like_the_plain_loop(factory: type[nn.Module], shape: tuple[int, ...]) -> None:
+def test_a_pack_of_them_is_like_the_plain_loop(factory: type[nn.Module], shape: tuple[int, ...], members: int) -> None:
     torch.manual_seed(0)
-    networks = [factory().double() for _ in range(3)]
+    networks = [factory().double() for _ in range(members)]
     packed = PackedPopulation(networks, optimizer="adam", dtype=torch.float64)
-    inputs = torch.randn(20, 3, 8, *shape, dtype=torch.float64)
-    targets = torch.randint(0, 2, (20, 3, 8))
+    inputs = torch.randn(20, members, 8, *shape, dtype=torch.float64)
+    targets = torch.randint(0, 2, (20, members, 8))
     for x, y in zip(inputs, targets, strict=True):
         packed.step(x, y)
     for member, network in enumerate(networks):
@@ -79,3 +80,5 @@ def test_a_pack_of_them_is_like_the_plain_loop(factory: type[nn.Module], shape: 
         found = packed.state_dict(member)
         for name, value in network.state_dict().items():
             torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9)
+        network.eval()
+        torch.testing.assert_close(packed.outputs(inputs[0, 0])[member], network(inputs[0, 0]), rtol=0, atol=1e-9)

@@ -104,7 +104,7 @@ class _Recurrence(torch.autograd.Function):
         return _Recurrence.apply(*moved), (0,) * 5  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, ...]:
         weight, before, gates, news, owns = ctx.saved_tensors
         assert slopes[0] is not None
         times, *others, width = news.movedim(-3, 0).shape

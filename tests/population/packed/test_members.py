@@ -40,6 +40,11 @@ class Choosy(nn.Module):
         return outputs * 2 if outputs.detach().sum() > 0 else outputs
 
 
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raytune_rl.population.packed.members.FEWEST", 2)
+
+
 TASK = TorchTask(mlp, blobs, loss=nn.CrossEntropyLoss())
 
 
@@ -154,6 +159,16 @@ def test_reasons_are_told(changes: dict[str, Any], reason: str) -> None:
     pack = TorchPack()
     assert list(pack.train(build(dataclasses.replace(TASK, **changes)), 2)) == [None] * 3
     assert reason in str(pack.reason)
+
+
+def test_too_few_train_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raytune_rl.population.packed.members.FEWEST", 4)
+    start: Any = lambda member: {"lr": 1e-2}  # noqa: E731
+    pack, task = TorchPack(), dataclasses.replace(TASK, network=normal)
+    assert list(pack.train(build(task, start), LENGTH)) == [None] * 3
+    assert "less than 4" in str(pack.reason)
+    assert None not in pack.train(build(task, start, members=4), LENGTH)
+    assert None not in pack.train(build(TASK, start, members=2), LENGTH), "a stack of linear layers"
 
 
 def test_members_of_one_architecture_go_together() -> None:

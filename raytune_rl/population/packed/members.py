@@ -7,6 +7,7 @@ module has to know of packing.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -16,10 +17,16 @@ from raytune_rl.population.candidate import Member, SegmentResult
 from raytune_rl.population.optimisers import NAMES
 from raytune_rl.population.packed.examples import Examples
 from raytune_rl.population.packed.exchange import gather, scatter
+from raytune_rl.population.packed.layers import with_packed_layers
+from raytune_rl.population.packed.linear import LinearStack
 from raytune_rl.population.packed.losses import Objective, named_loss
 from raytune_rl.population.packed.population import PackedPopulation
 from raytune_rl.population.randomness import TRAIN, random_stream
 from raytune_rl.population.torch_member import PROBES, TorchMember
+
+FEWEST, FEWEST_CONVOLUTIONAL = 4, 8
+"""Members from which on packing pays where it goes through ``vmap``; for stacks of linear layers two are enough. (On a
+core, 2026-11-26: a GRU gains from four on, a CNN still loses with four.)"""
 
 POPULATIONS = 4
 """Packed populations that are kept for the next segment."""
@@ -35,6 +42,7 @@ class TorchPack:
     def __init__(self) -> None:
         self._reason: str | None = None
         self._refused: dict[Hashable, str] = {}  # architectures that have shown that they cannot be packed
+        self._fewest: dict[Hashable, int] = {}
         self._populations: dict[Hashable, PackedPopulation] = {}
 
     @property
@@ -53,7 +61,7 @@ class TorchPack:
                 self._reason = "no other member of the trial has its architecture" if len(members) > 1 else None
                 continue
             chosen = [member for index in indices if isinstance(member := members[index], TorchMember)]
-            reason = self._refused.get(kind) or _obstacle(chosen[0])
+            reason = self._refused.get(kind) or _obstacle(chosen[0]) or self._too_few(kind, chosen)
             found = None if reason is not None else self._train_group(kind, chosen, length)
             if found is None:
                 self._reason = reason or self._refused[kind]
@@ -61,6 +69,13 @@ class TorchPack:
             for index, result in zip(indices, found, strict=True):
                 results[index] = result
         return results
+
+    def _too_few(self, kind: Hashable, members: Sequence[TorchMember]) -> str | None:
+        """Why one by one would be faster, if it would."""
+        if kind not in self._fewest:
+            self._fewest[kind] = _fewest(members[0].controls.network)
+        fewest = self._fewest[kind]
+        return f"for less than {fewest} members of its kind packing does not pay" if len(members) < fewest else None
 
     def _train_group(
         self, kind: Hashable, members: Sequence[TorchMember], length: int
@@ -125,6 +140,14 @@ def _population(members: Sequence[TorchMember]) -> PackedPopulation:
         device=first.device,
         dtype=kinds.pop(),
     )
+
+
+def _fewest(network: nn.Module) -> int:
+    """The number of members from which on packing this network is faster than the plain loop."""
+    if LinearStack.fits(with_packed_layers(copy.deepcopy(network))):
+        return 2
+    convolutional = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
+    return FEWEST_CONVOLUTIONAL if convolutional else FEWEST
 
 
 def _obstacle(member: TorchMember) -> str | None:

@@ -19,7 +19,7 @@ from torch.func import functional_call, stack_module_state, vjp, vmap
 
 from raytune_rl.population.networks import layers, training_mode
 from raytune_rl.population.optimisers import OptimizerName
-from raytune_rl.population.packed.layers import RATE, with_packed_dropout
+from raytune_rl.population.packed.layers import RATE, with_packed_layers
 from raytune_rl.population.packed.linear import LinearStack
 from raytune_rl.population.packed.losses import LossName, Objective, feature_major, loss_and_slope
 from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
@@ -93,8 +93,12 @@ class PackedPopulation:
     ) -> None:
         if not networks:
             raise ValueError("PackedPopulation needs at least one network.")
+        alone = len(networks) == 1  # then there is nothing to batch, and torch's own layers are faster
         different = {id(network): network for network in networks}  # members may start from the same weights
-        own = {key: with_packed_dropout(copy.deepcopy(n)).to(device, dtype) for key, n in different.items()}
+        own = {
+            key: with_packed_layers(copy.deepcopy(network), alone=alone).to(device, dtype)
+            for key, network in different.items()
+        }
         copies = [own[id(network)] for network in networks]
         for network in copies:
             network.train().requires_grad_(True)  # a stack takes no mixture
@@ -137,7 +141,7 @@ class PackedPopulation:
         self._norms = self._setting(0.0)
         self._written: tuple[int, ...] = ()
         self._ready: Mapping[tuple[int, int], _InForce] = {}
-        self._forward = vmap(self._member_forward, randomness="different")
+        self._forward = self._alone if alone else vmap(self._member_forward, randomness="different")
         self._predict = vmap(self._member_outputs, in_dims=(0, 0, None))
 
     def __len__(self) -> int:
@@ -188,6 +192,8 @@ class PackedPopulation:
         if self._stack is not None and (inputs.ndim == 2 or self._stack.flattens):
             return self._stack.outputs(inputs)
         self._skeleton.eval()
+        if self._count == 1:
+            return self._alone(self._views, self._current_buffers(), inputs.unsqueeze(0))[0]
         found: torch.Tensor = self._predict(self._views, self._current_buffers(), inputs)
         return found
 
@@ -298,6 +304,12 @@ class PackedPopulation:
         buffers = {name: value.clone() for name, value in buffers.items()}
         outputs = functional_call(self._skeleton, (parameters, buffers), (inputs,))
         return outputs, {name: value.detach() for name, value in buffers.items()}
+
+    def _alone(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> tuple[torch.Tensor, Tensors]:
+        """``_member_forward`` of the only member, without vmap."""
+        given, held = ({name: value[0] for name, value in tensors.items()} for tensors in (parameters, buffers))
+        outputs, now = self._member_forward(given, held, inputs[0])
+        return outputs.unsqueeze(0), {name: value.unsqueeze(0) for name, value in now.items()}
 
     def _member_outputs(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = functional_call(self._skeleton, (parameters, buffers), (inputs,))

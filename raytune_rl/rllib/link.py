@@ -108,14 +108,14 @@ class _AgentHost:
     """The actor. RLlib is imported in its process only when it starts."""
 
     def __init__(self, agent: Agent, sizes: Sizes, arguments: dict[str, Any]) -> None:
-        # Where cores are scarce, the trials' start, training and deciding come first, so that neither importing RLlib
-        # nor learning delays them.
-        os.nice(NICENESS)
         import torch
 
         from raytune_rl.rllib.actor import AgentCore
 
         torch.set_num_threads(1)
+        # Where cores are scarce, training and deciding come first, so that learning delays neither. Not before the
+        # imports: held back from its start, it would have learned nothing yet when a short run is over.
+        os.nice(NICENESS)
         self._core = AgentCore(agent, sizes, **arguments)
 
     def call(self, method: str, *arguments: Any) -> Any:

@@ -22,7 +22,7 @@ NAMES: tuple[OptimizerName, ...] = ("adam", "adamw", "sgd")
 class LeanOptimizer:
     """Torch's Adam (fused), AdamW (fused) or SGD: its own functions, without the class around them.
 
-    ``torch.optim.Optimizer`` imports torch's compiler at its first step, 1.4 s of CPU and 100 MB in each trial, and
+    ``torch.optim.Optimizer`` imports torch's compiler at its first step, 1.5 s of CPU and 66 MB in each trial, and
     sends every call through it. The functions do neither, and give the same numbers, bit for bit. What others use of an
     optimiser is here by the same names; ``grad_scale`` and ``found_inf`` are ``GradScaler``'s to set.
 

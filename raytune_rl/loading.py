@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,9 @@ from types import ModuleType
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
 from raytune_rl.tracking.checks import missing_library
+
+_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+"""Where other people's code is."""
 
 
 def load_experiment(file: str | os.PathLike[str], name: str | None = None) -> Experiment:
@@ -79,12 +83,13 @@ def _make_importable(folder: Path) -> None:
 
 
 def user_traceback(error: BaseException, path: Path) -> str:
-    """The traceback from the user's file on, without the frames that led there."""
+    """The traceback's frames in the user's own code: neither what led there nor the insides of libraries."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return "".join(traceback.format_exception_only(error)).rstrip()
     frames = traceback.extract_tb(error.__traceback__)
     start = next((i for i, frame in enumerate(frames) if frame.filename == str(path)), len(frames))
-    return "Traceback (most recent call last):\n" + "".join(traceback.format_list(frames[start:])).rstrip()
+    own = [frame for frame in frames[start:] if not frame.filename.startswith(_LIBRARIES)]
+    return "Traceback (most recent call last):\n" + "".join(traceback.format_list(own)).rstrip()
 
 
 def _user_line(error: BaseException, path: Path) -> int:

@@ -55,6 +55,14 @@ def test_an_error_shows_the_users_frames_only(tmp_path: Path) -> None:
     assert "raytune_rl" not in text and "importlib" not in text
 
 
+def test_the_insides_of_libraries_are_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path, "from ray import tune\nrange_of_lr = tune.loguniform(0.0, 0.1)\n", "c_library.py")
+    with pytest.raises(BadInput) as caught:
+        load_experiment(path)
+    text = str(caught.value)
+    assert "line 2" in text and "lower bound greater than 0" in text and "sample.py" not in text
+
+
 def test_syntax_errors_and_exits(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="SyntaxError"):
         load_experiment(write(tmp_path, "def f(:\n", "a_syntax.py"))

@@ -6,12 +6,11 @@ import copy
 import functools
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
 from raytune_rl.population.evaluation import Loss
 from raytune_rl.population.networks import Built, freeze
-from raytune_rl.population.optimisers import get_momentum, set_momentum
+from raytune_rl.population.optimisers import Optimizer, get_momentum, set_momentum
 from raytune_rl.population.places import Place, loss_setting
 from raytune_rl.records import Value
 
@@ -32,7 +31,7 @@ class Controls:
         places: Mapping[str, Place],
         start: Mapping[str, Value],
         built: Built,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         loss: Loss,
         examples: int,
         batch_size: int,

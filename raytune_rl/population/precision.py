@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from raytune_rl.population.optimisers import Optimizer
+
 if TYPE_CHECKING:
     from raytune_rl.population.torch_task import Precision
 
@@ -19,26 +21,27 @@ class MixedPrecision:
     def __init__(self, precision: Precision, device: torch.device) -> None:
         self._type = _TYPES.get(precision)
         self._device = device.type
-        self._scaler = torch.amp.GradScaler(self._device, enabled=precision == "float16")
+        # It is typed for torch's own optimisers, and takes whatever has what it uses of them.
+        self._scaler: Any = torch.amp.GradScaler(self._device, enabled=precision == "float16")
 
     def autocast(self) -> torch.autocast:
         """For the forward pass and the loss."""
         return torch.autocast(self._device, dtype=self._type, enabled=self._type is not None)
 
-    def backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    def backward(self, loss: torch.Tensor, optimizer: Optimizer) -> None:
         """Gradients of ``loss`` in their true size."""
-        scaled: Any = self._scaler.scale(loss)
-        scaled.backward()
+        self._scaler.scale(loss).backward()
         self._scaler.unscale_(optimizer)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
+    def step(self, optimizer: Optimizer) -> None:
         """The optimiser's step, left out where a scaled gradient has overflowed."""
         self._scaler.step(optimizer)
         self._scaler.update()
 
     def get_state(self) -> dict[str, Any]:
         """The scale, for snapshots; empty where nothing is scaled."""
-        return self._scaler.state_dict()
+        state: dict[str, Any] = self._scaler.state_dict()
+        return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         if state and self._scaler.is_enabled():

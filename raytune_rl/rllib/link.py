@@ -113,7 +113,8 @@ class _AgentHost:
         from raytune_rl.rllib.actor import AgentCore
 
         torch.set_num_threads(1)
-        # Where cores are scarce, training and deciding come first, so that learning delays neither.
+        # Where cores are scarce, training and deciding come first, so that learning delays neither. Not before the
+        # imports: held back from its start, it would have learned nothing yet when a short run is over.
         os.nice(NICENESS)
         self._core = AgentCore(agent, sizes, **arguments)
 

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -20,13 +19,16 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raytune_rl.records import Decision, Report, Step
-from raytune_rl.tune import adapter
+from raytune_rl.tune import adapter, deaths
 from raytune_rl.tune.host import MISSING_METRIC, REPORTS, UNPACKED, FileTransfer, Orders
 from raytune_rl.tune.slot import needs_donor
 
 logger = logging.getLogger(__name__)
 
 LATENCY_SAMPLES = 100_000
+STILLBORN = 3
+"""Actors in a row that fail to start, with no report of anybody yet, after which the run is given up: what is wrong
+with them (a module that only the driver finds, say) will not go away."""
 
 
 class Controller(Protocol):
@@ -120,6 +122,7 @@ class PopulationScheduler(FIFOScheduler):
         self._stopped_members: set[int] = set()
         self._saved_at: dict[int, float] = {}
         self._reported: dict[int, int] = {}  # by member, the last segment that it has reported
+        self._stillborn = 0
         if not self._in_place:
             logger.warning(
                 "ray %s is not among the versions checked (%s): each decision takes a pause and a restart (slow)",
@@ -162,12 +165,16 @@ class PopulationScheduler(FIFOScheduler):
         index = _index(trial)
         self._parked.pop(index, None)
         self._held.discard(index)
+        if not self._reported and deaths.failed_to_start(trial):
+            self._stillborn += 1
+            if self._stillborn >= STILLBORN:
+                self.live.fatal = ValueError(f"The trials cannot start: {deaths.cause(trial)}.")
         if trial.should_recover():
-            logger.warning("trial %d died; it starts again from its last state: %s", index, _why(trial))
+            logger.warning("trial %d died; it starts again from its last state: %s", index, deaths.cause(trial))
             self.live.restarts += 1
             self._controller.lost(self._running_members(index))
             return  # on_trial_add comes next; the barrier waits for it
-        self.live.errors[index] = _why(trial)
+        self.live.errors[index] = deaths.cause(trial)
         self._lose(index, tune_controller)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
@@ -389,17 +396,6 @@ def _index(trial: Trial) -> int:
 
 def _generation(reports: Sequence[Report]) -> int:
     return max((report.segment for report in reports), default=-1)
-
-
-def _why(trial: Trial) -> str:
-    """One line on what ended a trial's actor, from the file that Tune keeps its errors in."""
-    try:
-        text = Path(trial.error_file).read_text().rpartition("Failure #")[2]
-    except (OSError, TypeError):
-        return "for an unknown reason"
-    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
-    # A dead actor's story begins with what happened, a traceback ends with it.
-    return (lines[0] if lines[0].startswith("The actor died") else lines[-1]) if lines else "for an unknown reason"
 
 
 def _bare(decision: Decision) -> Decision:

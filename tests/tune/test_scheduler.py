@@ -217,6 +217,32 @@ def test_a_trial_that_fails_too_often_is_dropped(tmp_path: Path) -> None:
     assert world.result(1, 0) == "NOOP"
 
 
+def test_trials_that_never_start_are_given_up_with_the_reason(tmp_path: Path) -> None:
+    world = World()
+    error = tmp_path / "error.txt"
+    error.write_text(
+        "Failure # 1 (now)\nThe actor died because of an error raised in its creation task, ray::Host.__init__()\n"
+        "  File host.py\nModuleNotFoundError: No module named 'mine'\n"
+    )
+    for trial in (0, 1, 0):
+        assert world.live.fatal is None
+        world.trials[trial].error_file = str(error)
+        world.scheduler.on_trial_error(world, world.trials[trial])
+    assert str(world.live.fatal) == "The trials cannot start: ModuleNotFoundError: No module named 'mine'."
+
+
+def test_a_trial_that_fails_to_start_again_later_ends_nobody_else(tmp_path: Path) -> None:
+    world = World()
+    world.result(1, 0)
+    world.trials[0].error_file = str(tmp_path / "error.txt")
+    (tmp_path / "error.txt").write_text(
+        "Failure # 1\nThe actor died because of an error raised in its creation task\nOSError: disk\n"
+    )
+    for _ in range(4):
+        world.scheduler.on_trial_error(world, world.trials[0])
+    assert world.live.fatal is None and world.live.restarts == 4
+
+
 # -- the barrier -------------------------------------------------------------------------------------------------------
 
 

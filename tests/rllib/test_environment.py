@@ -41,7 +41,7 @@ def test_agents_leave_one_by_one() -> None:
     env.reset(seed=0)
     neutral = env.action_spaces["member_0"].nvec // 2
     reckless = np.array([HIGHEST, *neutral[1:]])
-    _, _, terminated, truncated, _ = env.step({"member_0": neutral, "member_1": reckless})
+    _, _, terminated, _, _ = env.step({"member_0": neutral, "member_1": reckless})
     assert terminated == {"member_0": False, "member_1": True, "__all__": False} and env.agents == ["member_0"]
     _, _, terminated, truncated, _ = env.step({"member_0": neutral})
     assert (terminated["__all__"], truncated["__all__"], env.agents) == (False, True, [])

@@ -121,15 +121,14 @@ def test_populations_step_together_and_begin_again_together() -> None:
 
 
 def test_a_diverged_member_of_one_population_begins_an_episode_while_the_others_go_on() -> None:
-    env = VectorSegmentEnv(2, diverging(), members=1, segments=4)
+    env = VectorSegmentEnv(2, diverging(), members=1, segments=6, schedule="constant")
     env.reset(seed=0)
     calm = np.array([head.neutral for head in env.heads])
-    single = SegmentEnv(diverging(), members=1)
-    told = [env.step(np.stack([calm, calm])), env.step(np.stack([reckless(single), calm]))]
-    told += [env.step(np.stack([reckless(single), calm])), env.step(np.stack([calm, calm]))]
-    assert [t[2].tolist() for t in told] == [[False, False], [True, False], [False, False], [False, False]]
-    assert told[2][1][0] == 0.0 and told[2][1][1] != 0.0  # the restart is nobody's choice, and from the values before
-    assert np.isfinite(told[2][4]["validation_loss"]).all() and told[3][3].all()
+    up = reckless(SegmentEnv(diverging(), members=1))  # ten times the learning rate, each time
+    told = [env.step(np.stack([action, calm])) for action in (calm, up, up, up, up, calm)]
+    assert [t[2].tolist() for t in told] == [[index == 3, False] for index in range(6)]
+    assert told[4][1][0] == 0.0 and told[4][1][1] != 0.0  # the restart is nobody's choice, and from the values before
+    assert np.isfinite(told[4][4]["validation_loss"]).all() and told[5][3].all()
 
 
 def test_stable_baselines_trains_on_it() -> None:

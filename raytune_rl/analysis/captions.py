@@ -172,7 +172,7 @@ def schedule(run: Run, name: str) -> str:
         text = f"Best path: {number(_plain(first))} throughout"
     else:
         text = f"Best path: {number(_plain(first))} to {number(_plain(last))}"
-    if not scale.categories and values.nunique() > 1:
+    if not scale.categories and not {values.min(), values.max()} <= {first, last}:
         text += f", between {number(float(values.min()))} and {number(float(values.max()))}"
     if scale.lower is not None and scale.upper is not None:
         text += f"; range {number(scale.lower)} to {number(scale.upper)}"

@@ -19,6 +19,7 @@ class Scale:
         log: equal ratios are equal distances.
         lower, upper: its range, where it is known.
         categories: the options in their order, as text; empty for numbers.
+        options: the numbers that it chooses among, in rising order; empty where it takes any.
         role: what it is for; empty where that is unknown.
     """
 
@@ -27,6 +28,7 @@ class Scale:
     lower: float | None = None
     upper: float | None = None
     categories: tuple[str, ...] = ()
+    options: tuple[float, ...] = ()
     role: str = ""
 
     def place(self, values: pd.Series) -> np.ndarray:
@@ -57,9 +59,10 @@ def scale_of(name: str, values: pd.Series, described: Mapping[str, Any] | None, 
         return Scale(name=name, categories=tuple(sorted(found)), role=role)
     if options:
         low, high = min(options), max(options)
-        return Scale(name=name, log=low > 0 and high / low >= 8, lower=low, upper=high, role=role)
-    log = bool(about.get("log", seen_as_log))
-    return Scale(name=name, log=log, lower=about.get("lower"), upper=about.get("upper"), role=role)
+        log = low > 0 and high / low >= 8
+        return Scale(name=name, log=log, lower=low, upper=high, options=tuple(sorted(options)), role=role)
+    seen = bool(about.get("log", seen_as_log))
+    return Scale(name=name, log=seen, lower=about.get("lower"), upper=about.get("upper"), role=role)
 
 
 def _text(cell: Any) -> str:

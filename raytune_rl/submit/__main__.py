@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--experiment", metavar="NAME", help="which Experiment, where the file has several")
     run.add_argument("--out", metavar="DIR", help="the run directory; with --fetch, where to copy it to")
     run.add_argument("--seed", type=int, metavar="N", help="instead of the experiment's seed")
-    run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides", help="change a scalar field"
+    )
     run.add_argument("--python", metavar="PATH", help="the interpreter there (python; for Slurm this one)")
 
     jobs = parser.add_argument_group("Ray Jobs")
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     kuberay = parser.add_argument_group("KubeRay")
     kuberay.add_argument("--image", metavar="IMAGE", help="container image with Ray and raytune_rl")
-    kuberay.add_argument("--namespace", metavar="NAME")
+    kuberay.add_argument("--namespace", metavar="NAME", help="of the manifest (default: kubectl's own)")
     kuberay.add_argument("--token-secret", metavar="NAME", help="Secret with the token (default: KubeRay makes one)")
     kuberay.add_argument("--volume-claim", metavar="NAME", help="PersistentVolumeClaim for run directories")
     return parser

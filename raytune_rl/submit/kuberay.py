@@ -20,6 +20,17 @@ MAX_BYTES = 900_000
 """A ConfigMap holds one MiB, its YAML included."""
 
 
+class _Readable(yaml.SafeDumper):
+    """Writes files as they are, line by line, and not as one escaped string."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Readable.add_representer(str, _text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeRay:
     """A Kubernetes cluster with the KubeRay operator.
@@ -46,7 +57,7 @@ class KubeRay:
     volume_claim: str | None = None
 
     def preview(self, job: Job) -> str:
-        return yaml.safe_dump_all(self.manifests(job), sort_keys=False, width=120)
+        return yaml.dump_all(self.manifests(job), Dumper=_Readable, sort_keys=False, width=120)
 
     def submit(self, job: Job) -> int:
         manifest = self.preview(job)

@@ -33,6 +33,8 @@ def test_the_manifest_fits_the_resource_definition(launcher: KubeRay) -> None:
     files, rayjob = yaml.safe_load_all(launcher.preview(job()))
     jsonschema.Draft202012Validator(SCHEMA).validate(rayjob)
     assert files["kind"] == "ConfigMap" and "experiment.py" in files["data"]
+    lines = files["data"]["experiment.py"].splitlines()
+    assert len(lines) > 3 and all(f"    {line}".rstrip() in launcher.preview(job()).splitlines() for line in lines)
     assert rayjob["spec"]["rayClusterSpec"]["authOptions"]["mode"] == "token"
 
 

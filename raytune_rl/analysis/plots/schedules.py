@@ -19,7 +19,11 @@ from raytune_rl.analysis.plots import style
 from raytune_rl.analysis.plots.style import BLUE, CYCLE, DASHES, MANY, ORANGE, PALE, SKY, styled
 from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.scales import Scale
+from raytune_rl.analysis.texts import number
 from raytune_rl.errors import BadInput
+
+FEW = 6
+"""Numbers to choose among, up to which each is a tick of its own."""
 
 
 @styled
@@ -180,6 +184,8 @@ def _axes(ax: Axes, scale: Scale, values: np.ndarray) -> None:
         margin = 0.05 * float(finite.max() - finite.min()) or 0.05 * abs(float(finite.max())) or 0.05
         ax.set_ylim(float(finite.min()) - margin, float(finite.max()) + margin)
         style.linear(ax.yaxis)
+    if 0 < len(scale.options) <= FEW:
+        ax.set_yticks(scale.options, [number(option) for option in scale.options])
     ax.set_xlabel("segment")
     ax.set_ylabel(f"{scale.name} (log scale)" if scale.log else scale.name)
     style.whole_numbers(ax.xaxis)

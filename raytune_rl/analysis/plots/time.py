@@ -46,7 +46,7 @@ def time(run: Run, ax: Axes | None = None) -> Figure:
         ax.barh([row] * len(lengths), lengths, left=starts, color=colours, height=0.6)
         if total is not None and total > lengths.sum():
             ax.barh(row, total - lengths.sum(), left=lengths.sum(), color=PALE, height=0.6)
-    handles: list[Artist] = [Patch(color=BLUE, label="training, member by member" if len(parts[0]) > 1 else "training")]
+    handles: list[Artist] = [Patch(color=BLUE, label="training, by member" if len(parts[0]) > 1 else "training")]
     if total is not None:
         handles.append(Patch(color=PALE, label="everything else"))
     ax.set_yticks(range(len(names)), names)

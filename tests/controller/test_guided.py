@@ -1,0 +1,45 @@
+"""A policy that is told what to do, and the two halves of a controller's step that it is for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raytune_rl.controller import PBT, Cosine, Fixed
+from raytune_rl.controller.guided import Guided
+from tests.controller.worlds import Paper, make_controller
+
+
+def test_it_does_as_it_is_told_and_follows_the_other_policy_where_it_is_not() -> None:
+    policy = Guided(Fixed())
+    paper = Paper(make_controller(policy))
+    neutral = paper.controller.actions.neutral
+    told = (6, *neutral[1:])
+    policy.tell({2: np.array(told)})
+    actions = [decision.action for decision in paper.generation().decisions]
+    assert actions == [neutral, neutral, told, neutral]
+    policy.tell({})
+    assert {decision.action for decision in paper.generation().decisions} == {neutral}
+
+
+def test_the_other_policys_schedule_comes_first() -> None:
+    assert Guided(Cosine(), schedule="constant").schedule == "cosine"
+    assert Guided(Fixed(), schedule="cosine").schedule == "cosine"
+    assert Guided(Fixed()).schedule is None
+
+
+def test_what_a_member_sees_first_can_be_known_before_it_begins() -> None:
+    controller = make_controller(PBT(), agent_starts=True)
+    shown = controller.opening(1)
+    assert shown.first and shown.segment == 0
+    assert controller.begin(1).observation == tuple(shown.observation.tolist())
+
+
+def test_the_halves_of_a_step_are_the_step() -> None:
+    whole, halves = Paper(make_controller(PBT())), Paper(make_controller(PBT()))
+    for _ in range(3):
+        step = whole.generation()
+        taken = halves.controller.take([halves.report(member) for member in range(4)])
+        assert taken.rewards == step.rewards and taken.endings == (None,) * 4
+        decided = halves.controller.decide(taken)
+        halves.decisions |= {d.member: d for d in decided.decisions}
+        assert [d.hyperparameters for d in decided.decisions] == [d.hyperparameters for d in step.decisions]

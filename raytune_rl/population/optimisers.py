@@ -37,7 +37,7 @@ class LeanOptimizer:
 
     def __init__(self, kind: OptimizerName, parameters: Iterable[torch.nn.Parameter], **settings: Any) -> None:
         self.param_groups: list[dict[str, Any]] = [{"params": list(parameters), **settings}]
-        self.state: dict[torch.nn.Parameter, dict[str, Any]] = {}
+        self.state: dict[torch.Tensor, dict[str, Any]] = {}
         self._kind = kind
         self._step_supports_amp_scaling = kind != "sgd"
 

@@ -46,7 +46,7 @@ class World:
     members: int
     segments: int
     copy_every: int
-    ensemble: bool
+    ensemble: bool = False
 
 
 def make_world(number: int) -> World:

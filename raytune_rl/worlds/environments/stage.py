@@ -152,6 +152,7 @@ class Stage:
             seed=seed,
             copy_every=self.world.copy_every,
             reward=self._reward,
+            floor=None,  # an environment does what it is told, and lets the agent see what comes of it
         )
 
 

@@ -114,7 +114,7 @@ class Recorded:
     def take(self, *copies: Any) -> None:
         self.taken.append(copies)
 
-    def train(self) -> Measured:
+    def train(self, sample: None = None) -> Measured:
         reports = trace()[self._segment]["reports"]
         self._segment += 1
         known = [name for name in SIGNALS if name in reports[0]["signals"] and name != "train_seconds"]

@@ -56,14 +56,8 @@ def evaluate(
     finite the metrics are NaN and not called: many raise on such outputs. ``autocast`` is for the network alone: loss
     and metrics see float32.
     """
-    network.eval()
     with torch.no_grad():
-        with autocast():
-            parts = [
-                network(split.rows(slice(first, first + BATCH), device)[0]) for first in range(0, len(split), BATCH)
-            ]
-        outputs = torch.cat(parts)
-        outputs = outputs.float() if outputs.is_floating_point() else outputs
+        outputs = outputs_of(network, split, device=device, autocast=autocast)
         targets = split.targets.to(device)
         value = float(loss(outputs, targets))
         if metrics is None:
@@ -72,6 +66,17 @@ def evaluate(
         finite = torch.isfinite(torch.tensor(value)).item()
         scores = {name: float(metric(outputs, targets)) if finite else float("nan") for name, metric in metrics.items()}
     return {f"{prefix}_loss": value} | {f"{prefix}_{name}": score for name, score in scores.items()}
+
+
+def outputs_of(
+    network: nn.Module, split: Split, *, device: torch.device, autocast: Autocast = nullcontext
+) -> torch.Tensor:
+    """What ``network`` makes of all inputs of ``split``, on ``device``, as float32; leaves it in eval mode."""
+    network.eval()
+    with torch.no_grad(), autocast():
+        parts = [network(split.rows(slice(first, first + BATCH), device)[0]) for first in range(0, len(split), BATCH)]
+    outputs = torch.cat(parts)
+    return outputs.float() if outputs.is_floating_point() else outputs
 
 
 def rehearse(

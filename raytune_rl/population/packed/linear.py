@@ -50,8 +50,8 @@ class LinearStack:
     ) -> None:
         self._dropout = dropout
         self._parts: list[_Linear | nn.Module] = []
-        self._flattens = _flattens([module for _, module in _leaves(network)])
-        for name, module in _leaves(network):
+        self._flattens = flattens([module for _, module in leaves(network)])
+        for name, module in leaves(network):
             if isinstance(module, nn.Linear):
                 self._parts.append(
                     _Linear(
@@ -68,8 +68,8 @@ class LinearStack:
     def fits(network: nn.Module) -> bool:
         """Whether ``network`` is nothing but linear layers (none of them shared), known activations and dropout,
         perhaps after a flattening."""
-        parts = [module for _, module in _leaves(network)]
-        parts = parts[1:] if _flattens(parts) else parts
+        parts = [module for _, module in leaves(network)]
+        parts = parts[1:] if flattens(parts) else parts
         known = (nn.Linear, PackedDropout, nn.Identity, *_ACTIVATIONS)
         linear = [part for part in parts if type(part) is nn.Linear]
         tensors = [id(tensor) for part in linear for tensor in part.parameters()]
@@ -134,17 +134,17 @@ class LinearStack:
         return (draw >= rate) / (1.0 - rate).clamp(min=1e-6)
 
 
-def _leaves(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Module]]:
+def leaves(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Module]]:
     """The modules of nested ``Sequential``s in order, with the prefix of their parameters' names."""
     if type(network) is not nn.Sequential:
         return [(prefix, network)]
     found: list[tuple[str, nn.Module]] = []
     for name, child in network._modules.items():  # named_children() leaves out what comes a second time
         assert child is not None
-        found += _leaves(child, f"{prefix}{name}.")
+        found += leaves(child, f"{prefix}{name}.")
     return found
 
 
-def _flattens(parts: Sequence[nn.Module]) -> bool:
+def flattens(parts: Sequence[nn.Module]) -> bool:
     first = parts[0] if parts else None
     return isinstance(first, nn.Flatten) and (first.start_dim, first.end_dim) == (1, -1)

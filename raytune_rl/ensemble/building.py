@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import nn
 from raytune_rl.combining.calibration import brier_score, expected_calibration_error, temperature_of
 from raytune_rl.combining.losses import Array, Evidence, Kind
 from raytune_rl.ensemble.batched import alike
-from raytune_rl.ensemble.candidates import Kept, Place, greedy_soups, kinship, mixable, ordered
+from raytune_rl.ensemble.candidates import greedy_soups, kinship, mixable, ordered
+from raytune_rl.ensemble.kept import Kept, Place
 from raytune_rl.ensemble.links import Link, answers, predictions, task_of
 from raytune_rl.ensemble.model import EnsembleModel
 from raytune_rl.ensemble.settings import Ensemble
@@ -77,7 +78,6 @@ class Built:
     example: torch.Tensor
     candidates: int
     kind: Kind
-    soups: int = field(default=0)
 
 
 def build(
@@ -104,8 +104,7 @@ def build(
         NoEnsemble: nothing was kept, the task's outputs cannot be averaged, or it would take too long.
     """
     bench = _Bench(settings, task)
-    candidates = ordered(kept, metric, mode)
-    candidates, evidence = bench.judged(candidates)
+    candidates, evidence = bench.judged(ordered(kept, metric, mode))
     losses = evidence.losses()
     if not np.isfinite(losses).any():
         raise NoEnsemble("no kept state predicts finite numbers")
@@ -127,9 +126,8 @@ def build(
         Chosen(kept=candidates[i], weight=float(weights[i]), loss=float(losses[i]), ingredients=ingredients.get(i, ()))
         for i in order
     )
-    return _assembled(
-        bench, chosen, evidence.loss(weights), gain=float(weights[order] @ losses[order]), count=len(evidence)
-    )
+    apart = float(weights[order] @ losses[order])
+    return _assembled(bench, chosen, evidence.loss(weights), apart=apart, count=len(evidence))
 
 
 def _weights(
@@ -145,7 +143,8 @@ def _weights(
         raise NoEnsemble(str(error)) from None
 
 
-def _assembled(bench: _Bench, chosen: Sequence[Chosen], loss: float, *, gain: float, count: int) -> Built:
+def _assembled(bench: _Bench, chosen: Sequence[Chosen], loss: float, *, apart: float, count: int) -> Built:
+    """The module and what it is worth. ``apart`` is the members' own mean loss, ``loss`` that of their combination."""
     networks = [bench.network(one.kept) for one in chosen]
     example = bench.validation.inputs[:EXAMPLE_ROWS]
     model = EnsembleModel(
@@ -168,11 +167,10 @@ def _assembled(bench: _Bench, chosen: Sequence[Chosen], loss: float, *, gain: fl
         model=model,
         members=tuple(chosen),
         loss=loss,
-        metrics={**metrics, "validation_ambiguity": gain - loss},
+        metrics={**metrics, "validation_ambiguity": apart - loss},
         example=example,
         candidates=count,
         kind=bench.kind,
-        soups=sum(one.kept.origin == "soup" for one in chosen),
     )
 
 

@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from raytune_rl.analysis.lineage import find_rows, parents, path_to
+from raytune_rl.ensemble.kept import ORIGINS, Kept, Place
 from raytune_rl.population.candidate import State
-
-Origin: TypeAlias = Literal["best", "final", "snapshot", "soup"]
-ORIGINS: tuple[Origin, ...] = ("best", "final", "snapshot")
-"""In the order in which they are taken where time is short."""
-Place: TypeAlias = tuple[int, int]
-"""A member and a segment: the weights after it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """A member's state as it was after ``segment``, and why it was kept. Of a soup: the best of its ingredients."""
-
-    member: int
-    segment: int
-    origin: Origin
-    state: State
-
-    @property
-    def place(self) -> Place:
-        return self.member, self.segment
 
 
 def ordered(kept: Sequence[Kept], metric: str, mode: str) -> list[Kept]:
@@ -92,8 +73,8 @@ def greedy_soups(
     """Averages of related candidates that are better than all that they average, with their ingredients.
 
     Wortsman et al. 2022, recipe 1: from the best on, a further one goes into the average if that makes it no worse.
-    Weights without a common origin lie in different basins and average to nothing, so each group of relatives has a soup
-    of its own.
+    Weights without a common origin lie in different basins and average to nothing, so each group of relatives has a
+    soup of its own.
 
     Args:
         losses: of the candidates, on validation.

@@ -105,7 +105,7 @@ class EnsembleModel(nn.Module):
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> Any:
         """Members that move (``.to``, ``.double``) leave their stacked copies behind."""
         self._batched = None
-        return super()._apply(function, recurse)
+        return super()._apply(function, recurse)  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 Run it: ``python -m raytune_rl.run experiments/ensemble_digits.py``
 
-The deep ensemble is what one would do by hand: the same network eight times with a good default under a cosine, the same
-number of steps, its members combined by the same rule.
+The deep ensemble is what one would do by hand: the same network eight times with a good default under a cosine, the
+same number of steps, its members combined by the same rule.
 """
 
 from ray import tune

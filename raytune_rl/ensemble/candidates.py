@@ -22,7 +22,11 @@ def ordered(kept: Sequence[Kept], metric: str, mode: str) -> list[Kept]:
         return np.inf if not np.isfinite(found) else found if mode == "min" else -found
 
     order = sorted(kept, key=lambda one: (ORIGINS.index(one.origin), value(one), one.member, one.segment))
-    return list({one.place: one for one in reversed(order) if one.segment >= 0}.values())[::-1]
+    first: dict[Place, Kept] = {}
+    for one in order:
+        if one.segment >= 0:
+            first.setdefault(one.place, one)
+    return list(first.values())
 
 
 def kinship(segments: pd.DataFrame, places: Sequence[Place]) -> Callable[[Place, Place], bool]:

@@ -64,7 +64,9 @@ class EnsembleModel(nn.Module):
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """What each member makes of the inputs, shape (members, N, ...): how far they agree."""
-        if len(inputs) <= self.batched_up_to and not self.training and not torch.compiler.is_compiling():
+        # an export keeps the loop, and must not come upon the number of rows
+        may = self.batched_up_to > 0 and not self.training and not torch.compiler.is_compiling()
+        if may and len(inputs) <= self.batched_up_to:
             if self._batched is None:
                 self._batched = batched(list(self.members))
             return self._batched(inputs)

@@ -83,9 +83,10 @@ def joined(outputs: torch.Tensor, weights: torch.Tensor, link: Link) -> torch.Te
         yes, no = F.logsigmoid(outputs).reshape(flat) + shares, F.logsigmoid(-outputs).reshape(flat) + shares
         return (torch.logsumexp(yes, dim=0) - torch.logsumexp(no, dim=0)).view(outputs.shape[1:])
     if link == "identity":
-        return torch.mv(outputs.reshape(flat).T, weights).view(outputs.shape[1:])
+        return (weights.unsqueeze(0) @ outputs.reshape(flat)).view(outputs.shape[1:])
     each = torch.softmax(outputs, dim=2) if link == "softmax" else outputs.exp()
-    return torch.mv(each.reshape(flat).T, weights).clamp_min(_TINY).log().view(outputs.shape[1:])
+    # not torch.mv: torch 2.13 writes a wrong ONNX program for it
+    return (weights.unsqueeze(0) @ each.reshape(flat)).clamp_min(_TINY).log().view(outputs.shape[1:])
 
 
 def heated(outputs: torch.Tensor, temperature: float, link: Link) -> torch.Tensor:

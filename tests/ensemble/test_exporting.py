@@ -20,7 +20,9 @@ from tests.ensemble.members import TASK, blobs_network, inputs, trained
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kept, segments = trained()
-    found = build(Ensemble(aggregator=Uniform(), size=3), TASK, kept, segments, metric="validation_loss", mode="min", seed=0)
+    found = build(
+        Ensemble(aggregator=Uniform(), size=3), TASK, kept, segments, metric="validation_loss", mode="min", seed=0
+    )
     directory = tmp_path_factory.mktemp("run")
     save(found, blobs_network, directory / "ensemble", "")
     return directory

@@ -22,7 +22,9 @@ from tests.ensemble.members import TASK, blobs_network, inputs, trained
 @pytest.fixture(scope="module")
 def built() -> Built:
     kept, segments = trained()
-    return build(Ensemble(aggregator=Uniform(), size=3), TASK, kept, segments, metric="validation_loss", mode="min", seed=0)
+    return build(
+        Ensemble(aggregator=Uniform(), size=3), TASK, kept, segments, metric="validation_loss", mode="min", seed=0
+    )
 
 
 @pytest.fixture

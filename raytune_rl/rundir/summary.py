@@ -89,12 +89,12 @@ def build_summary(
             through a segment twice.)
         test: metrics of that model on the test split, joined to its validation metrics.
         comparison: left out of the summary if there is none.
-        ensemble: ``{value, members, weights, metrics, path}``, if there is one.
+        ensemble: ``{value, members, weights, metrics, path}``; left out of the summary if there is none.
     """
     best = incumbent or best_of(segments, metric, mode)
     summary: dict[str, Any] = {
         "best": None if best is None else _best(best, path=best_path, test=test or {}),
-        "ensemble": None if ensemble is None else dict(ensemble),
+        **({} if ensemble is None else {"ensemble": dict(ensemble)}),
         "timing": timing(segments, counters),
         "counts": counts(segments, counters),
         "agent": {"algorithm": agent.algorithm, "checkpoint": agent.checkpoint, "transitions": agent.transitions},

@@ -1,4 +1,4 @@
-"""A run with torch members ends with its ensemble, beside a deep ensemble of the same budget, and goes on after a kill."""
+"""Runs of torch members end with an ensemble, beside a deep ensemble of the same budget, and go on after a kill."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_the_hand_default_is_one_per_role_inside_the_bounds() -> None:
         "batch_size": roles.batch_size(tune.choice([16, 32])),
         "width": tune.randint(2, 11),
     }
-    assert hand_default(make(hyperparameters=others)) == {"lr": pytest.approx(1e-2), "batch_size": 16, "width": 6}
+    assert hand_default(make(hyperparameters=others)) == {"lr": pytest.approx(1e-2), "batch_size": 32, "width": 6}
 
 
 @pytest.mark.cluster

@@ -13,7 +13,16 @@ import pytest
 
 from raytune_rl.records import KEEP, Decision, Report, Source
 from raytune_rl.tune.adapter import homeless
-from raytune_rl.tune.host import HUNG_NOTE, FileTransfer, HostSpec, HostTrainable, Orders, export_best, read_snapshot
+from raytune_rl.tune.host import (
+    HUNG_NOTE,
+    FileTransfer,
+    HostSpec,
+    HostTrainable,
+    Orders,
+    export_best,
+    read_snapshot,
+    read_snapshots,
+)
 from raytune_rl.tune.storage import StateStore
 from tests.tune.scripted import Counting, best_of, member
 
@@ -181,3 +190,16 @@ def test_orders_in_the_configuration_are_carried_out_at_the_start(make: Make) ->
 
 def test_the_metric_that_is_missing_is_named(make: Make) -> None:
     assert make(1, metric="accuracy").train()["missing_metric"] == ["noise", "score"]
+
+
+def test_all_that_a_trial_has_kept_can_be_read(make: Make, tmp_path: Path) -> None:
+    host = make(members=2, snapshot_every=2)
+    for _ in range(3):
+        host.step()
+    assert read_snapshots(str(tmp_path / "state")) == {"best": [], "final": [], "snapshot": []}
+    host.save_state()
+    found = read_snapshots(str(tmp_path / "state"))
+    assert [(one.member, one.segment) for one in found["final"]] == [(0, 2), (1, 2)]
+    assert [(one.member, one.segment) for one in found["best"]] == [(0, 2), (1, 2)]
+    assert [(one.member, one.segment) for one in found["snapshot"]] == [(0, 1), (1, 1)]
+    host.cleanup()

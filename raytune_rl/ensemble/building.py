@@ -185,7 +185,7 @@ def calibration(model: nn.Module, split: Split, link: Link, prefix: str) -> dict
     }
 
 
-def test_metrics(built: Built, task: TorchTask) -> dict[str, float]:
+def on_test_split(built: Built, task: TorchTask) -> dict[str, float]:
     """What the ensemble is worth on the test split; empty where there is none. To be called once, at the end."""
     split = load_splits(task.data, CPU).test
     if split is None:

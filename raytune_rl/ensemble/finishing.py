@@ -89,13 +89,13 @@ def judged_ensemble(
     """
     if settings is None or not isinstance(candidate, TorchTask):
         return None
-    from raytune_rl.ensemble.building import build, test_metrics
+    from raytune_rl.ensemble.building import build, on_test_split
 
     try:
         kept = states(settings.max_gib * 2**30)
         built = build(settings, candidate, kept, segments, metric=metric, mode=mode, seed=seed)
         value = built.metrics.get(metric, math.nan)
-        return Judged(built=built, task=candidate, value=value, test=test_metrics(built, candidate))
+        return Judged(built=built, task=candidate, value=value, test=on_test_split(built, candidate))
     except ValueError as error:
         logger.warning("no ensemble of this run: %s", error)
     except Exception as error:  # a user's network or metric may raise anything

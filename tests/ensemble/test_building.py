@@ -9,16 +9,13 @@ from torch import nn
 
 from raytune_rl.combining.aggregators import Convex, TopK, Uniform
 from raytune_rl.combining.losses import losses
-from raytune_rl.ensemble.building import NoEnsemble, build, test_metrics
+from raytune_rl.ensemble.building import NoEnsemble, build, on_test_split
 from raytune_rl.ensemble.kept import Kept
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.population.export import restore
 from raytune_rl.population.torch_task import TorchTask
 from tests.ensemble.members import TASK, trained
 from tests.population.models import blobs
-
-make_test_metrics = test_metrics
-del test_metrics  # pytest would collect it
 
 
 def built(settings: Ensemble, task: TorchTask = TASK, **changes):
@@ -108,11 +105,11 @@ def test_without_states_or_with_outputs_of_no_known_kind_there_is_none() -> None
 
 def test_the_test_split_is_judged_by_the_task_itself() -> None:
     found = built(Ensemble())
-    tested = make_test_metrics(found, TASK)
+    tested = on_test_split(found, TASK)
     assert set(tested) == {"test_loss", "test_accuracy", "test_ece", "test_brier"}
     inputs, targets = blobs()[2]
     with torch.no_grad():
         outputs = found.model(torch.tensor(inputs, dtype=torch.float32))
     loss = nn.functional.cross_entropy(outputs, torch.tensor(targets))
     assert tested["test_loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert make_test_metrics(found, dataclasses.replace(TASK, data=lambda: (*blobs()[:2], None))) == {}
+    assert on_test_split(found, dataclasses.replace(TASK, data=lambda: (*blobs()[:2], None))) == {}

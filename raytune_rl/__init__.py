@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from raytune_rl.controller.failures import FailurePolicy
     from raytune_rl.controller.floor import Floor
     from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
+    from raytune_rl.ensemble.loading import load
+    from raytune_rl.ensemble.settings import Ensemble
     from raytune_rl.errors import BadInput
     from raytune_rl.experiment import Experiment, StopRule
     from raytune_rl.hyperparameters import roles
     from raytune_rl.mdp import reward as rewards
-    from raytune_rl.population.export import load
     from raytune_rl.population.torch_task import TorchTask
     from raytune_rl.pretrained import Pretrained
     from raytune_rl.rllib.settings import Agent
@@ -29,6 +30,7 @@ _HOMES = {
     "Agent": "rllib.settings",
     "BadInput": "errors",
     "Cosine": "controller.policies",
+    "Ensemble": "ensemble.settings",
     "Experiment": "experiment",
     "FailurePolicy": "controller.failures",
     "Fixed": "controller.policies",
@@ -38,7 +40,7 @@ _HOMES = {
     "Random": "controller.policies",
     "StopRule": "experiment",
     "TorchTask": "population.torch_task",
-    "load": "population.export",
+    "load": "ensemble.loading",
     "rewards": "mdp.reward",
     "roles": "hyperparameters.roles",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "Agent",
     "BadInput",
     "Cosine",
+    "Ensemble",
     "Experiment",
     "FailurePolicy",
     "Fixed",

@@ -158,6 +158,33 @@ def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
     return [space.decode(space.sample(rng)) for _ in range(experiment.population)]
 
 
+HAND_DEFAULTS: Mapping[str, float] = {
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+    "dropout": 0.0,
+    "label_smoothing": 0.0,
+    "momentum": 0.9,
+    "batch_size": 64,
+    "frozen_layers": 0,
+}
+SGD_LEARNING_RATE = 0.1
+
+
+def hand_default(experiment: Experiment) -> Mapping[str, Value]:
+    """What one writes by hand, by role, inside the bounds: 1e-3 for Adam and 0.1 for SGD, weight decay 1e-4, no other
+    regularisation. What has no role stands in the middle of its range; of a choice, its first option."""
+    known = dict(HAND_DEFAULTS)
+    if optimiser_sign(experiment.candidate) < 0:
+        known["learning_rate"] = SGD_LEARNING_RATE
+    values: dict[str, Value] = {}
+    for h in experiment.space():
+        try:
+            values[h.name] = h.decode(h.encode(known[h.role]))
+        except (KeyError, ValueError):  # no role, or a choice without that option
+            values[h.name] = h.decode(0.5 if h.is_ordered else 0.0)
+    return values
+
+
 def resolved_fields(experiment: Experiment) -> dict[str, Any]:
     """All fields of an experiment by name, for ``experiment.json``. Hyperparameters with what they were taken for:
     kind, role, range, scale. A resumed run must have the same."""

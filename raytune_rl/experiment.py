@@ -15,6 +15,7 @@ from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.schedule import Schedule
+from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
 from raytune_rl.mdp.reward import Reward, improvement, mixed
@@ -81,7 +82,10 @@ class Experiment:
         checkpoint_every: seconds between two checkpoints of a trial, at most so much is trained again after a crash.
         callbacks: Ray's logger callbacks (``MLflowLoggerCallback``, ``WandbLoggerCallback``, your own), which see each
             member as a trial. TensorBoard's files are written anyway; ``None`` switches all of it off.
-        compare: ``"random"`` spends the same budget on random search afterwards and shows both.
+        compare: spends the same budget on something else afterwards and shows both: ``"random"`` search, or a
+            ``"deep-ensemble"``: the hand default under a cosine with as many seeds as members, its ensemble built as
+            the run's own.
+        ensemble: how the members become an ensemble when the run is over (torch tasks, seconds); ``None`` = not.
         seed: all randomness derives from it.
         storage_path: where run directories are made; anything that Ray accepts.
 
@@ -115,7 +119,8 @@ class Experiment:
     synchronous: bool = False
     checkpoint_every: float = 10.0
     callbacks: Sequence[Any] | None = ()
-    compare: Literal["random"] | None = None
+    compare: Literal["random", "deep-ensemble"] | None = None
+    ensemble: Ensemble | None = field(default_factory=Ensemble)
     seed: int = 0
     storage_path: str = "results"
 
@@ -128,7 +133,11 @@ class Experiment:
         _one_of("schedule", self.schedule, get_args(Schedule))
         _one_of("objective", self.objective, ("single", "ensemble"))
         _one_of("start", self.start, ("spread", "agent"))
-        _one_of("compare", self.compare, (None, "random"))
+        _one_of("compare", self.compare, (None, "random", "deep-ensemble"))
+        if self.ensemble is not None and not isinstance(self.ensemble, Ensemble):
+            raise BadInput(f"ensemble is {self.ensemble!r}; it must be an Ensemble, or None for none.")
+        if self.compare == "deep-ensemble" and self.ensemble is None:
+            raise BadInput("compare is 'deep-ensemble', which needs an ensemble to compare; ensemble is None.")
         if not isinstance(self.metric, str) or not self.metric:
             raise BadInput(f"metric is {self.metric!r}; it must be the name of a metric that the candidate reports.")
         if self.members_per_trial != "auto":

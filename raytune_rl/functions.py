@@ -16,6 +16,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from raytune_rl.controller.controller import Controller
+from raytune_rl.ensemble.kept import Kept
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
 from raytune_rl.hyperparameters import Spec
@@ -122,7 +123,12 @@ def train_functions(
         interrupted=False,
         export=export,
         test=dict,
+        states=_no_states,
     )
+
+
+def _no_states(most_bytes: float) -> list[Kept]:
+    raise ValueError("functions keep their own checkpoints")
 
 
 def _tuner(

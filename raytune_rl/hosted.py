@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raytune_rl.controller.controller import Controller
+from raytune_rl.ensemble.kept import ORIGINS, Kept
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
 from raytune_rl.placement import Placement
@@ -16,8 +17,9 @@ from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.signals import Stoppable
 from raytune_rl.sink import RunSink
 from raytune_rl.trained import Trained
-from raytune_rl.tune.host import read_snapshot
+from raytune_rl.tune.host import read_snapshot, read_snapshots
 from raytune_rl.tune.population import PopulationPlan, PopulationRun
+from raytune_rl.tune.storage import StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ def train_hosted(
         segment_timeout=experiment.segment_timeout,
         synchronous=experiment.synchronous,
         checkpoint_every=experiment.checkpoint_every,
+        snapshot_every=_snapshot_every(experiment),
     )
     population = PopulationRun(plan, controller, sink)
     try:
@@ -82,6 +85,18 @@ def train_hosted(
         state = best_state()
         return {} if state is None else candidate.test(state)
 
+    def states(most_bytes: float) -> list[Kept]:
+        size = sum(StateStore(uri).size() for uri in plan.state_uris)
+        if size > most_bytes:
+            raise ValueError(f"the run's states take {size / 2**30:.1f} GiB")
+        found = [read_snapshots(uri) for uri in plan.state_uris]
+        return [
+            Kept(member=one.member, segment=one.segment, origin=origin, state=one.state)
+            for origin in ORIGINS
+            for trial in found
+            for one in trial[origin]
+        ]
+
     return Trained(
         controller=controller,
         sink=sink,
@@ -90,4 +105,11 @@ def train_hosted(
         interrupted=outcome.interrupted is not None,
         export=export,
         test=test,
+        states=states,
     )
+
+
+def _snapshot_every(experiment: Experiment) -> int:
+    """Segments between two snapshots for the ensemble; 0 for none."""
+    wanted = experiment.ensemble.snapshots if experiment.ensemble is not None else 0
+    return max(1, experiment.segments // (wanted + 1)) if wanted else 0

@@ -10,13 +10,13 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raytune_rl import composition
+from raytune_rl.comparing import NAMES, compared, ensemble_of
 from raytune_rl.controller.controller import Controller
-from raytune_rl.controller.policies import Fixed
 from raytune_rl.embedded import ray_cluster
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
@@ -33,7 +33,7 @@ from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.log import RunLog
 from raytune_rl.rundir.plain import plain
 from raytune_rl.rundir.schemas import column_types
-from raytune_rl.rundir.summary import AgentSummary, Comparison, Counters, build_summary, comparison_of
+from raytune_rl.rundir.summary import AgentSummary, Comparison, Counters, build_summary
 from raytune_rl.rundir.tables import TableWriter
 from raytune_rl.signals import Stoppable, stopping_on_signals
 from raytune_rl.sink import RunSink
@@ -43,11 +43,8 @@ from raytune_rl.tune.storage import StateStore, refuse_foreign
 
 logger = logging.getLogger(__name__)
 
-RANDOM_SEARCH = "random_search"
-"""Where the comparison keeps its tables and states, inside the run directory."""
-
 MAY_DIFFER = frozenset(
-    {"checkpoint_every", "segment_timeout", "stop", "storage_path", "resources", "callbacks", "compare"}
+    {"checkpoint_every", "segment_timeout", "stop", "storage_path", "resources", "callbacks", "compare", "ensemble"}
 )
 """Fields that a resumed run may change: they say how long and where to train, not what."""
 
@@ -167,12 +164,17 @@ def _conclude(
     if controller.incumbent is None:
         raise RunFailed(f"no member ever reported a finite {experiment.metric}; see {directory.uri(layout.LOG)}.")
     comparison = None
-    if experiment.compare == "random":
-        progress.note("The same budget for random search ...")
-        theirs = _random_search(experiment, directory, candidate, placement, stop)
-        if theirs is None:
+    if experiment.compare is not None:
+        progress.note(f"The same budget for {NAMES[experiment.compare]} ...")
+
+        def train(other: Experiment, inside: RunDirectory, points: Sequence[Mapping[str, Value]]) -> Trained:
+            policy = composition.make_policy(other.agent)
+            theirs = composition.make_controller(other, policy)
+            return _train(other, inside, candidate, theirs, placement, points, make_progress(quiet=True), stop)
+
+        comparison = compared(experiment, directory, train)
+        if comparison is None:
             return Outcome(directory=str(directory), summary={}, interrupted=True)
-        comparison = theirs
     summary = _summarise(experiment, directory, ours, comparison)
     directory.write_json(layout.SUMMARY, summary)
     from raytune_rl.analysis.page import try_report  # matplotlib takes a second, so not before it is needed
@@ -221,34 +223,6 @@ def _train(
     )
 
 
-def _random_search(
-    experiment: Experiment,
-    directory: RunDirectory,
-    candidate: Candidate | None,
-    placement: Placement,
-    stop: Stoppable,
-) -> Comparison | None:
-    """The same candidates for the same segments with random values that never change; None if interrupted."""
-    plain_search = replace(experiment, agent=Fixed(), schedule="constant", searcher=None, start="spread")
-    inside = RunDirectory(directory.uri(RANDOM_SEARCH))
-    inside.make_directory("")
-    theirs = _train(
-        plain_search,
-        inside,
-        candidate,
-        composition.make_controller(plain_search, Fixed()),
-        placement,
-        composition.random_points(experiment),
-        make_progress(quiet=True),
-        stop,
-    )
-    if theirs.interrupted:
-        return None
-    return comparison_of(
-        inside.read_table(layout.SEGMENTS), metric=experiment.metric, mode=experiment.mode, test=theirs.test()
-    )
-
-
 def _summarise(
     experiment: Experiment,
     directory: RunDirectory,
@@ -261,8 +235,14 @@ def _summarise(
         logger.warning("the best member's trial has saved no weights, so there is no %s/", layout.BEST)
     policy = ours.controller.policy
     learner = isinstance(policy, LearningPolicy)
+    segments, incumbent, test = directory.read_table(layout.SEGMENTS), ours.controller.incumbent, ours.test()
+    ensemble = ensemble_of(experiment, ours, segments)
+    if ensemble is not None and incumbent is not None:
+        with directory.staging(layout.ENSEMBLE) as path:
+            best = {**incumbent.metrics, **test}
+            ensemble.save(path, segments, name=experiment.name, directory=str(directory), best=best)
     return build_summary(
-        directory.read_table(layout.SEGMENTS),
+        segments,
         directory.read_table(layout.DECISIONS),
         metric=experiment.metric,
         mode=experiment.mode,
@@ -279,9 +259,10 @@ def _summarise(
             transitions=getattr(policy, "transitions", 0),
         ),
         best_path=layout.BEST if exported else None,
-        incumbent=ours.controller.incumbent,
-        test=ours.test(),
+        incumbent=incumbent,
+        test=test,
         comparison=comparison,
+        ensemble=None if ensemble is None else ensemble.summary(layout.ENSEMBLE),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raytune_rl.controller.controller import Controller
+from raytune_rl.ensemble.kept import Kept
 from raytune_rl.sink import RunSink
 
 
@@ -21,6 +22,8 @@ class Trained:
         interrupted: whether training was stopped from outside and can go on.
         export: writes the incumbent's model into a folder; False if its weights are not there.
         test: the incumbent's metrics on the test split.
+        states: all states that were kept, for the ensemble. Called with the most bytes that may be read for it; raises
+            ``ValueError`` (one sentence) when there are more, or none.
     """
 
     controller: Controller
@@ -30,3 +33,4 @@ class Trained:
     interrupted: bool
     export: Callable[[Path], bool]
     test: Callable[[], Mapping[str, float]]
+    states: Callable[[float], Sequence[Kept]]

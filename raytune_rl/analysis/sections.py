@@ -68,15 +68,21 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 
 def results(run: Run) -> Table | None:
-    """What was reached, beside the comparison if there is one."""
+    """What was reached, beside the ensemble and the comparison if there are any."""
     best = run.best
     if best is None:
         return None
     other = (run.summary or {}).get("comparison")
+    ensemble = (run.summary or {}).get("ensemble")
     metrics = [run.metric, *(name for name in best.metrics if name != run.metric)]
+    metrics += [name for name in (ensemble or {}).get("metrics", {}) if name not in metrics]
     head = [f"best by {run.metric}", f"{run.name} ({run.agent})"]
     rows = [[name, number(best.metrics.get(name))] for name in metrics]
     rows += [["segments", f"{len(run.segments):,}"], ["training time", duration(float(run.segments["seconds"].sum()))]]
+    if ensemble is not None:
+        head.append(f"its ensemble of {len(ensemble['members'])}")
+        for row, cell in zip(rows, [*(number(ensemble["metrics"].get(name)) for name in metrics), "", ""], strict=True):
+            row.append(cell)
     if other is not None:
         head.append(str(other["name"]))
         theirs = [number((other.get("metrics") or {}).get(name)) for name in metrics]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def verdict(run: Run) -> Verdict:
             f"{run.name} reached no finite {run.metric} in {count(len(run.segments), 'segments')}.",
             f"{why} in the run directory says more.",
         )
-    return (_reached(run, best), _trust(run, best))
+    ours = _compared(run, best)
+    return (_reached(run, ours), _trust(run, ours))
 
 
 def verdict_on(runs: Sequence[Run]) -> Verdict:
@@ -68,7 +70,8 @@ def _reached(run: Run, best: Incumbent) -> str:
             f"{best.segment}."
         )
     other = _comparison(run)
-    reached = f"{run.name} reached a {run.metric} of {number(best.value)} ({_direction(run.mode)} is better)"
+    with_it = " with its ensemble" if other is not None and other.get("of") == "ensemble" else ""
+    reached = f"{run.name} reached a {run.metric} of {number(best.value)}{with_it} ({_direction(run.mode)} is better)"
     if other is None:
         return f"{reached}, with member {best.member} in segment {best.segment}."
     against = f"{other['name']} with {_budget(run, other)} ({number(other['value'])})"
@@ -133,6 +136,14 @@ def _means(seeds: pd.DataFrame) -> str:
 
 def _comparison(run: Run) -> Mapping[str, Any] | None:
     return (run.summary or {}).get("comparison")
+
+
+def _compared(run: Run, best: Incumbent) -> Incumbent:
+    """What the comparison is with: the best member, or it with the values of the ensemble."""
+    other, ensemble = _comparison(run), (run.summary or {}).get("ensemble")
+    if other is None or other.get("of") != "ensemble" or ensemble is None or ensemble["value"] is None:
+        return best
+    return replace(best, value=ensemble["value"], metrics=ensemble["metrics"])
 
 
 def _budget(run: Run, other: Mapping[str, Any]) -> str:

@@ -27,26 +27,18 @@ BEST = "best"
 
 
 def export(factory: Callable[..., nn.Module], state: State, directory: Path) -> None:
-    """Write the model of ``state``; each file appears complete or not at all, the configuration last."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write the model of ``state``; see ``write_model``."""
     values: dict[str, Value] = state["hyperparameters"]
     config = {
-        "schema_version": SCHEMA_VERSION,
         "kind": "torch",
-        "network": _importable_name(factory),
+        "network": importable_name(factory),
         "arguments": arguments_of(factory, values),
         "hyperparameters": values,
         "metrics": {name: value if math.isfinite(value) else None for name, value in state["metrics"].items()},
         "member": state["member"],
         "steps": state["steps"],
     }
-    weights = {name: to_tensor(array) for name, array in state["network"].items()}
-    temporary = directory / f".{WEIGHTS}.{os.getpid()}"
-    save_file(weights, temporary)
-    os.replace(temporary, directory / WEIGHTS)
-    temporary = directory / f".{CONFIG}.{os.getpid()}"
-    temporary.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, directory / CONFIG)
+    write_model(directory, {name: to_tensor(array) for name, array in state["network"].items()}, config)
 
 
 def load(directory: str | os.PathLike[str], network: Callable[..., nn.Module] | None = None) -> nn.Module:
@@ -65,21 +57,32 @@ def load(directory: str | os.PathLike[str], network: Callable[..., nn.Module] | 
     path = Path(directory)
     if not (path / CONFIG).exists() and (path / BEST / CONFIG).exists():
         path = path / BEST
-    config = _read_config(path)
+    config = read_config(path, "torch")
     module = network if isinstance(network, nn.Module) else None
     if module is None:
-        factory = network if network is not None else _find(config["network"], path)
-        try:
-            module = factory(**config["arguments"])
-        except TypeError as error:
-            raise ValueError(f"The network function cannot be called with {config['arguments']}: {error}.") from error
+        module = build_from(network if network is not None else find_factory(config["network"], path), config)
     try:
-        module.load_state_dict(load_file(path / WEIGHTS))
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path / WEIGHTS} cannot be read: {error}.") from error
+        module.load_state_dict(read_weights(path))
     except RuntimeError as error:
         raise ValueError(f"The weights of {path} do not fit the network: {' '.join(str(error).split())}") from error
     return module.eval()
+
+
+def build_from(factory: Callable[..., nn.Module], config: Mapping[str, Any]) -> nn.Module:
+    """The network that ``config["arguments"]`` describes, its weights not yet loaded. Raises ``ValueError``."""
+    arguments = config["arguments"]
+    try:
+        return factory(**arguments)
+    except TypeError as error:
+        raise ValueError(f"The network function cannot be called with {arguments}: {error}.") from error
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of ``model.safetensors`` in a folder. Raises ``ValueError`` where it is missing or damaged."""
+    try:
+        return load_file(path / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path / WEIGHTS} cannot be read: {error}.") from error
 
 
 def restore(factory: Callable[..., nn.Module], state: State) -> nn.Module:
@@ -91,26 +94,42 @@ def restore(factory: Callable[..., nn.Module], state: State) -> nn.Module:
     return network.eval()
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def read_config(path: Path, kind: str) -> Mapping[str, Any]:
+    """``config.json`` of a folder with an exported model of that ``kind``. Raises ``ValueError``."""
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} holds no exported model: {CONFIG} cannot be read ({error}).") from error
-    if not isinstance(config, dict) or config.get("kind") != "torch" or not isinstance(config.get("arguments"), dict):
-        raise ValueError(f"{path / CONFIG} does not describe a torch model.")
+    if not isinstance(config, dict) or config.get("kind") != kind or not isinstance(config.get("arguments", {}), dict):
+        raise ValueError(f"{path / CONFIG} does not describe a {kind} model.")
     version = config.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise ValueError(f"{path / CONFIG} has schema version {version}; this raytune_rl reads up to {SCHEMA_VERSION}.")
     return config
 
 
-def _importable_name(factory: Callable[..., nn.Module]) -> str | None:
-    """``module:qualname``, or ``None`` for what cannot be found again by name."""
+def write_model(directory: Path, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+    """Write ``model.safetensors`` and ``config.json``, the latter stamped with the schema's version; each file appears
+    complete or not at all, the configuration last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / f".{WEIGHTS}.{os.getpid()}"
+    save_file(dict(weights), temporary)
+    os.replace(temporary, directory / WEIGHTS)
+    stamped = {"schema_version": SCHEMA_VERSION, **config}
+    temporary = directory / f".{CONFIG}.{os.getpid()}"
+    temporary.write_text(json.dumps(stamped, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, directory / CONFIG)
+
+
+def importable_name(factory: Callable[..., nn.Module]) -> str | None:
+    """``module:qualname``, or ``None`` for what ``find_factory`` cannot find again."""
     module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "<")
     return None if module in (None, "__main__") or "<" in name else f"{module}:{name}"
 
 
-def _find(name: str | None, path: Path) -> Callable[..., nn.Module]:
+def find_factory(name: str | None, path: Path) -> Callable[..., nn.Module]:
+    """The network's function by the name that ``path`` gives it. Raises ``ValueError`` where it cannot be had here, or
+    might be something else."""
     advice = f"pass it: raytune_rl.load({str(path)!r}, network=...)"
     if not isinstance(name, str) or ":" not in name:
         raise ValueError(f"The network's function in {path} has no importable name; {advice}.")

@@ -141,7 +141,7 @@ def final_screen(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [Text(), verdict(plan, summary), Text()]
     if summary.get("best"):
         parts += [_best_block(summary["best"]), Text()]
-    if summary.get("best") and summary.get("comparison"):
+    if summary.get("best") and (summary.get("comparison") or summary.get("ensemble")):
         parts += [_comparison(plan, summary), Text()]
     return Group(*parts, _facts(plan, summary))
 
@@ -152,13 +152,17 @@ def verdict(plan: Plan, summary: Mapping[str, Any]) -> Text:
     text = Text(plan.name, style="bold")
     if not best:
         return text.append(f": no member reached a valid {plan.metric}; run.log says why.", style="red")
-    text.append(f": {plan.metric} {short(best['value'])}")
-    if not other:
+    ours, who = best["value"], ""
+    if other and other.get("of") == "ensemble":
+        ours, who = (summary.get("ensemble") or {}).get("value"), " of the ensemble"
+    if ours is None or not other:
+        text.append(f": {plan.metric} {short(best['value'])}")
         return text.append(f", reached by member {best['member']} in segment {best['segment']}.")
+    text.append(f": {plan.metric}{who} {short(ours)}")
     against = f"{other['name']} with the same budget ({short(other['value'])})"
     if other["better"] is None:
         return text.append(f", the same as {against}.")
-    gap = _gap(best["value"], other["value"], better=other["better"])
+    gap = _gap(ours, other["value"], better=other["better"])
     style = "green" if other["better"] else "yellow"
     return text.append(f", {gap} than {against}.", style=style)
 
@@ -193,31 +197,31 @@ def _pairs(title: str, values: Mapping[str, Any]) -> RenderableType:
 
 
 def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
-    best, other = summary["best"], summary["comparison"]
-    tests = [n for n in best["metrics"] if n.startswith("test") and n in other["metrics"]]
+    """The best member, the ensemble, and what else the budget could have bought, under each other."""
+    best, ensemble, other = summary["best"], summary.get("ensemble"), summary.get("comparison")
+    tests = [name for name in best["metrics"] if name.startswith("test") and name in (other or best)["metrics"]][:2]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("Same budget", no_wrap=True)
-    for name in (plan.metric, *tests[:2]):
+    table.add_column("Same budget" if other else "", no_wrap=True)
+    for name in (plan.metric, *tests):
         table.add_column(Text(_heading(name)), justify="right")
     table.add_column("segments", justify="right")
     table.add_column("training", justify="right")
-    ours = summary["timing"]["train_s"]
-    table.add_row(
-        Text(f"raytune_rl ({plan.algorithm})" if plan.algorithm else "raytune_rl"),
-        *_cells([best["value"], *(best["metrics"][name] for name in tests[:2])]),
-        str(summary["counts"]["segments"]),
-        _seconds(ours),
-        style="bold",
-    )
-    theirs = [other["value"], *(other["metrics"][name] for name in tests[:2])]
-    table.add_row(Text(other["name"]), *_cells(theirs), str(other["segments"]), _seconds(other["train_s"]))
-    if other["ratio"] is not None:
-        table.add_row("ratio", f"{other['ratio']:.3g}", style="dim")
+    name = f"raytune_rl ({plan.algorithm})" if plan.algorithm else "raytune_rl"
+    cost = (str(summary["counts"]["segments"]), _seconds(summary["timing"]["train_s"]))
+    table.add_row(Text(name), *_scores(best, tests), *cost, style="bold")
+    if ensemble:
+        # its members were trained in the same segments
+        table.add_row(Text(f"ensemble of {len(ensemble['members'])}"), *_scores(ensemble, tests), style="bold")
+    if other:
+        cost = (str(other["segments"]), _seconds(other["train_s"]))
+        table.add_row(Text(other["name"]), *_scores(other, tests), *cost)
+        if other["ratio"] is not None:
+            table.add_row("ratio", f"{other['ratio']:.3g}", style="dim")
     return table
 
 
-def _cells(values: Sequence[float]) -> list[str]:
-    return [short(value) for value in values]
+def _scores(judged: Mapping[str, Any], tests: Sequence[str]) -> list[str]:
+    return [short(value) for value in (judged["value"], *(judged["metrics"].get(name) for name in tests))]
 
 
 def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
@@ -239,7 +243,8 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
         "Run": plan.directory,
     }
     if summary.get("best") and plan.loadable:
-        facts["Load"] = f'model = raytune_rl.load("{plan.directory}")'
+        which = ", ensemble=True" if summary.get("ensemble") else ""
+        facts["Load"] = f'model = raytune_rl.load("{plan.directory}"{which})'
     elif summary.get("best") and summary["best"].get("path"):
         facts["Best"] = f"{plan.directory.rstrip('/')}/{summary['best']['path']}"
     for name, fact in facts.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,7 @@ class Comparison:
         metrics: of its best, on validation and test.
         segments: how many segments it trained, of all members together.
         train_s: their training seconds.
+        of: whether that is its best member's value, or its ensemble's, to be compared with our ensemble's.
     """
 
     value: float
@@ -61,6 +62,7 @@ class Comparison:
     train_s: float
     name: str = "random search"
     metrics: Mapping[str, float] = field(default_factory=dict)
+    of: Literal["best", "ensemble"] = "best"
 
 
 def build_summary(
@@ -75,6 +77,7 @@ def build_summary(
     incumbent: Incumbent | None = None,
     test: Mapping[str, float] | None = None,
     comparison: Comparison | None = None,
+    ensemble: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``summary.json``.
 
@@ -88,16 +91,20 @@ def build_summary(
             through a segment twice.)
         test: metrics of that model on the test split, joined to its validation metrics.
         comparison: left out of the summary if there is none.
+        ensemble: ``{value, members, weights, metrics, path}``; left out of the summary if there is none.
     """
     best = incumbent or best_of(segments, metric, mode)
     summary: dict[str, Any] = {
         "best": None if best is None else _best(best, path=best_path, test=test or {}),
+        **({} if ensemble is None else {"ensemble": dict(ensemble)}),
         "timing": timing(segments, counters),
         "counts": counts(segments, decisions, counters),
         "agent": {"algorithm": agent.algorithm, "checkpoint": agent.checkpoint, "transitions": agent.transitions},
     }
     if comparison is not None:
-        summary["comparison"] = compare(None if best is None else best.value, comparison, mode)
+        alone = None if best is None else best.value
+        ours = alone if comparison.of == "best" else (ensemble or {}).get("value")
+        summary["comparison"] = compare(ours, comparison, mode)
     return summary
 
 
@@ -160,6 +167,7 @@ def compare(value: float | None, other: Comparison, mode: Mode) -> dict[str, Any
     ratio = None if value is None or not other.value else value / other.value
     return {
         "name": other.name,
+        "of": other.of,
         "value": other.value,
         "metrics": dict(other.metrics),
         "segments": other.segments,

@@ -56,6 +56,7 @@ class HostSpec:
         segment_timeout: seconds that one member's segment may take; ``None`` = for ever.
         synchronous: repeatable bit for bit: copies are waited for.
         copy_deadline: seconds that a copy is waited for then.
+        snapshot_every: segments between two states that are kept for good; 0 = none.
     """
 
     candidate: Candidate
@@ -68,6 +69,7 @@ class HostSpec:
     segment_timeout: float | None = None
     synchronous: bool = False
     copy_deadline: float = 60.0
+    snapshot_every: int = 0
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -155,6 +157,7 @@ class HostTrainable(tune.Trainable):
             trial_id=f"trial-{config['trial']}",
             node=_node(),
             copy_deadline=self._spec.copy_deadline if self._spec.synchronous else 0.0,
+            snapshot_every=self._spec.snapshot_every,
         )
         places = devices(self._amount("GPU"))
         self._slots = {
@@ -332,6 +335,20 @@ def read_snapshot(state_uri: str, member: int, *, best: bool = False) -> Snapsho
         return kept
     state: State | None = slot["state"]
     return None if state is None else Snapshot(member=member, segment=slot["memory"].segment - 1, state=state)
+
+
+def read_snapshots(state_uri: str) -> dict[str, list[Snapshot]]:
+    """All weights in a trial's state file: each member's ``best`` and ``final`` ones, and every ``snapshot``."""
+    saved = StateStore(state_uri).load()
+    found: dict[str, list[Snapshot]] = {"best": [], "final": [], "snapshot": []}
+    for member, slot in (saved or {"slots": {}})["slots"].items():
+        if slot["memory"].best is not None:
+            found["best"].append(slot["memory"].best)
+        if slot["state"] is not None:
+            last = slot["memory"].segment - 1
+            found["final"].append(Snapshot(member=member, segment=last, state=slot["state"]))
+        found["snapshot"] += slot.get("snapshots", [])
+    return found
 
 
 def export_best(candidate: Candidate, state_uri: str, member: int, directory: Path) -> bool:

@@ -61,6 +61,7 @@ class PopulationPlan:
         checkpoint_every: seconds between two state files of a trial.
         max_failures: how often a trial's actor may die before its members are given up.
         in_place: see ``PopulationScheduler``.
+        snapshot_every: segments between two states of a member that are kept for good; 0 = none.
     """
 
     candidate: Candidate
@@ -77,6 +78,7 @@ class PopulationPlan:
     checkpoint_every: float = 10.0
     max_failures: int = 16
     in_place: bool | None = None
+    snapshot_every: int = 0
 
     def __post_init__(self) -> None:
         members = sorted(member for group in self.groups for member in group)
@@ -99,6 +101,7 @@ class PopulationPlan:
                 state_uri=uri,
                 segment_timeout=self.segment_timeout,
                 synchronous=self.synchronous,
+                snapshot_every=self.snapshot_every,
             )
             for group, uri in zip(self.groups, self.state_uris, strict=True)
         )

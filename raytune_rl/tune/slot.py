@@ -63,6 +63,7 @@ class SlotSettings:
         seed: the experiment's.
         trial_id, node: for the reports.
         copy_deadline: seconds that a copy is waited for before each segment; 0 = the member trains on meanwhile.
+        snapshot_every: segments between two states that are kept for good; 0 = none.
     """
 
     candidate: Candidate
@@ -73,6 +74,7 @@ class SlotSettings:
     trial_id: str = ""
     node: str = ""
     copy_deadline: float = 0.0
+    snapshot_every: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ class Slot:
         self._pending: tuple[Decision, Transfer] | None = None
         self._stored: State | None = None  # of a member that was restored stopped: it needs no instance any more
         self._error: str | None = None
+        self._snapshots: list[Snapshot] = []
         self._hangs_in: int | None = None
         self._signals: dict[str, float] = {}
 
@@ -141,6 +144,7 @@ class Slot:
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on from what ``to_save`` gave."""
         self._memory = saved["memory"]
+        self._snapshots = list(saved.get("snapshots", []))
 
         def revive() -> None:
             decision = self._memory.decision
@@ -155,7 +159,11 @@ class Slot:
 
     def to_save(self) -> dict[str, Any]:
         """Everything that a restart needs. Snapshots in it are never changed later."""
-        return {"memory": replace(self._memory), "state": self._state_or_none()}
+        return {
+            "memory": replace(self._memory),
+            "state": self._state_or_none(),
+            "snapshots": list(self._snapshots),
+        }
 
     def mark_hung(self, segment: int) -> None:
         """That segment never ended: when it comes to it again it does not train, but says so."""
@@ -194,6 +202,7 @@ class Slot:
             report = self._report(status, result, seconds)
             if status == "ok":
                 self._keep_best(report)
+                self._keep_snapshot(report)
         if hung:
             self._hangs_in = None
         self._memory.reported = True
@@ -257,6 +266,13 @@ class Slot:
             if snapshot is not None:
                 self._memory.best_value = value
                 self._memory.best = replace(snapshot, segment=report.segment)
+
+    def _keep_snapshot(self, report: Report) -> None:
+        every = self._settings.snapshot_every
+        if every and (report.segment + 1) % every == 0:
+            snapshot = self._guarded(self.snapshot)
+            if snapshot is not None:
+                self._snapshots.append(replace(snapshot, segment=report.segment))
 
     # -- decisions -------------------------------------------------------------------------------------------------
 

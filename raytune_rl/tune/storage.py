@@ -156,6 +156,11 @@ class StateStore:
         names = (info.base_name for info in self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True)))
         return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
+    def size(self) -> int:
+        """Bytes of the newest generation; 0 where there is none."""
+        newest = max(self.generations(), default=None)
+        return 0 if newest is None else int(self._fs.get_file_info(f"{self._root}/state-{newest:08d}.bin").size)
+
     def note(self, name: str, content: Mapping[str, Any]) -> None:
         """Publish a small JSON file beside the states."""
         self._write(name, [json.dumps(dict(content)).encode()])

@@ -108,6 +108,6 @@ def test_the_incumbent_that_was_trained_over_falls_back_to_the_table(directory: 
 
 
 def test_the_comparison_lies_where_the_runner_puts_it() -> None:
-    from raytune_rl import runner
+    from raytune_rl import comparing
 
-    assert run_module.RANDOM_SEARCH == runner.RANDOM_SEARCH
+    assert run_module.RANDOM_SEARCH == comparing.RANDOM_SEARCH

@@ -9,6 +9,7 @@ import pytest
 
 from raytune_rl import BadInput
 from raytune_rl.analysis import Run
+from raytune_rl.analysis.sections import results
 from raytune_rl.analysis.verdict import verdict, verdict_on
 
 
@@ -38,6 +39,23 @@ def test_better_than_random_search(run: Run) -> None:
 def test_worse_is_said(run: Run) -> None:
     ours = with_summary(run, best={"value": 0.3}, comparison={"value": 0.2, "better": False})
     assert "50% worse (higher) than random search" in verdict(ours)[0]
+
+
+def test_a_deep_ensemble_is_compared_with_the_ensemble(run: Run) -> None:
+    other = {"name": "deep ensemble", "of": "ensemble", "value": 0.2, "better": True, "metrics": {"test_loss": 0.25}}
+    ours = with_summary(run, best={"value": 0.3, "metrics": {"test_loss": 0.4}}, comparison=other)
+    assert ours.summary is not None
+    metrics = {"loss": 0.1, "test_loss": 0.2, "test_ece": 0.01}
+    members = [{"member": 1, "segment": 2, "origin": "best"}]
+    ensemble = {"value": 0.1, "members": members, "weights": [1.0], "metrics": metrics, "path": "ensemble"}
+    ours = replace(ours, summary={**ours.summary, "ensemble": ensemble})
+    first, second = verdict(ours)
+    assert "a loss of 0.1 with its ensemble (lower is better), 50% better (lower) than deep ensemble" in first
+    assert "test_loss is 0.2 against 0.25, 20% better" in second
+    table = results(ours)
+    assert table is not None and table.head[2:] == ("its ensemble of 1", "deep ensemble")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["test_loss"] == ("0.4", "0.2", "0.25") and rows["test_ece"] == ("-", "0.01", "-")
 
 
 def test_test_data_that_disagree_are_said(run: Run) -> None:

@@ -189,3 +189,28 @@ def test_a_summary_that_was_read_back_is_shown_too() -> None:
     summary = changed(ratio=None, value=None, better=None, train_s=None)
     summary["best"]["metrics"]["validation_loss"] = None
     assert math.isfinite(len(lines(final_screen(PLAN, summary))))
+
+
+ENSEMBLE: dict[str, Any] = {
+    "value": 0.0701,
+    "members": [{"member": 3, "segment": 17, "origin": "best"}, {"member": 1, "segment": 19, "origin": "final"}],
+    "weights": [0.75, 0.25],
+    "metrics": {"validation_loss": 0.0701, "test_loss": 0.0822},
+    "path": "ensemble",
+}
+
+
+def test_the_ensemble_stands_below_the_best_member() -> None:
+    for summary in (SUMMARY | {"ensemble": ENSEMBLE}, {**SUMMARY, "ensemble": ENSEMBLE, "comparison": None}):
+        found = lines(final_screen(PLAN, summary))
+        rows = [line.split() for line in found if line.startswith(("raytune_rl (PPO)", "ensemble of 2"))]
+        assert rows[0][2:4] == ["0.0812", "0.0911"] and rows[1][3:5] == ["0.0701", "0.0822"]
+        assert 'load("results/quickstart/now", ensemble=True)' in " ".join(found)
+
+
+def test_a_deep_ensemble_is_compared_with_the_ensemble() -> None:
+    other = changed(name="deep ensemble", of="ensemble", value=0.075, better=True) | {"ensemble": ENSEMBLE}
+    expected = "validation_loss of the ensemble 0.0701, 6.5% better (lower) than deep ensemble with the same budget"
+    assert expected in verdict(PLAN, other).plain
+    without = changed(name="deep ensemble", of="ensemble", value=0.075, better=None)
+    assert "reached by member 3" in verdict(PLAN, without).plain

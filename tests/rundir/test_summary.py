@@ -168,3 +168,15 @@ def test_a_comparison_is_taken_from_the_other_runs_table() -> None:
     segments = frame(report(0, 0, 0.5, seconds=1.0), report(1, 0, 0.4, seconds=2.0))
     other = comparison_of(segments, metric="loss", mode="min", test={"test_loss": 0.6})
     assert other == Comparison(value=0.4, segments=2, train_s=3.0, metrics={"loss": 0.4, "test_loss": 0.6})
+
+
+def test_an_ensemble_is_compared_with_an_ensemble() -> None:
+    segments = frame(report(0, 0, 0.5))
+    ensemble = {"value": 0.2, "members": [], "weights": [], "metrics": {}, "path": "ensemble"}
+    other = Comparison(name="deep ensemble", value=0.4, segments=1, train_s=1.0, of="ensemble")
+    given = {"metric": "loss", "mode": "min", "counters": COUNTERS, "agent": AGENT, "comparison": other}
+    summary = build_summary(segments, **given, ensemble=ensemble)  # type: ignore[arg-type]
+    assert summary["ensemble"] == ensemble
+    assert summary["comparison"]["ratio"] == 0.5 and summary["comparison"]["better"] is True
+    without = build_summary(segments, **given)  # type: ignore[arg-type]
+    assert "ensemble" not in without and without["comparison"]["better"] is None

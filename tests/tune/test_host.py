@@ -25,6 +25,7 @@ from raytune_rl.tune.host import (
     Orders,
     export_best,
     read_snapshot,
+    read_snapshots,
 )
 from raytune_rl.tune.storage import StateStore
 from tests.population.models import TASK
@@ -239,3 +240,16 @@ def test_after_a_hang_in_a_pack_members_train_one_by_one(make: Make, tmp_path: P
     host = torch_host(make, network=plain_mlp)
     assert host._pack is None
     assert torch_host(make, network=plain_mlp)._pack is not None, "once"
+
+
+def test_all_that_a_trial_has_kept_can_be_read(make: Make, tmp_path: Path) -> None:
+    host = make(members=2, snapshot_every=2)
+    for _ in range(3):
+        host.step()
+    assert read_snapshots(str(tmp_path / "state")) == {"best": [], "final": [], "snapshot": []}
+    host.save_state()
+    found = read_snapshots(str(tmp_path / "state"))
+    assert [(one.member, one.segment) for one in found["final"]] == [(0, 2), (1, 2)]
+    assert [(one.member, one.segment) for one in found["best"]] == [(0, 2), (1, 2)]
+    assert [(one.member, one.segment) for one in found["snapshot"]] == [(0, 1), (1, 1)]
+    host.cleanup()

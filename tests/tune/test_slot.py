@@ -39,6 +39,22 @@ def train(one: Slot) -> Report:
     return one.run_segment(nullcontext)
 
 
+def test_snapshots_are_kept_every_so_many_segments_and_survive_a_restart() -> None:
+    shared = settings(snapshot_every=2)
+    one = slot(4, shared=shared)
+    for _ in range(5):
+        train(one)
+    saved = pickle.loads(pickle.dumps(one.to_save()))
+    assert [(kept.member, kept.segment) for kept in saved["snapshots"]] == [(4, 1), (4, 3)]
+    other = Slot(shared, decide(4, 0, 1.0))
+    other.restore(saved)
+    train(other)
+    assert [kept.segment for kept in other.to_save()["snapshots"]] == [1, 3, 5]
+    del saved["snapshots"]  # written before there were any
+    other.restore(saved)
+    assert other.to_save()["snapshots"] == []
+
+
 class OnItsWay:
     """A transfer that arrives when told to."""
 

@@ -160,3 +160,12 @@ def test_killed_at_any_moment_it_loads_the_last_or_the_one_before(tmp_path: Path
         loaded = StateStore(str(tmp_path)).load()
         assert loaded["number"] in (printed, printed + 1)
         assert (loaded["weights"] == loaded["number"]).all()
+
+
+def test_the_size_is_that_of_the_newest_generation(tmp_path: Path) -> None:
+    store = StateStore(str(tmp_path / "store"))
+    assert store.size() == 0
+    store.save({"weights": np.zeros(1000)})
+    first = store.size()
+    store.save({"weights": np.zeros(5000)})
+    assert first >= 8000 and store.size() >= 40_000

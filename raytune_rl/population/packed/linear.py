@@ -71,7 +71,7 @@ class LinearStack:
         assert found is not None
         self._parts = found
         self._first = next(index for index, part in enumerate(found) if isinstance(part, _Linear))
-        self.flattens = _flattens([module for _, module in _leaves(network)])
+        self.flattens = flattens([module for _, module in leaves(network)])
         self._parameters, self._gradients = parameters, gradients
         self._memory: dict[str, torch.Tensor] = {}
         self._bound: dict[tuple[int, int, int], Sequence[_Bound | None]] = {}
@@ -80,7 +80,7 @@ class LinearStack:
     def fits(network: nn.Module) -> bool:
         """Whether ``network`` is nothing but linear layers (none of them shared), known activations and dropout,
         perhaps after a flattening."""
-        tensors = [id(tensor) for _, part in _leaves(network) for tensor in part.parameters()]
+        tensors = [id(tensor) for _, part in leaves(network) for tensor in part.parameters()]
         return len(set(tensors)) == len(tensors) and _parts(network) is not None
 
     def takes(self, inputs: torch.Tensor) -> bool:
@@ -212,9 +212,9 @@ def _parts(network: nn.Module) -> list[_Part] | None:
     """What the stack is made of; ``None`` where something else is in it, or no linear layer."""
     parts: list[_Part] = []
     sites: dict[int, int] = {}
-    leaves = _leaves(network)
-    for index, (name, module) in enumerate(leaves):
-        if type(module) is nn.Identity or (index == 0 and len(leaves) > 1 and _flattens([module])):
+    found = leaves(network)
+    for index, (name, module) in enumerate(found):
+        if type(module) is nn.Identity or (index == 0 and len(found) > 1 and flattens([module])):
             continue
         if type(module) is PackedDropout:
             sites.setdefault(id(module), len(sites))
@@ -228,17 +228,17 @@ def _parts(network: nn.Module) -> list[_Part] | None:
     return parts if any(isinstance(part, _Linear) for part in parts) else None
 
 
-def _leaves(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Module]]:
+def leaves(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Module]]:
     """The modules of nested ``Sequential``s in order, with the prefix of their parameters' names."""
     if type(network) is not nn.Sequential:
         return [(prefix, network)]
     found: list[tuple[str, nn.Module]] = []
     for name, child in network._modules.items():  # named_children() leaves out what comes a second time
         assert child is not None
-        found += _leaves(child, f"{prefix}{name}.")
+        found += leaves(child, f"{prefix}{name}.")
     return found
 
 
-def _flattens(parts: Sequence[nn.Module]) -> bool:
+def flattens(parts: Sequence[nn.Module]) -> bool:
     first = parts[0] if parts else None
     return isinstance(first, nn.Flatten) and (first.start_dim, first.end_dim) == (1, -1)

@@ -1,0 +1,100 @@
+"""What an ensemble chooses from: the states that a run has kept, and averages of weights with a common origin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from raytune_rl.analysis.lineage import find_rows, parents, path_to
+from raytune_rl.ensemble.kept import ORIGINS, Kept, Place
+from raytune_rl.population.candidate import State
+
+
+def ordered(kept: Sequence[Kept], metric: str, mode: str) -> list[Kept]:
+    """Every state once, the best checkpoints first, by their own validation; untrained ones are left out."""
+
+    def value(one: Kept) -> float:
+        found = float(one.state.get("metrics", {}).get(metric, np.nan))
+        return np.inf if not np.isfinite(found) else found if mode == "min" else -found
+
+    order = sorted(kept, key=lambda one: (ORIGINS.index(one.origin), value(one), one.member, one.segment))
+    first: dict[Place, Kept] = {}
+    for one in order:
+        if one.segment >= 0:
+            first.setdefault(one.place, one)
+    return list(first.values())
+
+
+def kinship(segments: pd.DataFrame, places: Sequence[Place]) -> Callable[[Place, Place], bool]:
+    """Whether the weights at two of ``places`` have been the same at some time after training began: of one member at
+    different times, or of members that copied.
+
+    Args:
+        segments: the run's table.
+    """
+    table = segments.sort_values(["member", "segment"], ignore_index=True)
+    wanted = np.array(places, dtype=np.int64).reshape(-1, 2)
+    rows, parent = find_rows(table, wanted[:, 0], wanted[:, 1]), parents(table)
+    ancestors = {
+        place: frozenset(path_to(parent, int(row))) if row >= 0 else frozenset[int]()
+        for place, row in zip(places, rows, strict=True)
+    }
+    return lambda one, other: bool(ancestors[one] & ancestors[other])
+
+
+def averaged(ingredients: Sequence[Kept]) -> Kept:
+    """The mean of the ingredients' weights (Wortsman et al. 2022). What is no floating-point number (counts) is the
+    first one's."""
+    first = ingredients[0]
+
+    def mean(name: str) -> Any:
+        arrays = [one.state["network"][name] for one in ingredients]
+        if not np.issubdtype(arrays[0].dtype, np.floating):
+            return arrays[0]
+        return np.mean(arrays, axis=0, dtype=np.float64).astype(arrays[0].dtype)
+
+    network = {name: mean(name) for name in first.state["network"]}
+    return replace(first, origin="soup", state={**first.state, "network": network})
+
+
+def mixable(one: State, other: State, arguments: Callable[[State], Mapping[str, Any]]) -> bool:
+    """Whether two states are of one architecture, told by their shapes and by the network's ``arguments``."""
+    shapes = [{name: array.shape for name, array in state["network"].items()} for state in (one, other)]
+    return shapes[0] == shapes[1] and arguments(one) == arguments(other)
+
+
+def greedy_soups(
+    candidates: Sequence[Kept],
+    losses: Sequence[float],
+    *,
+    related: Callable[[Kept, Kept], bool],
+    judge: Callable[[Kept], float],
+) -> list[tuple[Kept, tuple[Place, ...]]]:
+    """Averages of related candidates that are better than all that they average, with their ingredients.
+
+    Wortsman et al. 2022, recipe 1: from the best on, a further one goes into the average if that makes it no worse.
+    Weights without a common origin lie in different basins and average to nothing, so each group of relatives has a
+    soup of its own.
+
+    Args:
+        losses: of the candidates, on validation.
+        judge: the loss of a soup, on validation.
+    """
+    found: list[tuple[Kept, tuple[Place, ...]]] = []
+    left = [int(index) for index in np.argsort(losses, kind="stable") if np.isfinite(losses[index])]
+    while left:
+        leader, *others = left
+        soup, loss = [candidates[leader]], float(losses[leader])
+        relatives = [index for index in others if related(candidates[leader], candidates[index])]
+        for index in relatives:
+            tried = judge(averaged([*soup, candidates[index]]))
+            if tried <= loss:
+                soup, loss = [*soup, candidates[index]], tried
+        if loss < losses[leader]:
+            found.append((averaged(soup), tuple(one.place for one in soup)))
+        left = [index for index in others if index not in relatives]
+    return found

@@ -1,0 +1,104 @@
+"""The end of a run: its ensemble is built, judged once on the test split, and written down.
+
+Nothing here may spoil a run that has trained well: what goes wrong is a line in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from raytune_rl.ensemble.kept import Kept
+from raytune_rl.ensemble.settings import Ensemble
+from raytune_rl.population.torch_task import TorchTask
+from raytune_rl.records import Mode
+
+if TYPE_CHECKING:
+    from raytune_rl.ensemble.building import Built
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """An ensemble and what it is worth.
+
+    Attributes:
+        value: of the experiment's metric on validation.
+        test: metrics on the test split.
+    """
+
+    built: Built
+    task: TorchTask
+    value: float
+    test: Mapping[str, float]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """On validation and test."""
+        return {**self.built.metrics, **self.test}
+
+    def summary(self, path: str | None) -> dict[str, Any]:
+        """The part ``ensemble`` of ``summary.json``: ``members[i]`` has ``weights[i]``."""
+        return {
+            "value": self.value,
+            "members": [
+                {"member": one.kept.member, "segment": one.kept.segment, "origin": one.kept.origin}
+                for one in self.built.members
+            ],
+            "weights": [one.weight for one in self.built.members],
+            "metrics": self.metrics,
+            "path": path,
+        }
+
+    def save(
+        self, folder: Path, segments: pd.DataFrame, *, name: str, directory: str, best: Mapping[str, float]
+    ) -> None:
+        """Write ``ensemble/`` into ``folder``; see ``model_card`` for the others."""
+        from raytune_rl.ensemble.card import model_card
+        from raytune_rl.ensemble.saving import save
+
+        card = model_card(self.built, self.task, segments, name=name, directory=directory, test=self.test, best=best)
+        save(self.built, self.task.network, folder, card)
+
+
+def judged_ensemble(
+    settings: Ensemble | None,
+    candidate: object,
+    states: Callable[[float], Sequence[Kept]],
+    segments: pd.DataFrame,
+    *,
+    metric: str,
+    mode: Mode,
+    seed: int,
+) -> Judged | None:
+    """The ensemble of a population that has been trained; None, with a line in the log, where there is none to be had.
+
+    Args:
+        settings: None = none is wanted.
+        candidate: of the experiment; only torch tasks can be combined.
+        states: reads those that were kept, at most so many bytes.
+        segments: the run's table.
+        metric, mode, seed: the experiment's.
+    """
+    if settings is None or not isinstance(candidate, TorchTask):
+        return None
+    from raytune_rl.ensemble.building import build, on_test_split
+
+    try:
+        kept = states(settings.max_gib * 2**30)
+        built = build(settings, candidate, kept, segments, metric=metric, mode=mode, seed=seed)
+        value = built.metrics.get(metric, math.nan)
+        return Judged(built=built, task=candidate, value=value, test=on_test_split(built, candidate))
+    except ValueError as error:
+        logger.warning("no ensemble of this run: %s", error)
+    except Exception as error:  # a user's network or metric may raise anything
+        logger.warning("no ensemble of this run (%s: %s)", type(error).__name__, error)
+        logger.debug("its traceback", exc_info=True)
+    return None

@@ -1,0 +1,114 @@
+"""What is averaged: how a network's outputs become predictions, and a mean of predictions an output again.
+
+A member's outputs are what its loss takes, logits mostly. The ensemble's are of the same kind, so that the same loss
+and the same metrics judge both: the logarithm of the averaged probabilities where a member gives logits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from raytune_rl.combining.losses import Array, Kind
+from raytune_rl.population.evaluation import Loss
+
+Link: TypeAlias = Literal["softmax", "sigmoid", "log", "identity"]
+"""``softmax``: class scores along dimension 1, averaged as probabilities; ``sigmoid``: logits, the same; ``log``: log
+probabilities along dimension 1; ``identity``: values or scores, averaged as they are."""
+LINKS: tuple[Link, ...] = get_args(Link)
+
+_TINY = float(np.finfo(np.float32).tiny)
+_VALUES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+
+
+def task_of(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor, kind: Kind | None) -> tuple[Kind, Link] | None:
+    """The kind of the task and what is averaged, by the loss and the shapes; None where they do not tell.
+
+    Args:
+        loss: as the user gave it.
+        outputs: of a network, (N, ...).
+        targets: that belong to them.
+        kind: what the user says about it.
+    """
+    if kind in ("matching", "regression"):
+        return kind, "identity"
+    if isinstance(loss, nn.BCEWithLogitsLoss):
+        return "classification", "sigmoid"
+    classes = not targets.is_floating_point() and outputs.ndim == targets.ndim + 1
+    if classes and outputs.is_floating_point():
+        found: Kind = kind or ("classification" if targets.ndim == 1 else "generation")
+        if isinstance(loss, nn.NLLLoss) or loss is F.nll_loss:
+            return found, "log"
+        if isinstance(loss, nn.CrossEntropyLoss) or loss is F.cross_entropy or kind is not None:
+            return found, "softmax"
+    if isinstance(loss, _VALUES) and outputs.shape == targets.shape:
+        return "regression", "identity"
+    return None
+
+
+def predictions(outputs: torch.Tensor, link: Link) -> Array:
+    """Outputs (N, ...) as ``combining.losses`` takes them: shape (rows, outputs), a row per token of a sequence or per
+    label of several."""
+    found = outputs.detach().cpu().double()
+    if link == "sigmoid":
+        right = torch.sigmoid(found).reshape(-1)
+        return torch.stack([1.0 - right, right], dim=1).numpy()
+    if link == "identity":
+        return found.reshape(len(found), -1).numpy()
+    found = torch.softmax(found, dim=1) if link == "softmax" else found.exp()
+    return found.movedim(1, -1).reshape(-1, found.shape[1]).numpy()
+
+
+def answers(targets: torch.Tensor, kind: Kind, link: Link) -> Array:
+    """The targets that belong to ``predictions``. Soft binary targets count as the class that they are nearer to."""
+    found = targets.detach().cpu()
+    if kind == "regression":
+        return found.double().reshape(len(found), -1).numpy()
+    if link == "sigmoid":
+        found = found > 0.5
+    return found.reshape(-1).numpy().astype(np.int64)
+
+
+def joined(outputs: torch.Tensor, weights: torch.Tensor, link: Link) -> torch.Tensor:
+    """The ensemble's outputs of its members' (K, N, ...), with ``weights`` (K,). Few operations: at a batch of one they
+    are the price of an ensemble."""
+    flat = (len(outputs), -1)
+    if link == "sigmoid":  # in log space, since close to 1 a probability has no digits left for its logit
+        shares = weights.log().unsqueeze(1)
+        yes, no = F.logsigmoid(outputs).reshape(flat) + shares, F.logsigmoid(-outputs).reshape(flat) + shares
+        return (torch.logsumexp(yes, dim=0) - torch.logsumexp(no, dim=0)).view(outputs.shape[1:])
+    if link == "identity":
+        return (weights.unsqueeze(0) @ outputs.reshape(flat)).view(outputs.shape[1:])
+    each = torch.softmax(outputs, dim=2) if link == "softmax" else outputs.exp()
+    # not torch.mv: torch 2.13 writes a wrong ONNX program for it
+    return (weights.unsqueeze(0) @ each.reshape(flat)).clamp_min(_TINY).log().view(outputs.shape[1:])
+
+
+def heated(outputs: torch.Tensor, temperature: float, link: Link) -> torch.Tensor:
+    """The ensemble's outputs (N, ...) at a temperature; 1 and values are left alone."""
+    if temperature == 1.0 or link == "identity":
+        return outputs
+    cooled = outputs / temperature
+    return cooled if link == "sigmoid" else F.log_softmax(cooled, dim=1)
+
+
+def checked_link(name: object) -> Link:
+    """``name`` if it is one. Raises ``ValueError``."""
+    for link in LINKS:
+        if name == link:
+            return link
+    raise ValueError(f"{name!r} is not what an ensemble averages; that is one of {', '.join(LINKS)}.")
+
+
+def checked_weights(weights: object, count: int) -> list[float]:
+    """Weights as a file gives them. Raises ``ValueError`` unless there are ``count``, above 0 and summing to 1."""
+    found = weights if isinstance(weights, list) else []
+    sound = all(isinstance(w, int | float) and w > 0 for w in found) and len(found) == count > 0
+    if not sound or not math.isclose(sum(found), 1.0, abs_tol=1e-6):
+        raise ValueError(f"the weights of {count} members must be positive and sum to 1, not {weights!r}.")
+    return [float(weight) for weight in found]

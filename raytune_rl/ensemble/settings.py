@@ -1,0 +1,58 @@
+"""What a user may say about the ensemble of a run. Imports no torch: it is a field of ``Experiment``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from raytune_rl.combining.aggregators import Aggregator, Greedy
+from raytune_rl.combining.losses import KINDS, Kind
+from raytune_rl.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ensemble:
+    """How the ensemble of a finished run is made, from states that the run has kept anyway.
+
+    Candidates are each member's best checkpoint and final weights, snapshots from between, and averages of weights with
+    a common origin where these are better than what they average. They are chosen by their loss on the validation
+    split: the log loss of averaged probabilities, the squared error of averaged values, the cross entropy of averaged
+    scores (``combining.losses``).
+
+    Attributes:
+        aggregator: chooses members and weights; ``combining.aggregators`` has ``Greedy``, ``Convex``, ``TopK`` and
+            ``Uniform``.
+        size: at most so many distinct members.
+        latency: seconds that the members may take one after the other for one row, as measured when the ensemble is
+            built; None = any.
+        snapshots: states to keep of each member on its way, evenly spaced; every state file grows by as many.
+        soups: whether averages of weights are candidates, too.
+        calibrate: whether a temperature is fitted (classification only).
+        kind: of the task, where loss and data do not tell it: ``"matching"`` for outputs that are scores of
+            candidates, ``"regression"`` for outputs to be averaged as they are.
+        seconds: of computing that predictions on the validation split may take; candidates beyond are left out.
+        max_gib: run directories with more than so much state are left without an ensemble.
+    """
+
+    aggregator: Aggregator = field(default_factory=Greedy)
+    size: int = 8
+    latency: float | None = None
+    snapshots: int = 0
+    soups: bool = True
+    calibrate: bool = True
+    kind: Kind | None = None
+    seconds: float = 30.0
+    max_gib: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.aggregator, Aggregator):
+            raise BadInput(f"ensemble.aggregator is {self.aggregator!r}; it must be one such as Greedy() or Convex().")
+        for name, least in (("size", 1), ("snapshots", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise BadInput(f"ensemble.{name} is {value!r}; it must be a whole number of at least {least}.")
+        for name in ("latency", "seconds", "max_gib"):
+            value = getattr(self, name)
+            if not (value is None and name == "latency") and not (isinstance(value, int | float) and value > 0):
+                raise BadInput(f"ensemble.{name} is {value!r}; it must be a positive number.")
+        if self.kind not in (None, *KINDS):
+            raise BadInput(f"ensemble.kind is {self.kind!r}; it must be one of {', '.join(KINDS)}, or None.")

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from raytune_rl.ensemble.batched import alike, batched
+from raytune_rl.ensemble.links import LINKS, checked_weights, heated, joined, task_of
+from raytune_rl.ensemble.model import EnsembleModel
+from tests.ensemble.members import inputs
+
+
+def linear() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.Tanh(), nn.Dropout(0.5), nn.Linear(7, 3, bias=False))
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3))
+
+
+def networks(make, count: int = 4) -> list[nn.Module]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = [make() for _ in range(count)]
+        for network in found:  # running statistics of their own
+            network.train()(torch.randn(8, 1, 3, 4))
+    return [network.eval() for network in found]
+
+
+WEIGHTS = [0.4, 0.3, 0.2, 0.1]
+
+
+@pytest.mark.parametrize("make", [linear, convolutional])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_the_batched_path_is_the_loop(make, rows: int) -> None:
+    members = networks(make)
+    data = inputs(rows, 1, 3, 4)
+    together, alone = batched(members)(data), torch.stack([member(data) for member in members])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    model = EnsembleModel(members, WEIGHTS, link="softmax", alike=True)
+    loop = model(data)
+    model.batched_up_to = 100.0
+    torch.testing.assert_close(model(data), loop, rtol=1e-5, atol=1e-6)
+    assert not model(data).requires_grad
+
+
+def test_tuning_keeps_the_answers_and_leaves_unlike_members_to_the_loop() -> None:
+    members = networks(linear)
+    data = inputs(300, 1, 3, 4)
+    model = EnsembleModel(members, WEIGHTS, link="softmax", alike=True)
+    before = model(data)
+    model.tune(data[:1])
+    torch.testing.assert_close(model(data), before, rtol=1e-5, atol=1e-6)
+    unlike = EnsembleModel([*networks(convolutional, 2), *members[:2]], WEIGHTS, link="softmax")
+    unlike.tune(data[:1])
+    assert unlike.batched_up_to == 0.0 and unlike(data).shape == (300, 3)
+
+
+def test_stacked_copies_follow_the_members() -> None:
+    model = EnsembleModel(networks(linear), WEIGHTS, link="identity", alike=True)
+    model.batched_up_to = 100.0
+    data = inputs(2, 1, 3, 4)
+    before = model(data)
+    assert model.double()(data.double()).dtype == torch.float64
+    model.float()
+    other = EnsembleModel(networks(linear)[::-1], WEIGHTS, link="identity", alike=True)
+    model.load_state_dict(other.state_dict())
+    torch.testing.assert_close(model(data), other(data))
+    assert not torch.allclose(model(data), before)
+    assert torch.equal(copy.deepcopy(model)(data), model(data))
+
+
+def test_alike_networks_differ_in_nothing_but_their_numbers() -> None:
+    data = inputs(4, 1, 3, 4)
+    members = networks(linear)
+    assert alike(members, data)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.ReLU(), nn.Dropout(0.5), nn.Linear(7, 3, bias=False))
+    assert not alike([*members, other], data)  # the shapes are the same
+    assert not alike([*members, networks(convolutional, 1)[0]], data)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_outputs_are_averaged_as_predictions(link) -> None:
+    outputs = inputs(4, 6, 3) * 3
+    weights = torch.tensor(WEIGHTS)
+    if link == "log":
+        outputs = F.log_softmax(outputs, dim=2)
+    found = joined(outputs, weights, link)
+    opened = {"softmax": lambda x: x.softmax(-1), "sigmoid": torch.sigmoid, "log": torch.exp, "identity": lambda x: x}
+    expected = torch.einsum("k,knc->nc", weights, opened[link](outputs))
+    torch.testing.assert_close(opened[link](found), expected, rtol=1e-4, atol=1e-6)
+    assert (heated(found, 2.5, link).argmax(1) == found.argmax(1)).all()
+
+
+def test_certain_members_do_not_make_infinite_losses() -> None:
+    outputs = torch.tensor([[[200.0, -200.0]], [[300.0, -300.0]]])
+    for link in ("softmax", "sigmoid"):
+        assert torch.isfinite(joined(outputs, torch.tensor([0.5, 0.5]), link)).all()
+
+
+def test_the_task_is_told_by_loss_and_shapes() -> None:
+    scores, classes = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
+    tokens = torch.zeros(4, 9, 5), torch.zeros(4, 5, dtype=torch.int64)
+    assert task_of(nn.CrossEntropyLoss(), scores, classes, None) == ("classification", "softmax")
+    assert task_of(nn.CrossEntropyLoss(), *tokens, None) == ("generation", "softmax")
+    assert task_of(nn.NLLLoss(), scores, classes, None) == ("classification", "log")
+    assert task_of(nn.BCEWithLogitsLoss(), scores[:, :1], scores[:, :1], None) == ("classification", "sigmoid")
+    assert task_of(nn.HuberLoss(), scores, scores, None) == ("regression", "identity")
+    assert task_of(nn.CrossEntropyLoss(), scores, classes, "matching") == ("matching", "identity")
+    assert task_of(lambda a, b: a.sum(), scores, classes, None) is None
+
+
+def test_weights_from_a_file_are_checked() -> None:
+    assert checked_weights([0.5, 0.5], 2) == [0.5, 0.5]
+    for wrong in ([0.5], [0.7, 0.7], [1.5, -0.5], None, ["a", "b"]):
+        with pytest.raises(ValueError, match="positive and sum to 1"):
+            checked_weights(wrong, 2)

@@ -13,7 +13,7 @@ import numpy as np
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
-from raytune_rl.controller.policy import Policy
+from raytune_rl.controller.policy import Policy, Remote
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import improvement
@@ -38,7 +38,12 @@ def make_controller(
     copy_every: int | tuple[int, ...] = 4,
     slots: int | None = None,
 ) -> Controller:
-    """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``."""
+    """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``.
+
+    A policy that learns does so in this process: a world has no cluster.
+    """
+    if isinstance(policy, Remote):
+        policy.remote = False
     return Controller(
         space=task.space,
         observation=ObservationSpec(task.space, slots=slots, optimiser=task.optimiser_sign),
@@ -170,5 +175,6 @@ class Rollout:
             if test is not None:
                 played.test[segment] = test[base : base + self.members]
             step = controller.step(reports)
+            controller.learn(wait=True)
             played.steps.append(step)
             self._open[group] = list(step.decisions)

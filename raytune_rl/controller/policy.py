@@ -87,3 +87,11 @@ class Policy(Protocol):
     def restore(self, directory: str) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A policy whose learner may live outside this process."""
+
+    remote: bool
+    """Whether it does. Set before ``bind``."""

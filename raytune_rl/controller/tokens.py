@@ -231,9 +231,11 @@ class TokenPolicy(Rule):
         draws = np.stack([self._uniform(situation) for situation in situations])
         action = np.zeros((len(situations), len(self._action.heads)), dtype=np.int64)
         logp = np.zeros(len(situations))
+        # Slots that hold nothing stand between the hyperparameters' heads and the source's.
+        chosen = np.concatenate([logits[:, : len(self._action.space) * LEVELS], logits[:, -len(SOURCES) :]], axis=1)
         start = 0
         for head, size in enumerate(self._sizes()):
-            shares = _softmax(logits[:, start : start + size])
+            shares = _softmax(chosen[:, start : start + size])
             below = np.cumsum(shares, axis=1) < draws[:, head, None]
             action[:, head] = np.minimum(below.sum(axis=1), size - 1)
             logp += np.log(np.maximum(shares[np.arange(len(shares)), action[:, head]], 1e-12))

@@ -10,8 +10,8 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from raytune_rl.meta.episodes import episodes_of, play, recorder
-from raytune_rl.meta.module import numpy_weights
 from raytune_rl.rllib.feed import FeedRunner
+from raytune_rl.rllib.tokens import from_module
 from raytune_rl.worlds.generator import META_TRAIN, make_world
 
 WORLDS = "worlds_per_sample"
@@ -30,7 +30,7 @@ class WorldRunner(FeedRunner):
 
     def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
         settings = self.config.env_config
-        weights = numpy_weights(self.module.get_state())
+        weights = from_module(self.module.get_state())
         episodes: list[SingleAgentEpisode] = []
         for _ in range(settings[WORLDS]):
             draw = np.random.SeedSequence([*settings[SEEDS], self.worker_index, self._played])

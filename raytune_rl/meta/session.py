@@ -15,12 +15,12 @@ from safetensors.numpy import load, save
 
 from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.tokens import TokenPolicy, initial_weights
-from raytune_rl.meta.module import numpy_weights
 from raytune_rl.meta.recipe import FILE, Recipe
 from raytune_rl.meta.training import clone, expert_episodes, ppo
 from raytune_rl.meta.validation import RULES, Validation, validate
 from raytune_rl.pretrained import files
 from raytune_rl.rllib import checkpoints
+from raytune_rl.rllib.tokens import from_module
 from raytune_rl.rundir.store import LocalStore
 from raytune_rl.signals import Stoppable
 from raytune_rl.worlds.generator import META_VALIDATION
@@ -126,7 +126,7 @@ class Session:
     def _validated(self, algorithm: Any, reached: Reached, rules: Mapping[str, Validation]) -> None:
         """Validate; keep the algorithm, the weights (the best ones apart) and, last, the curve's new point."""
         state = algorithm.learner_group.get_state(components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}")
-        weights = numpy_weights(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
+        weights = from_module(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
         result = self._validate(lambda: TokenPolicy(weights))
         against = {name: result.against(rule) for name, rule in rules.items()}
         row = {

@@ -26,10 +26,11 @@ from raytune_rl.mdp.action import SOURCES
 from raytune_rl.meta.credit import Credit
 from raytune_rl.meta.episodes import SLOTS, episodes_of, play
 from raytune_rl.meta.expert import Expert
-from raytune_rl.meta.learner import CLONE_KL, ClonedPPOLearner
-from raytune_rl.meta.module import TokenModule, numpy_weights
 from raytune_rl.meta.recipe import Recipe
 from raytune_rl.meta.runner import SEEDS, WORLDS, WorldRunner
+from raytune_rl.rllib.token_learner import CLONE_KL, ClonedPPOLearner
+from raytune_rl.rllib.token_module import TokenModule
+from raytune_rl.rllib.tokens import from_module
 from raytune_rl.worlds.generator import META_TRAIN, make_world
 
 OBSERVATIONS = gym.spaces.Box(-4.0, 4.0, (MEMBER + SLOTS * TOKEN,), np.float32)
@@ -49,7 +50,7 @@ def clone(recipe: Recipe, played: Sequence[SingleAgentEpisode]) -> dict[str, np.
         shuffle_batch_per_epoch=True,
     )
     state = group.get_state(components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}")
-    return numpy_weights(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
+    return from_module(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
 
 
 def expert_episodes(recipe: Recipe) -> list[SingleAgentEpisode]:

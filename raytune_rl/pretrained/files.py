@@ -12,13 +12,14 @@ from safetensors.numpy import load_file, save
 
 from raytune_rl.errors import BadInput
 from raytune_rl.records import SCHEMA_VERSION
-from raytune_rl.rundir.store import LocalStore
 
 WEIGHTS, RECORD = "controller.safetensors", "controller.json"
 
 
 def write(directory: Path, weights: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
     """Write both files into ``directory``, each of them whole or not at all."""
+    from raytune_rl.rundir.store import LocalStore  # brings pandas along, which nobody needs for reading a controller
+
     store = LocalStore(directory)
     store.make_directory("")
     store.write(WEIGHTS, save({name: np.ascontiguousarray(value) for name, value in weights.items()}))

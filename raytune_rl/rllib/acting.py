@@ -7,13 +7,14 @@ generator of its own seed, so that a choice does not depend on who else asks at 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raytune_rl.controller.policy import Choice, Situation
 from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.rllib.network import LOG_STD_BOUND, Floats, Weights, initial_weights, networks
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import (
@@ -28,11 +29,41 @@ from raytune_rl.rllib.spaces import (
     Sizes,
     clean,
 )
+from raytune_rl.rllib.tokens import TokenActing, TokenAgent
 from raytune_rl.rllib.traits import TRAITS, epsilon_at
 
 
+class Acting(Protocol):
+    """The acting half of an agent, as the policy uses it."""
+
+    def act(self, situations: Sequence[Situation], *, decisions: int = 0, version: int = 0) -> list[Choice]:
+        """One choice per situation.
+
+        Args:
+            situations: at least one.
+            decisions: how many have been made so far, for DQN's epsilon.
+            version: of the weights, noted in the choices.
+        """
+        ...
+
+    def weights(self) -> Weights:
+        """A copy of the network's parameters, by their names in the RLModule's state."""
+        ...
+
+    def set_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Act with these from now on."""
+        ...
+
+
+def acting_copy(agent: Agent, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> Acting:
+    """The acting half of ``agent``, with its starting weights."""
+    if isinstance(agent, TokenAgent):
+        return TokenActing(agent, observation, action, seed=seed)
+    return ActingCopy(agent, Sizes.of(observation, action), action, seed=seed)
+
+
 class ActingCopy:
-    """The acting half of an agent: a network and the way its outputs become choices."""
+    """The acting half of a fresh agent: a network and the way its outputs become choices."""
 
     def __init__(self, agent: Agent, sizes: Sizes, action: ActionSpec, *, seed: int) -> None:
         self._agent = agent
@@ -48,13 +79,7 @@ class ActingCopy:
         self._choose = ways[type(self._encoding)]
 
     def act(self, situations: Sequence[Situation], *, decisions: int = 0, version: int = 0) -> list[Choice]:
-        """One choice per situation.
-
-        Args:
-            situations: at least one.
-            decisions: how many have been made so far, for DQN's epsilon.
-            version: of the weights, noted in the choices.
-        """
+        """One choice per situation."""
         observations = clean(np.stack([s.observation for s in situations]).astype(np.float32), OBSERVATION_BOUND)
         generators = [np.random.Generator(np.random.PCG64(s.seed)) for s in situations]
         return self._choose(observations, generators, decisions, version)

@@ -1,8 +1,7 @@
 """Where learning happens: the RLlib Algorithm, what it needs fed, and what must survive of it.
 
 ``AgentCore`` is a plain object: inside a Ray actor it learns beside a running experiment, in one's own process it
-serves tests and meta-training. RLlib itself needs an initialised Ray in both cases (its runner group puts its config
-into the object store). All random streams that RLlib draws from are the core's own, and part of its checkpoint.
+serves tests and packed worlds. All random streams that RLlib draws from are the core's own, and part of its checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from numpy.typing import NDArray
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
@@ -28,11 +26,13 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from raytune_rl.records import Chunk
 from raytune_rl.rllib import checkpoints, experience, feed
 from raytune_rl.rllib.algorithms import build_config
+from raytune_rl.rllib.engine import AlgorithmEngine, Engine, LearnersEngine
 from raytune_rl.rllib.link import Update
 from raytune_rl.rllib.network import Weights, initial_weights
 from raytune_rl.rllib.saved import WEIGHTS, load
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
+from raytune_rl.rllib.tokens import TokenAgent, to_module
 from raytune_rl.rllib.traits import TRAITS, batch_size
 
 STATE, ALGORITHM = "state.pkl", "algorithm"
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class AgentCore:
-    """Owns the Algorithm. Called by one thread.
+    """Owns RLlib's part (``engine``). Called by one thread.
 
     Args:
         agent: the settings.
@@ -66,21 +66,20 @@ class AgentCore:
         weights: Weights | None = None,
         version: int = 0,
     ) -> None:
-        if not ray.is_initialized():
-            # Left alone, RLlib would call ray.init() and join whatever cluster it finds.
-            raise RuntimeError("A learning agent needs Ray: call ray.init(address='local') first.")
         self._agent, self._sizes = agent, sizes
         self._way = TRAITS[agent.algorithm]
         self._encoding = self._way.encoding(sizes)
         self._numbers = itertools.count()
         self._streams = _Streams(seed)
         self.version, self.transitions, self.calls = 0, 0, 0
+        going_on = isinstance(agent, TokenAgent)
         with self._streams:
-            self._algorithm = build_config(agent, sizes).build_algo()
-        self._buffer = getattr(self._algorithm, "local_replay_buffer", None)
+            config = build_config(agent, sizes)
+            self._engine: Engine = LearnersEngine(config) if going_on else AlgorithmEngine(config)
+        self._buffer = self._engine.buffer
         if self._buffer is not None:
             self._buffer.rng = np.random.default_rng(seed)
-        self._set_weights(initial_weights(agent, sizes, seed=seed))
+        self._set_weights(to_module(agent.start) if going_on else initial_weights(agent, sizes, seed=seed))
         if checkpoint is not None:
             self.restore(checkpoint)
         if weights is not None:
@@ -96,8 +95,7 @@ class AgentCore:
             size = everything if self._way.on_policy else max(batch_size(self._agent), everything // PACE)
             for group in experience.batches(chunks, max(size, 1)):
                 for _ in range(self._way.passes):
-                    self._algorithm.env_runner.feed(feed.episodes(group, self._encoding, self._numbers))
-                    result = self._algorithm.train()
+                    result = self._engine.train(feed.episodes(group, self._encoding, self._numbers))
         self.calls += 1
         self.transitions += everything
         state = self._learner_state()
@@ -111,7 +109,7 @@ class AgentCore:
 
     def weights(self) -> Weights:
         """The newest weights, as far as the acting copy needs them."""
-        state = self._algorithm.learner_group.get_state(
+        state = self._engine.learners.get_state(
             components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=not self._way.critic
         )
         module = state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
@@ -121,6 +119,7 @@ class AgentCore:
         """Write a new generation into ``directory``; ``False`` (and a warning) when the disk does not take it."""
         record = {
             "agent": self._agent.to_dict(),
+            "network": self._agent.network,
             "features": list(self._sizes.features),
             "heads": list(self._sizes.heads),
             "nvec": list(self._sizes.nvec),
@@ -140,7 +139,7 @@ class AgentCore:
             ValueError: there is none, or it was made for other spaces or another algorithm.
         """
         found = load(directory, self._agent, self._sizes)
-        self._algorithm.restore_from_path(str(found.path / ALGORITHM))
+        self._engine.restore(found.path / ALGORITHM)
         kept = pickle.loads((found.path / STATE).read_bytes())
         self._set_learner_state(kept["learner"])
         if self._buffer is not None and kept["buffer"] is not None:
@@ -155,10 +154,10 @@ class AgentCore:
 
     def close(self) -> None:
         """Stop RLlib's threads and release what it holds."""
-        self._algorithm.stop()
+        self._engine.close()
 
     def _fill(self, path: Path) -> None:
-        self._algorithm.save_to_path(str(path / ALGORITHM))
+        self._engine.save(path / ALGORITHM)
         weights: dict[str, Any] = self.weights()
         np.savez(path / WEIGHTS, **weights)
         number = next(self._numbers)
@@ -180,7 +179,7 @@ class AgentCore:
     def _learner_state(self) -> dict[str, Any]:
         """Network, optimiser, and the variables that RLlib's own state leaves out; nothing is shared with them."""
         names = [f"{COMPONENT_LEARNER}/{part}" for part in (COMPONENT_RL_MODULE, COMPONENT_OPTIMIZER)]
-        state = self._algorithm.learner_group.get_state(components=names)
+        state = self._engine.learners.get_state(components=names)
         extras = self._on_learner(_get_extras)
         return copy.deepcopy({"group": state, "extras": extras})
 
@@ -188,16 +187,16 @@ class AgentCore:
         # RLlib skips weights whose number is lower than the learner's, which is just what going back means; 0 forces.
         group = copy.deepcopy(state["group"])
         group[COMPONENT_LEARNER][WEIGHTS_SEQ_NO] = 0
-        self._algorithm.learner_group.set_state(group)
+        self._engine.learners.set_state(group)
         self._on_learner(lambda learner: _set_extras(learner, state["extras"]))
 
     def _on_learner(self, function: Callable[[Any], Any]) -> Any:
-        (answer,) = self._algorithm.learner_group.foreach_learner(function)
+        (answer,) = self._engine.learners.foreach_learner(function)
         return answer.get()
 
     def _set_weights(self, weights: Weights) -> None:
         """Into the learner and its target networks."""
-        self._algorithm.learner_group.set_weights({DEFAULT_MODULE_ID: weights})
+        self._engine.learners.set_weights({DEFAULT_MODULE_ID: weights})
 
         def follow(learner: Any) -> None:
             module = learner.module[DEFAULT_MODULE_ID].unwrapped()

@@ -26,8 +26,12 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from raytune_rl.rllib.feed import FeedRunner
 from raytune_rl.rllib.modules import MaskedDQNModule
 from raytune_rl.rllib.network import body_and_head
+from raytune_rl.rllib.peers import PeerAdvantages, plain_pipeline
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Encoding, Sizes
+from raytune_rl.rllib.token_learner import CLONE_KL, ClonedPPOLearner
+from raytune_rl.rllib.token_module import TokenModule
+from raytune_rl.rllib.tokens import TokenAgent
 from raytune_rl.rllib.traits import TRAITS, batch_size
 
 REPLAY = 5_000
@@ -47,6 +51,29 @@ def ppo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
         entropy_coeff=0.01,
         vf_loss_coeff=0.5,
         grad_clip=1.0,
+    )
+
+
+def going_on(agent: TokenAgent, encoding: Encoding, batch: int) -> AlgorithmConfig:
+    """PPO from a controller's weights: few epochs, small steps, no entropy bonus (the controller explores as it has
+    learned to), a KL to where it began, and the other members as the baseline."""
+    config = PPOConfig().training(
+        learner_class=ClonedPPOLearner,
+        lr=agent.learning_rate or 1e-4,
+        train_batch_size_per_learner=batch,
+        minibatch_size=None,
+        num_epochs=4,
+        use_kl_loss=False,
+        clip_param=0.2,
+        entropy_coeff=0.0,
+        vf_loss_coeff=0.5,
+        vf_clip_param=100.0,
+        grad_clip=1.0,
+    )
+    return config.learners(
+        learner_connector=lambda *_: [*plain_pipeline(), PeerAdvantages(gamma=agent.gamma)],
+        add_default_connectors_to_learner_pipeline=False,
+        learner_config_dict={CLONE_KL: agent.anchor},
     )
 
 
@@ -126,7 +153,10 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     encoding = TRAITS[agent.algorithm].encoding(sizes)
     batch = batch_size(agent)
-    config = CONFIGS[agent.algorithm](agent, encoding, batch)
+    if isinstance(agent, TokenAgent):
+        config = going_on(agent, encoding, batch)
+    else:
+        config = CONFIGS[agent.algorithm](agent, encoding, batch)
     if agent.algorithm != "DQN":
         config.training(gamma=agent.gamma)
     config.environment(env=None, observation_space=encoding.observation_space, action_space=encoding.action_space)
@@ -150,6 +180,8 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
 
 
 def _module_spec(agent: Agent, sizes: Sizes) -> RLModuleSpec:
+    if isinstance(agent, TokenAgent):
+        return RLModuleSpec(module_class=TokenModule, model_config={"weights": dict(agent.start), "clone": True})
     hidden = list(agent.hidden)
     if agent.algorithm == "DQN":
         body, head = body_and_head(hidden)

@@ -24,6 +24,10 @@ from raytune_rl.records import Chunk
 from raytune_rl.rllib.spaces import Encoding
 
 
+SEGMENTS = "segments"
+"""Key of an episode's ``custom_data``: the segment that each decision opened."""
+
+
 class FeedRunner(EnvRunner, Checkpointable):
     """Hands over queued episodes. Its RLModule is a container for the newest weights; nothing is sampled here.
 
@@ -100,7 +104,7 @@ def _episode(chunk: Chunk, encoding: Encoding, number: int) -> SingleAgentEpisod
     rows = encoding.rows(chunk.transitions)
     terminated = chunk.transitions[-1].terminated
     # Without its spaces: a replay buffer would copy them with every episode, and they weigh more than the steps.
-    return SingleAgentEpisode(
+    episode = SingleAgentEpisode(
         id_=f"{chunk.episode}@{chunk.start}#{number}",
         observations=list(rows.observations),
         infos=[{} for _ in rows.observations],
@@ -111,3 +115,5 @@ def _episode(chunk: Chunk, encoding: Encoding, number: int) -> SingleAgentEpisod
         extra_model_outputs={name: list(np.asarray(values)) for name, values in rows.outputs.items()},
         len_lookback_buffer=0,
     )
+    episode.custom_data[SEGMENTS] = [t.decision.segment for t in chunk.transitions]
+    return episode

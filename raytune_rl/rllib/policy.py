@@ -19,7 +19,7 @@ from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.records import Chunk, Transition, Value
 from raytune_rl.rllib import experience, saved
-from raytune_rl.rllib.acting import ActingCopy
+from raytune_rl.rllib.acting import Acting, acting_copy
 from raytune_rl.rllib.checkpoints import Checkpoint
 from raytune_rl.rllib.link import ActorLink, Link, LinkFactory, LocalLink, Request, Update
 from raytune_rl.rllib.settings import Agent
@@ -81,12 +81,13 @@ class LearningPolicy:
         self._calls = 0
         self._saved = agent.checkpoint
         self._failures = 0
+        self._observation: ObservationSpec | None = None
         self._sizes: Sizes | None = None
         self._action: ActionSpec | None = None
         self._seed = 0
         # What is alive, and stays behind when the policy is pickled.
         self._link: Link | None = None
-        self._acting: ActingCopy | None = None
+        self._acting: Acting | None = None
         self._open: deque[_Open] = deque()
         self._saved_now = False
 
@@ -99,8 +100,8 @@ class LearningPolicy:
             ValueError: ``agent.checkpoint`` is missing, damaged, or was made for other spaces; ``agent.training`` is
                 nothing that RLlib accepts.
         """
-        self._sizes = Sizes(features=tuple(observation.features), heads=action.names, nvec=action.nvec)
-        self._action = action
+        self._observation, self._action = observation, action
+        self._sizes = Sizes.of(observation, action)
         self._seed = seed % 2**31
         if self._saved is not None:
             self._check(self._saved)
@@ -220,9 +221,7 @@ class LearningPolicy:
     def _ensure_link(self) -> bool:
         """Whether there is a learner now, or one that is starting."""
         if self._link is None and self.agent.learn and self._failures < MAX_FAILURES and self._sizes is not None:
-            import ray
-
-            if self.remote and not ray.is_initialized():
+            if self.remote and not _ray_is_up():
                 return False
             make: LinkFactory = ActorLink if self.remote else LocalLink
             # A checkpoint that kills the learner must not be its end: the second try does without.
@@ -311,11 +310,11 @@ class LearningPolicy:
         assert self._sizes is not None, "bind comes first"
         return saved.load(directory, self.agent, self._sizes)
 
-    def _local(self) -> ActingCopy:
+    def _local(self) -> Acting:
         """The acting copy, built on first use."""
         if self._acting is None:
-            assert self._sizes is not None and self._action is not None, "bind comes first"
-            self._acting = ActingCopy(self.agent, self._sizes, self._action, seed=self._seed)
+            assert self._observation is not None and self._action is not None, "bind comes first"
+            self._acting = acting_copy(self.agent, self._observation, self._action, seed=self._seed)
             if self._saved is not None:
                 found = self._check(self._saved)
                 self._acting.set_weights(saved.read_weights(found))
@@ -337,3 +336,9 @@ class LearningPolicy:
         self._forget_live()
         self.__dict__.update(state)
         self._outbox = experience.Outbox(state["_outbox"])
+
+
+def _ray_is_up() -> bool:
+    import ray
+
+    return bool(ray.is_initialized())

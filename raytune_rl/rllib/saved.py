@@ -25,12 +25,11 @@ def load(directory: str, agent: Agent, sizes: Sizes) -> checkpoints.Checkpoint:
     if found is None:
         raise ValueError(f"There is no complete agent checkpoint in {directory}.")
     record = found.record
-    was = Agent(**{**record["agent"], "checkpoint": None})
-    for name in ("algorithm", "hidden"):
-        if getattr(was, name) != getattr(agent, name):
-            raise ValueError(
-                f"The agent in {directory} has {name}={getattr(was, name)!r}, this one {getattr(agent, name)!r}."
-            )
+    was = {"network": record.get("network", Agent.network), "algorithm": record["agent"]["algorithm"]}
+    was |= {"hidden": tuple(record["agent"]["hidden"])}
+    for name, value in was.items():
+        if value != getattr(agent, name):
+            raise ValueError(f"The agent in {directory} has {name}={value!r}, this one {getattr(agent, name)!r}.")
     for name in ("features", "heads", "nvec"):
         if tuple(record[name]) != getattr(sizes, name):
             difference = _difference(record[name], getattr(sizes, name))

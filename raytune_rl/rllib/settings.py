@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 from raytune_rl.rllib import checkpoints
 
@@ -37,6 +37,9 @@ class Agent:
         learn: ``False`` acts with the checkpoint's weights (or the untrained network) and never changes them.
         num_gpus: GPUs of the learning actor, 0 = CPU; a network this small is faster there.
     """
+
+    network: ClassVar[str] = "layers"
+    """What its checkpoints hold: dense layers made for one search space."""
 
     algorithm: AlgorithmName = "PPO"
     learning_rate: float | None = None
@@ -84,6 +87,8 @@ class Agent:
         found = checkpoints.newest(path)
         if found is None:
             raise ValueError(f"Agent.from_run: {str(directory)!r} has no complete agent checkpoint in {path.name}/.")
+        if found.record.get("network", cls.network) != cls.network:
+            raise ValueError(f"Agent.from_run: {str(directory)!r} was steered by a Pretrained; use Pretrained.from_run.")
         saved = {**found.record["agent"], "checkpoint": str(path.resolve()), "learn": True}
         return cls(**{**saved, **changes})
 

@@ -14,6 +14,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.records import Transition
 
 OBSERVATION_BOUND = 4.0
@@ -43,6 +45,11 @@ class Sizes:
     def __post_init__(self) -> None:
         if not self.features or not self.nvec or len(self.heads) != len(self.nvec) or min(self.nvec) < 1:
             raise ValueError(f"An agent needs features and heads with at least one choice each, not {self}.")
+
+    @classmethod
+    def of(cls, observation: ObservationSpec, action: ActionSpec) -> Sizes:
+        """The shapes of an experiment's decision process."""
+        return cls(features=tuple(observation.features), heads=action.names, nvec=action.nvec)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
-from raytune_rl.controller.policy import Policy
+from raytune_rl.controller.policy import Policy, Remote
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, improvement, mixed
@@ -42,7 +42,12 @@ def make_controller(
     reward: Reward | None = None,
 ) -> Controller:
     """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``. ``ensemble``:
-    that is the objective."""
+    that is the objective.
+
+    A policy that learns does so in this process: a world has no cluster.
+    """
+    if isinstance(policy, Remote):
+        policy.remote = False
     return Controller(
         space=task.space,
         observation=ObservationSpec(task.space, slots=slots, optimiser=task.optimiser_sign),
@@ -202,5 +207,6 @@ class Rollout:
                     self._best_segment[group, member] = segment
                 played.validation[segment, member] = loss
             step = controller.step(reports)
+            controller.learn(wait=True)
             played.steps.append(step)
             self._open[group] = list(step.decisions)

@@ -83,6 +83,24 @@ def test_empty_slots_change_nothing_and_stay() -> None:
     assert (other[:, 4 * LEVELS : 6 * LEVELS].reshape(5, 2, LEVELS).argmax(axis=-1) == STAY).all()
 
 
+def test_choices_are_the_same_whether_slots_are_empty_or_not() -> None:
+    space = SearchSpace.from_specs(FOUR)
+    found = []
+    for slots in (None, 4, 7):
+        spec = ObservationSpec(space, slots=slots)
+        policy = TokenPolicy(weights(scale=3.0))
+        policy.bind(spec, ActionSpec(space), seed=3)
+        seen = np.zeros((40, spec.size), dtype=np.float32)
+        seen[:, : ObservationSpec(space).size] = observations(ObservationSpec(space), 40)
+        situations = [
+            Situation(member=m, segment=1, first=bool(row[spec.index("first")]), observation=row, seed=m)
+            for m, row in enumerate(seen)
+        ]
+        found.append([(choice.action, round(choice.logp, 4)) for choice in policy.act(situations)])
+    assert found[0] == found[1] == found[2]
+    assert len({action[-1] for action, _ in found[0]}) > 1  # the source is chosen, too
+
+
 @pytest.mark.parametrize("specs", SPACES)
 def test_it_steers_any_space_through_a_whole_run(specs) -> None:
     space = SearchSpace.from_specs(specs)

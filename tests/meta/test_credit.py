@@ -13,8 +13,8 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from raytune_rl.controller.tokens import initial_weights
 from raytune_rl.meta.credit import Credit, descendants, lineage_credit, team_score
 from raytune_rl.meta.episodes import episodes_of, play, recorder
-from raytune_rl.meta.module import TokenModule
 from raytune_rl.meta.training import ACTIONS, OBSERVATIONS
+from raytune_rl.rllib.token_module import TokenModule
 from raytune_rl.worlds.generator import make_world
 
 # Two members, three segments. Before the last one, member 1 takes the weights of member 0.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 
-from raytune_rl.meta.module import CLONE_LOGITS
+from raytune_rl.rllib.token_module import CLONE_LOGITS
 
 CLONE_KL = "clone_kl"
 """Key of ``learner_config_dict``: weight of KL(agent || clone)."""

@@ -1,0 +1,90 @@
+"""What trains a network inside an ``AgentCore``: a whole RLlib Algorithm, or RLlib's learners alone.
+
+An Algorithm owns replay buffers, target updates and its own rhythm, and needs an initialised Ray (its runners put
+their config into the object store). Learners alone take batches and update; they work without Ray, so a controller can
+learn inside a packed world, hundreds of them in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+
+class Engine(Protocol):
+    """Trains on episodes; ``learners`` is RLlib's ``LearnerGroup``, ``buffer`` its replay buffer, if it has one."""
+
+    learners: Any
+    buffer: Any
+
+    def train(self, episodes: Sequence[SingleAgentEpisode]) -> Mapping[str, Any]:
+        """Take episodes in and update. Returns RLlib's results, the learners' under ``learners``."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write RLlib's own checkpoint."""
+        ...
+
+    def restore(self, path: Path) -> None: ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+class AlgorithmEngine:
+    """RLlib's Algorithm, fed through ``feed.FeedRunner``."""
+
+    def __init__(self, config: AlgorithmConfig) -> None:
+        if not ray.is_initialized():
+            # Left alone, RLlib would call ray.init() and join whatever cluster it finds.
+            raise RuntimeError("A learning agent needs Ray: call ray.init(address='local') first.")
+        self._algorithm: Any = config.build_algo()
+        self.learners = self._algorithm.learner_group
+        self.buffer = getattr(self._algorithm, "local_replay_buffer", None)
+
+    def train(self, episodes: Sequence[SingleAgentEpisode]) -> Mapping[str, Any]:
+        self._algorithm.env_runner.feed(episodes)
+        result: Mapping[str, Any] = self._algorithm.train()
+        return result
+
+    def save(self, path: Path) -> None:
+        self._algorithm.save_to_path(str(path))
+
+    def restore(self, path: Path) -> None:
+        self._algorithm.restore_from_path(str(path))
+
+    def close(self) -> None:
+        self._algorithm.stop()
+
+
+class LearnersEngine:
+    """RLlib's learner group, updated as ``PPO.training_step`` does it."""
+
+    def __init__(self, config: AlgorithmConfig) -> None:
+        self._config: Any = config
+        self.learners: Any = config.build_learner_group()
+        self.buffer = None
+
+    def train(self, episodes: Sequence[SingleAgentEpisode]) -> Mapping[str, Any]:
+        (result,) = self.learners.update(
+            episodes=list(episodes),
+            num_epochs=self._config.num_epochs,
+            minibatch_size=self._config.minibatch_size,
+            shuffle_batch_per_epoch=self._config.shuffle_batch_per_epoch,
+        )
+        return {"learners": result}
+
+    def save(self, path: Path) -> None:
+        self.learners.save_to_path(str(path))
+
+    def restore(self, path: Path) -> None:
+        self.learners.restore_from_path(str(path))
+
+    def close(self) -> None:
+        self.learners.shutdown()

@@ -1,0 +1,116 @@
+"""A controller's network as an agent that goes on learning: its settings and its acting half, without torch.
+
+A fresh agent begins with nothing and may move far. This one begins with what a meta-training has left, and a run is
+short: so it takes small steps, is held to what it knew (a KL to the weights it began with, Ziegler et al. 2019, eq. 2),
+and pays a decision by what it gained over the other members' at the same time (``peers.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raytune_rl.controller.policy import Choice, Situation
+from raytune_rl.controller.tokens import IMPOSSIBLE, TokenPolicy, shapes, values
+from raytune_rl.hyperparameters import LEVELS
+from raytune_rl.mdp.action import SOURCES, ActionSpec
+from raytune_rl.mdp.observation import ObservationSpec
+from raytune_rl.rllib.network import Weights
+from raytune_rl.rllib.settings import Agent
+from raytune_rl.rllib.spaces import ACTION_DIST_INPUTS
+
+PARTS = "parts"
+"""Where the module keeps the parameters (``token_module.TokenModule``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenAgent(Agent):
+    """PPO that goes on from the weights of a controller.
+
+    Attributes:
+        start: the weights, by the names of ``controller.tokens.shapes``.
+        anchor: weight of KL(agent || start) in the loss, at least 0.
+    """
+
+    network: ClassVar[str] = "tokens"
+
+    start: Mapping[str, NDArray[Any]] = field(repr=False, compare=False)
+    anchor: float = 0.1
+    learning_rate: float | None = 1e-4
+    gamma: float = 1.0
+    batch: int | None = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.algorithm != "PPO":
+            raise ValueError(f"TokenAgent.algorithm is {self.algorithm!r}: only PPO goes on from a controller.")
+        if not 0 <= self.anchor < np.inf:
+            raise ValueError(f"TokenAgent.anchor is {self.anchor!r}: it must be 0 or more.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the weights stay out, a checkpoint has its own."""
+        return {name: value for name, value in super().to_dict().items() if name != "start"}
+
+
+def with_unknown(logits: Any, nvec: Sequence[int], xp: Any) -> Any:
+    """``logits`` (N, H * LEVELS + sources) and those of the heads after them, of which the network knows nothing
+    (``stop``): they take their first option, which changes nothing. ``xp`` is numpy or torch."""
+    known = (logits.shape[1] - len(SOURCES)) // LEVELS + 1
+    nothing = [0.0 if option == 0 else IMPOSSIBLE for size in nvec[known:] for option in range(size)]
+    if not nothing:
+        return logits
+    rows = [0.0 * logits[:, :1] + value for value in nothing]
+    return xp.concatenate([logits, *rows], 1)
+
+
+def part(name: str) -> str:
+    """What the module calls the parameter ``name``: torch allows no dots."""
+    return name.replace(".", "_")
+
+
+def to_module(weights: Mapping[str, NDArray[Any]]) -> Weights:
+    """A controller's weights by the names of the RLModule's state."""
+    return {f"{PARTS}.{part(name)}": np.array(value) for name, value in weights.items()}
+
+
+def from_module(state: Mapping[str, NDArray[Any]]) -> Weights:
+    """The inverse of ``to_module``."""
+    return {name: np.asarray(state[f"{PARTS}.{part(name)}"], dtype=np.float32) for name in shapes()}
+
+
+class TokenActing:
+    """The acting half: ``controller.tokens.TokenPolicy`` with the weights of the moment (see ``acting.Acting``)."""
+
+    def __init__(self, agent: TokenAgent, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
+        self._nvec = action.nvec
+        self._learning = agent.learn
+        self._policy = TokenPolicy(agent.start, recording=agent.learn)
+        self._policy.bind(observation, action, seed=seed)
+
+    def act(self, situations: Sequence[Situation], *, decisions: int = 0, version: int = 0) -> list[Choice]:
+        """One choice per situation; with what a learner needs, where there is one."""
+        self._policy.version = version
+        choices = list(self._policy.act(situations))
+        if not self._learning:
+            return choices
+        observations = np.stack([situation.observation for situation in situations]).astype(np.float32)
+        expected = values(self._policy.weights, observations, np).tolist()
+        logits = np.array([choice.extras[ACTION_DIST_INPUTS] for choice in choices], dtype=np.float32)
+        told = with_unknown(logits, self._nvec, np).tolist()
+        return [
+            dataclasses.replace(choice, value=value, extras={**choice.extras, ACTION_DIST_INPUTS: tuple(inputs)})
+            for choice, value, inputs in zip(choices, expected, told, strict=True)
+        ]
+
+    def weights(self) -> Weights:
+        """A copy of the network's parameters."""
+        return to_module(self._policy.weights)
+
+    def set_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Act with these from now on."""
+        self._policy.weights = from_module(weights)

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from raytune_rl import commands
@@ -16,6 +17,7 @@ EXAMPLES = """\
 examples:
   python -m raytune_rl.meta_train --out results/meta --minutes 60
   python -m raytune_rl.meta_train --out results/meta --minutes 120            # goes on for another hour
+  python -m raytune_rl.meta_train --out results/mine --from-runs results/digits/* # the shipped one, with your experience
   python -m raytune_rl.meta_train --out results/other --set lineage=False --set clone_kl=0.1 --seed 3
 
 What comes out: DIR/best (the best by meta-validation: agent=Pretrained("DIR/best")), DIR/last, DIR/log.jsonl (the
@@ -40,12 +42,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="DIR", required=True, help="where it is kept; an earlier one there goes on")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time, earlier sessions' included")
     parser.add_argument("--seed", type=int, help="of worlds, weights and decisions")
+    parser.add_argument(
+        "--from-runs",
+        metavar="DIR",
+        nargs="+",
+        default=[],
+        help="finished run directories: begin with the shipped controller and imitate what went well in them",
+    )
     parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change the recipe")
     return parser
 
 
 def _train(options: argparse.Namespace) -> int:
     from raytune_rl.embedded import ray_cluster
+    from raytune_rl.meta.from_runs import read_run
     from raytune_rl.meta.recipe import Recipe, kept_recipe
     from raytune_rl.overrides import apply_overrides
     from raytune_rl.signals import stopping_on_signals
@@ -56,8 +66,12 @@ def _train(options: argparse.Namespace) -> int:
     changes = list(options.set) + ([] if options.seed is None else [f"seed={options.seed}"])
     before = kept_recipe(directory)
     recipe = apply_overrides(before or Recipe(), changes)
+    if options.from_runs:
+        recipe = replace(recipe, runs=tuple(str(Path(run).resolve()) for run in options.from_runs))
     if before is not None and recipe != before:
         raise BadInput(f"--out {directory} holds a meta-training by another recipe; name another directory.")
+    for run in recipe.runs if before is None else ():
+        read_run(run)  # what does not fit is said before Ray starts
     with ray_cluster(None), stopping_on_signals() as stoppable:  # Ray puts handlers of its own in place
         from raytune_rl.meta.session import Session
 

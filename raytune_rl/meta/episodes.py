@@ -5,8 +5,9 @@ What a learner connector needs for credit beside observations and actions travel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -93,24 +94,42 @@ def _episode(played: Played, member: int, custom: dict[str, object]) -> SingleAg
     decisions = [played.start[member]] + [step.decisions[member] for step in played.steps[:-1]]
     asked = [segment for segment, decision in enumerate(decisions) if decision.action]
     chosen: list[Decision] = [decisions[segment] for segment in asked]
-    last = chosen[-1].observation
-    episode = SingleAgentEpisode(
-        id_=f"{custom['task']}-{custom['population']}-{member}",
-        observations=[np.asarray(d.observation, dtype=np.float32) for d in chosen] + [np.asarray(last, np.float32)],
-        infos=[{} for _ in range(len(chosen) + 1)],
-        actions=[_padded(d.action) for d in chosen],
+    return episode(
+        observations=np.array([d.observation for d in chosen], dtype=np.float32),
+        actions=np.array([_padded(d.action) for d in chosen]),
         rewards=[float(played.steps[segment].rewards[member]) for segment in asked],
-        truncated=True,
-        extra_model_outputs={
+        outputs={
             "action_logp": [np.float32(d.logp) for d in chosen],
             "action_dist_inputs": [np.asarray(d.extras["action_dist_inputs"], dtype=np.float32) for d in chosen],
         }
         if chosen[0].extras
         else {},
+        custom={**custom, "segments": np.asarray(asked)},
+    )
+
+
+def episode(
+    *,
+    observations: np.ndarray,
+    actions: np.ndarray,
+    rewards: Sequence[float],
+    custom: Mapping[str, object],
+    outputs: Mapping[str, list[Any]] | None = None,
+) -> SingleAgentEpisode:
+    """A whole episode of T decisions, observations (T, F) and actions (T, heads), in RLlib's terms. What came after the
+    last one is not told, and nothing here asks for it."""
+    found = SingleAgentEpisode(
+        id_=f"{custom['task']}-{custom['population']}-{custom['member']}",
+        observations=[*observations, observations[-1]],
+        infos=[{} for _ in range(len(observations) + 1)],
+        actions=list(actions),
+        rewards=list(rewards),
+        truncated=True,
+        extra_model_outputs=dict(outputs or {}),
         len_lookback_buffer=0,
     )
-    episode.custom_data.update({**custom, "segments": np.asarray(asked)})
-    return episode
+    found.custom_data.update(custom)
+    return found
 
 
 def _padded(action: tuple[int, ...]) -> np.ndarray:

@@ -35,6 +35,7 @@ class Recipe:
         entropy: weight of PPO's own bonus.
         lineage, group, team: see ``credit.Credit``.
         validate_every: iterations between two meta-validations.
+        runs: finished run directories whose decisions the shipped controller imitates first (``imitation``).
         validation_worlds, validation_populations: how many worlds, and populations in each, are played for one.
 
     Raises:
@@ -58,8 +59,10 @@ class Recipe:
     validate_every: int = 40
     validation_worlds: int = len(META_VALIDATION)
     validation_populations: int = 4
+    runs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "runs", tuple(self.runs))  # JSON has lists only
         for name, least in LEAST.items():
             if not least <= getattr(self, name) < math.inf:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least {least}.")

@@ -15,10 +15,12 @@ from safetensors.numpy import load, save
 
 from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.tokens import TokenPolicy, initial_weights
+from raytune_rl.meta.from_runs import read_run
+from raytune_rl.meta.imitation import imitate
 from raytune_rl.meta.recipe import FILE, Recipe
 from raytune_rl.meta.training import clone, expert_episodes, ppo
 from raytune_rl.meta.validation import RULES, Validation, validate
-from raytune_rl.pretrained import files
+from raytune_rl.pretrained import Pretrained, files
 from raytune_rl.rllib import checkpoints
 from raytune_rl.rllib.tokens import from_module
 from raytune_rl.rundir.store import LocalStore
@@ -102,15 +104,27 @@ class Session:
         return reached
 
     def _first_weights(self) -> Mapping[str, np.ndarray]:
-        """What the agent begins as, and is kept near to: the expert's clone, or the network's prior."""
+        """What the agent begins as, and is kept near to: the expert's clone, the shipped controller with the experience
+        of finished runs, or the network's prior."""
         if not self._store.exists(CLONE):
             weights = initial_weights(self.recipe.seed)
             if self.recipe.clone_worlds:
                 self.say(f"imitating the expert in {self.recipe.clone_worlds} worlds")
                 weights = clone(self.recipe, expert_episodes(self.recipe))
+            elif self.recipe.runs:
+                weights = Pretrained().weights
+            if self.recipe.runs:
+                weights = self._with_runs(weights)
             self._store.write(CLONE, save(weights))
         found: dict[str, np.ndarray] = load(self._store.read(CLONE))
         return found
+
+    def _with_runs(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        runs = [read_run(directory) for directory in self.recipe.runs]
+        for run in runs:
+            left = f" ({run.left_out} left out: moves of a learning rate without a cosine)" if run.left_out else ""
+            self.say(f"imitating {run.decisions} decisions of {run.directory}{left}")
+        return imitate(self.recipe, weights, runs)
 
     def _rules(self) -> dict[str, Validation]:
         """The rules' results, worked out once."""

@@ -10,12 +10,6 @@ import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.bc import BCConfig
 from ray.rllib.algorithms.ppo import PPOConfig
-from ray.rllib.connectors.learner import (
-    AddColumnsFromEpisodesToTrainBatch,
-    AddObservationsFromEpisodesToBatch,
-    BatchIndividualItems,
-    NumpyToTensor,
-)
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -28,25 +22,38 @@ from raytune_rl.meta.episodes import SLOTS, episodes_of, play
 from raytune_rl.meta.expert import Expert
 from raytune_rl.meta.recipe import Recipe
 from raytune_rl.meta.runner import SEEDS, WORLDS, WorldRunner
+from raytune_rl.rllib.peers import plain_pipeline
 from raytune_rl.rllib.token_learner import CLONE_KL, ClonedPPOLearner
 from raytune_rl.rllib.token_module import TokenModule
 from raytune_rl.rllib.tokens import from_module
 from raytune_rl.worlds.generator import META_TRAIN, make_world
 
-OBSERVATIONS = gym.spaces.Box(-4.0, 4.0, (MEMBER + SLOTS * TOKEN,), np.float32)
-ACTIONS = gym.spaces.MultiDiscrete(np.array([LEVELS] * SLOTS + [len(SOURCES)], dtype=np.int64))
+
+def spaces(slots: int) -> tuple[gym.spaces.Box, gym.spaces.MultiDiscrete]:
+    """Observations and actions of tasks with up to so many hyperparameters."""
+    sizes = np.array([LEVELS] * slots + [len(SOURCES)], dtype=np.int64)
+    return gym.spaces.Box(-4.0, 4.0, (MEMBER + slots * TOKEN,), np.float32), gym.spaces.MultiDiscrete(sizes)
+
+
+OBSERVATIONS, ACTIONS = spaces(SLOTS)
 
 
 def clone(recipe: Recipe, played: Sequence[SingleAgentEpisode]) -> dict[str, np.ndarray]:
     """Weights that imitate what was played, by RLlib's BC."""
-    config = _common(BCConfig(), recipe, module={"seed": recipe.seed})
+    config = common(BCConfig(), recipe, module={"seed": recipe.seed})
     config.training(lr=2e-3, train_batch_size_per_learner=recipe.minibatch)
-    config.learners(learner_connector=lambda *_: _pipeline(), add_default_connectors_to_learner_pipeline=False)
+    config.learners(learner_connector=lambda *_: plain_pipeline(), add_default_connectors_to_learner_pipeline=False)
+    return taught(config, recipe, played)
+
+
+def taught(config: Any, recipe: Recipe, played: Sequence[SingleAgentEpisode]) -> dict[str, np.ndarray]:
+    """The weights after ``clone_epochs`` passes over what was played."""
     group = config.build_learner_group()
+    steps = sum(len(episode) for episode in played)
     group.update(
         episodes=list(played),
         num_epochs=recipe.clone_epochs,
-        minibatch_size=recipe.minibatch,
+        minibatch_size=min(recipe.minibatch, steps),
         shuffle_batch_per_epoch=True,
     )
     state = group.get_state(components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}")
@@ -62,7 +69,7 @@ def expert_episodes(recipe: Recipe) -> list[SingleAgentEpisode]:
 def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) -> PPOConfig:
     """PPO from ``weights`` on, with ``WorldRunner``s and ``Credit``. ``first``: the iteration that it goes on from, so
     that no world comes a second time."""
-    config = _common(PPOConfig(), recipe, module={"weights": dict(weights), "clone": recipe.clone_kl > 0})
+    config = common(PPOConfig(), recipe, module={"weights": dict(weights), "clone": recipe.clone_kl > 0})
     config.training(
         lr=recipe.learning_rate,
         learner_class=ClonedPPOLearner,
@@ -78,7 +85,7 @@ def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) ->
     )
     config.learners(
         learner_connector=lambda *_: [
-            *_pipeline(),
+            *plain_pipeline(),
             Credit(lineage=recipe.lineage, group=recipe.group, team=recipe.team),
         ],
         add_default_connectors_to_learner_pipeline=False,
@@ -96,20 +103,13 @@ def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) ->
     return config
 
 
-def _common(config: Any, recipe: Recipe, *, module: Mapping[str, Any]) -> AlgorithmConfig:
-    config.environment(env=None, observation_space=OBSERVATIONS, action_space=ACTIONS)
+def common(config: Any, recipe: Recipe, *, module: Mapping[str, Any], slots: int = SLOTS) -> AlgorithmConfig:
+    """What all of them have in common: ``TokenModule`` with the model config ``module``, and one local learner."""
+    observations, actions = spaces(slots)
+    config.environment(env=None, observation_space=observations, action_space=actions)
     config.framework("torch", torch_skip_nan_gradients=True)
     config.learners(num_learners=0)
     config.debugging(log_level="ERROR", seed=recipe.seed)
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=TokenModule, model_config=dict(module)))
     found: AlgorithmConfig = config
     return found
-
-
-def _pipeline() -> list[Any]:
-    return [
-        AddObservationsFromEpisodesToBatch(as_learner_connector=True),
-        AddColumnsFromEpisodesToTrainBatch(),
-        BatchIndividualItems(multi_agent=False),
-        NumpyToTensor(as_learner_connector=True),
-    ]

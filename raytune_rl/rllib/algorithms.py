@@ -58,7 +58,6 @@ def going_on(agent: TokenAgent, encoding: Encoding, batch: int) -> AlgorithmConf
     """PPO from a controller's weights: few epochs, small steps, no entropy bonus (the controller explores as it has
     learned to), a KL to where it began, and the other members as the baseline."""
     config = PPOConfig().training(
-        learner_class=ClonedPPOLearner,
         lr=agent.learning_rate or 1e-4,
         train_batch_size_per_learner=batch,
         minibatch_size=None,
@@ -71,6 +70,7 @@ def going_on(agent: TokenAgent, encoding: Encoding, batch: int) -> AlgorithmConf
         grad_clip=1.0,
     )
     return config.learners(
+        learner_class=ClonedPPOLearner,
         learner_connector=lambda *_: [*plain_pipeline(), PeerAdvantages(gamma=agent.gamma)],
         add_default_connectors_to_learner_pipeline=False,
         learner_config_dict={CLONE_KL: agent.anchor},
@@ -181,7 +181,11 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
 
 def _module_spec(agent: Agent, sizes: Sizes) -> RLModuleSpec:
     if isinstance(agent, TokenAgent):
-        return RLModuleSpec(module_class=TokenModule, model_config={"weights": dict(agent.start), "clone": True})
+        hyperparameters = sizes.heads.index("source")
+        return RLModuleSpec(
+            module_class=TokenModule,
+            model_config={"weights": dict(agent.start), "clone": True, "hyperparameters": hyperparameters},
+        )
     hidden = list(agent.hidden)
     if agent.algorithm == "DQN":
         body, head = body_and_head(hidden)

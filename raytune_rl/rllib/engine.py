@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 
@@ -78,7 +79,7 @@ class LearnersEngine:
             minibatch_size=self._config.minibatch_size,
             shuffle_batch_per_epoch=self._config.shuffle_batch_per_epoch,
         )
-        return {"learners": result}
+        return {"learners": {DEFAULT_MODULE_ID: {n: value.peek() for n, value in result[DEFAULT_MODULE_ID].items()}}}
 
     def save(self, path: Path) -> None:
         self.learners.save_to_path(str(path))

@@ -23,7 +23,6 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from raytune_rl.records import Chunk
 from raytune_rl.rllib.spaces import Encoding
 
-
 SEGMENTS = "segments"
 """Key of an episode's ``custom_data``: the segment that each decision opened."""
 

@@ -88,7 +88,9 @@ class Agent:
         if found is None:
             raise ValueError(f"Agent.from_run: {str(directory)!r} has no complete agent checkpoint in {path.name}/.")
         if found.record.get("network", cls.network) != cls.network:
-            raise ValueError(f"Agent.from_run: {str(directory)!r} was steered by a Pretrained; use Pretrained.from_run.")
+            raise ValueError(
+                f"Agent.from_run: {str(directory)!r} was steered by a Pretrained; use Pretrained.from_run."
+            )
         saved = {**found.record["agent"], "checkpoint": str(path.resolve()), "learn": True}
         return cls(**{**saved, **changes})
 

@@ -1,11 +1,13 @@
-"""RLlib's PPO with a term that keeps the agent near the clone it began as, in place of an entropy bonus."""
+"""RLlib's learners with a term that keeps the agent near the clone it began as, in place of an entropy bonus."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from ray.rllib.algorithms.marwil.torch.marwil_torch_learner import MARWILTorchLearner
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from raytune_rl.rllib.token_module import CLONE_LOGITS
 
@@ -13,8 +15,8 @@ CLONE_KL = "clone_kl"
 """Key of ``learner_config_dict``: weight of KL(agent || clone)."""
 
 
-class ClonedPPOLearner(PPOTorchLearner):
-    """PPO's loss and the weighted KL."""
+class _Cloned(TorchLearner):
+    """Another learner's loss and the weighted KL."""
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -29,3 +31,11 @@ class ClonedPPOLearner(PPOTorchLearner):
         divergence = torch.mean(here.kl(clone))
         self.metrics.log_value((module_id, CLONE_KL), divergence, window=1)
         return loss + weight * divergence
+
+
+class ClonedPPOLearner(_Cloned, PPOTorchLearner):
+    """PPO's loss and the weighted KL."""
+
+
+class ClonedMARWILLearner(_Cloned, MARWILTorchLearner):
+    """MARWIL's loss and the weighted KL."""

@@ -12,7 +12,9 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import nn
 
 from raytune_rl.controller import tokens
-from raytune_rl.rllib.tokens import part, with_unknown
+from raytune_rl.hyperparameters import LEVELS
+from raytune_rl.mdp.action import SOURCES
+from raytune_rl.rllib.tokens import fitted, part
 
 CLONE_LOGITS = "clone_logits"
 """What the clone that learning began with would have done: for the KL term that keeps the agent near it."""
@@ -22,7 +24,7 @@ class TokenModule(TorchRLModule, ValueFunctionAPI):
     """``controller.tokens`` with torch parameters, for any number of hyperparameters: the spaces say how many.
 
     ``model_config``: ``weights``, a mapping of arrays to start from (default: fresh ones of ``seed``); ``clone``: keep
-    a frozen copy of them.
+    a frozen copy of them; ``hyperparameters``: how many of the observation's slots hold one (default: all).
     """
 
     def setup(self) -> None:
@@ -51,9 +53,9 @@ class TokenModule(TorchRLModule, ValueFunctionAPI):
         return found
 
     def _logits(self, weights: dict[str, torch.Tensor], batch: dict[str, Any]) -> torch.Tensor:
-        found: torch.Tensor = with_unknown(
-            tokens.policy_logits(weights, batch[Columns.OBS], torch), self._lengths, torch
-        )
+        logits = tokens.policy_logits(weights, batch[Columns.OBS], torch)
+        count = self.model_config.get("hyperparameters", (logits.shape[1] - len(SOURCES)) // LEVELS)
+        found: torch.Tensor = fitted(logits, count, self._lengths, torch)
         return found
 
     def _weights(self) -> dict[str, torch.Tensor]:

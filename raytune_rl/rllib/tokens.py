@@ -57,15 +57,15 @@ class TokenAgent(Agent):
         return {name: value for name, value in super().to_dict().items() if name != "start"}
 
 
-def with_unknown(logits: Any, nvec: Sequence[int], xp: Any) -> Any:
-    """``logits`` (N, H * LEVELS + sources) and those of the heads after them, of which the network knows nothing
-    (``stop``): they take their first option, which changes nothing. ``xp`` is numpy or torch."""
-    known = (logits.shape[1] - len(SOURCES)) // LEVELS + 1
-    nothing = [0.0 if option == 0 else IMPOSSIBLE for size in nvec[known:] for option in range(size)]
-    if not nothing:
-        return logits
-    rows = [0.0 * logits[:, :1] + value for value in nothing]
-    return xp.concatenate([logits, *rows], 1)
+def fitted(logits: Any, hyperparameters: int, nvec: Sequence[int], xp: Any) -> Any:
+    """The network's logits (N, slots * LEVELS + sources) as those of an action space with heads of sizes ``nvec``.
+
+    Slots that hold nothing have no head. Heads after the source, of which the network knows nothing (``stop``), take
+    their first option, which changes nothing. ``xp`` is numpy or torch.
+    """
+    nothing = [0.0 if option == 0 else IMPOSSIBLE for size in nvec[hyperparameters + 1 :] for option in range(size)]
+    unknown = [0.0 * logits[:, :1] + value for value in nothing]
+    return xp.concatenate([logits[:, : hyperparameters * LEVELS], logits[:, -len(SOURCES) :], *unknown], 1)
 
 
 def part(name: str) -> str:
@@ -87,7 +87,7 @@ class TokenActing:
     """The acting half: ``controller.tokens.TokenPolicy`` with the weights of the moment (see ``acting.Acting``)."""
 
     def __init__(self, agent: TokenAgent, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
-        self._nvec = action.nvec
+        self._hyperparameters, self._nvec = len(action.space), action.nvec
         self._learning = agent.learn
         self._policy = TokenPolicy(agent.start, recording=agent.learn)
         self._policy.bind(observation, action, seed=seed)
@@ -101,7 +101,7 @@ class TokenActing:
         observations = np.stack([situation.observation for situation in situations]).astype(np.float32)
         expected = values(self._policy.weights, observations, np).tolist()
         logits = np.array([choice.extras[ACTION_DIST_INPUTS] for choice in choices], dtype=np.float32)
-        told = with_unknown(logits, self._nvec, np).tolist()
+        told = fitted(logits, self._hyperparameters, self._nvec, np).tolist()
         return [
             dataclasses.replace(choice, value=value, extras={**choice.extras, ACTION_DIST_INPUTS: tuple(inputs)})
             for choice, value, inputs in zip(choices, expected, told, strict=True)

@@ -64,9 +64,10 @@ def check_picklable(candidate: object, written: object) -> None:
         ) from None
 
 
-def make_policy(agent: Agent | Policy) -> Policy:
+def make_policy(experiment: Experiment) -> Policy:
     """The policy of an experiment's ``agent``."""
-    return agent.build() if isinstance(agent, Agent) else agent
+    agent = experiment.agent
+    return agent.build(experiment.population) if isinstance(agent, Agent) else agent
 
 
 def make_controller(experiment: Experiment, policy: Policy) -> Controller:

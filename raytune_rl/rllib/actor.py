@@ -123,10 +123,10 @@ class AgentCore:
         )
         modules = state[COMPONENT_LEARNER][COMPONENT_RL_MODULE]
         if self._team is not None:
-            return {
-                name: np.array(value) for name, value in joined({m: modules[m] for m in self._team.modules}).items()
-            }
-        return {name: np.array(value) for name, value in modules[DEFAULT_MODULE_ID].items()}
+            found = joined({name: modules[name] for name in self._team.modules})
+        else:
+            found = modules[DEFAULT_MODULE_ID]
+        return {name: np.array(value) for name, value in found.items()}
 
     def save(self, directory: str) -> bool:
         """Write a new generation into ``directory``; ``False`` (and a warning) when the disk does not take it."""
@@ -278,7 +278,7 @@ def _finite(tree: Any) -> bool:
 
 def _scalars(result: Mapping[str, Any]) -> dict[str, float]:
     """RLlib's numbers of the modules (losses, entropy, gradient norm); with the module's name where it has one."""
-    found = {}
+    found: dict[str, float] = {}
     for module, numbers in result.get("learners", {}).items():
         prefix = "" if module == DEFAULT_MODULE_ID else f"{module}/"
         if module != ALL_MODULES:

@@ -63,9 +63,8 @@ def test_who_fails_or_predicts_nan_leaves_the_ensemble() -> None:
 
 
 def test_a_standing_tells_what_has_changed() -> None:
-    before = placed(
-        MemberState.start(0, (0.5,), team=Standing()), MemberState.start(0, (0.5,)), Standing(greedy=1.0), None
-    )
+    start = MemberState.start(0, (0.5,), team=Standing())
+    before = placed(start, start, Standing(greedy=1.0), None)
     assert before.team is not None and before.team.greedy_change == 1.0 and before.team.incumbent == 0.0
     after = placed(before, before, Standing(greedy=1.5, contribution=-0.1), 0.7).team
     assert after is not None
@@ -107,12 +106,12 @@ def test_the_controller_pays_and_shows_the_ensemble() -> None:
     paper = seen(Random())
     steps = paper.play()
     controller = paper.controller
-    flag, gain = (controller.observation.index(name) for name in ("ensemble", "ensemble_gain"))
+    flag, share = (controller.observation.index(name) for name in ("ensemble", "contribution"))
     for step in steps:
         assert all(report.predictions is None for report in step.reports)
         for decision in step.decisions:
             assert not decision.observation or decision.observation[flag] == 1.0
-    assert any(d.observation and d.observation[gain] > 0 for d in steps[-2].decisions)
+    assert all(d.observation[share] != 0 for d in steps[-2].decisions)
     finals = [state.team for state in controller.members.values()]
     assert len({team.greedy for team in finals if team}) == 1
     assert steps[0].rewards != steps[1].rewards

@@ -32,7 +32,7 @@ def test_each_position_of_a_sequence_counts_and_padding_does_not() -> None:
     targets = torch.tensor([[0, 1, -100], [2, -100, -100]])
     outputs = torch.randn(1, 2, 4, 3)
     found = Sample.of("cross_entropy", targets).predictions(outputs)
-    expected = outputs[0].softmax(0 + 1)
+    expected = outputs[0].softmax(1)
     np.testing.assert_allclose(
         found[0], torch.stack([expected[0, :, 0], expected[0, :, 1], expected[1, :, 0]]), rtol=1e-6
     )

@@ -89,7 +89,7 @@ def appo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
         use_circular_buffer=False,
         circular_buffer_num_batches=1,
         circular_buffer_iterations_per_batch=1,
-        target_network_update_freq=1,
+        target_network_update_freq=0,  # at every update, however few steps of a network it has
         num_epochs=1,
         clip_param=0.3,
         entropy_coeff=0.01,

@@ -81,7 +81,9 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
         return Controller(
             space=space,
             observation=ObservationSpec(space, optimiser=optimiser_sign(experiment.candidate)),
-            actions=ActionSpec(space, stopping=experiment.stopping, copy_every=experiment.copy_every),
+            actions=ActionSpec(
+                space, stopping=experiment.stopping, copy_every=policy.copy_every or experiment.copy_every
+            ),
             reward=experiment.pay,
             policy=policy,
             metric=experiment.metric,
@@ -93,6 +95,7 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
             target=experiment.stop.target,
             agent_starts=experiment.start == "agent",
             failures=experiment.failures,
+            floor=experiment.floor,
             timed=not experiment.synchronous,
             jury=make_jury(experiment.candidate) if experiment.objective == "ensemble" else None,
         )

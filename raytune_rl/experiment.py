@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.errors import BadInput
@@ -73,6 +74,7 @@ class Experiment:
         constants: passed to Trainables and functions beside the hyperparameters (their ``config``).
         stop: further stop rules.
         failures: what happens to members that fail.
+        floor: when a member that a change has ruined goes back to its own best; ``None`` leaves that to the agent.
         synchronous: decide for the whole population at once, and learn before the next segment: reproducible bit for
             bit on one machine, at the price of waiting.
         checkpoint_every: seconds between two checkpoints of a trial, at most so much is trained again after a crash.
@@ -108,6 +110,7 @@ class Experiment:
     constants: Mapping[str, Any] = field(default_factory=dict)
     stop: StopRule = field(default_factory=StopRule)
     failures: FailurePolicy = field(default_factory=FailurePolicy)
+    floor: Floor | None = field(default_factory=Floor)
     synchronous: bool = False
     checkpoint_every: float = 10.0
     callbacks: Sequence[Any] | None = ()
@@ -121,7 +124,7 @@ class Experiment:
         _at_least_one("segment_length", self.segment_length)
         _at_least_one("copy_every", self.copy_every)
         _one_of("mode", self.mode, ("min", "max"))
-        _one_of("schedule", self.schedule, ("constant", "cosine"))
+        _one_of("schedule", self.schedule, get_args(Schedule))
         _one_of("objective", self.objective, ("single", "ensemble"))
         _one_of("start", self.start, ("spread", "agent"))
         _one_of("compare", self.compare, (None, "random"))

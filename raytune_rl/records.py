@@ -40,10 +40,14 @@ class Source:
     kind: SourceKind = "keep"
     member: int | None = None
     name: str = "keep"
-    """The action that led here (``keep``, ``best``, ``second``, ``incumbent``, ``own_best``), as the tables show it."""
+    """What led here, as the tables show it: an action (``keep``, ``best``, ``second``, ``incumbent``, ``own_best``) or
+    ``FLOOR``."""
 
 
 KEEP = Source()
+
+FLOOR = "floor"
+"""Name of the source of a decision by which the floor takes a member back to its own best (``controller.floor``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

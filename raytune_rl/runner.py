@@ -262,6 +262,7 @@ def _summarise(
     learner = isinstance(experiment.agent, Agent)
     return build_summary(
         directory.read_table(layout.SEGMENTS),
+        directory.read_table(layout.DECISIONS),
         metric=experiment.metric,
         mode=experiment.mode,
         counters=Counters(

@@ -18,6 +18,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.errors import BadInput
@@ -32,6 +33,8 @@ from raytune_rl.tune.trial_scheduler import TrialScheduler
 from raytune_rl.tune.trial_state import TrialState
 
 logger = logging.getLogger(__name__)
+
+SAFE = Floor()
 
 
 class MetaAgentScheduler(FIFOScheduler):
@@ -57,6 +60,7 @@ class MetaAgentScheduler(FIFOScheduler):
         stopping: whether the agent may stop trials.
         schedule: laid over hyperparameters of the role learning_rate.
         failures: what happens to trials whose metric is NaN or infinite.
+        floor: when a trial that a change has ruined goes back to its own best; ``None`` leaves that to the agent.
         synchronous: let all trials wait for each other after every segment and decide for all at once; reproducible,
             and slow.
         seed: all randomness of the decisions derives from it.
@@ -81,6 +85,7 @@ class MetaAgentScheduler(FIFOScheduler):
         stopping: bool = False,
         schedule: Schedule = "constant",
         failures: FailurePolicy | None = None,
+        floor: Floor | None = SAFE,
         synchronous: bool = False,
         seed: int = 0,
     ) -> None:
@@ -104,6 +109,7 @@ class MetaAgentScheduler(FIFOScheduler):
         self.stopping = stopping
         self.schedule: Schedule = schedule
         self.failures = failures or FailurePolicy()
+        self.floor = floor
         self.synchronous = synchronous
         self.seed = seed
         self._given: tuple[str | None, Mode | None] = (metric, mode)
@@ -167,7 +173,7 @@ class MetaAgentScheduler(FIFOScheduler):
         controller = Controller(
             space=self.space,
             observation=ObservationSpec(self.space),
-            actions=ActionSpec(self.space, stopping=self.stopping, copy_every=self.copy_every),
+            actions=ActionSpec(self.space, stopping=self.stopping, copy_every=policy.copy_every or self.copy_every),
             reward=self.reward,
             policy=policy,
             metric=self._metric,
@@ -177,6 +183,7 @@ class MetaAgentScheduler(FIFOScheduler):
             seed=self.seed,
             schedule=self.schedule,
             failures=self.failures,
+            floor=self.floor,
         )
         return TrialScheduler(
             controller,

@@ -15,8 +15,10 @@ from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.scales import Scale
 from raytune_rl.analysis.texts import count, duration, number
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
+from raytune_rl.records import FLOOR
 
 MOST = 0.95
+SHOWN = 5
 
 
 def anytime(run: Run) -> str:
@@ -57,6 +59,26 @@ def lineage(run: Run) -> str:
     if run.segments["member"].nunique() > MANY:
         text += "Shares of the population by whose first weights they descend from."
     return text.strip()
+
+
+def floor(run: Run) -> str:
+    """What the safe floor did; empty where the run had none."""
+    if run.fields.get("floor") is None:
+        return ""
+    acted = int((run.decisions["source"] == FLOOR).sum())
+    if not acted:
+        return "The floor never acted: no member collapsed after a change and was left there."
+    told = run.lineage[run.lineage["kind"] == FLOOR]
+    each = [
+        f"member {row.receiver} before segment {row.segment} (from {number(row.value_before)} back to "
+        f"{number(row.value_donor)})"
+        for row in told.head(SHOWN).itertuples()
+    ]
+    more = [f"{acted - len(each)} more"] if acted > len(each) else []
+    return (
+        f"The floor acted {count(acted, 'times', 'time')}: after a change that {run.metric} collapsed by, these went "
+        f"back to the weights and values of their own best: {', '.join([*each, *more])}."
+    )
 
 
 def gains(run: Run) -> str:

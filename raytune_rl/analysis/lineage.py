@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raytune_rl.analysis.frames import improvement, sound_values
-from raytune_rl.records import Mode
+from raytune_rl.records import FLOOR, Mode
 
 HORIZON = 3
 """Segments after a copy when it is judged again (or fewer, if the next copy or the end comes first)."""
@@ -132,7 +132,7 @@ def _kinds(segments: pd.DataFrame, decisions: pd.DataFrame, rows: pd.DataFrame, 
         ).sort_values("place")
         known = found["source"].to_numpy(dtype=object)
         fits = np.array(
-            [isinstance(name, str) and (name == "own_best") == o for name, o in zip(known, own, strict=True)]
+            [isinstance(name, str) and (name in ("own_best", FLOOR)) == o for name, o in zip(known, own, strict=True)]
         )
         # The holder of the record that copies "incumbent" goes back to its own best.
         names = np.where(fits, known, np.where(own, "own_best", "member"))

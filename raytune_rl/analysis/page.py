@@ -15,7 +15,7 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from raytune_rl._version import __version__
-from raytune_rl.analysis import sections
+from raytune_rl.analysis import captions, sections
 from raytune_rl.analysis.compare import compare, labels
 from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.verdict import verdict, verdict_on
@@ -71,6 +71,7 @@ def _one(run: Run) -> str:
         state="finished" if run.finished else "not finished",
         facts=sections.facts(run),
         results=sections.results(run),
+        floor=captions.floor(run),
         figures=sections.figures(run),
         copies=sections.copies(run),
         schedules=sections.schedules(run),

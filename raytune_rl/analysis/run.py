@@ -193,7 +193,7 @@ class Run:
         - ``segment, receiver``: the segment of the receiver that began with the copied weights;
         - ``donor, donor_segment``: whose weights, and in which segment those had been trained last;
         - ``kind``: ``best``, ``second``, ``incumbent``, ``own_best`` (the action that led here; ``member`` where that
-          is unknown), or ``restart`` (back to the own best after a failure);
+          is unknown), ``restart`` (back to the own best after a failure) or ``floor`` (after a collapse);
         - ``value_before, value_donor, value_after``: the metric of the receiver before, of the donor, and of the
           receiver after the first segment; ``gain``: what that segment gained over before (positive is better);
         - ``segments_later, value_later, gain_later``: the same up to ``lineage.HORIZON`` segments after that, but not

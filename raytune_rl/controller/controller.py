@@ -17,11 +17,13 @@ import numpy as np
 from raytune_rl.combining.credit import Jury
 from raytune_rl.controller.drafts import chosen, draft, positions_of
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.floor import Floor, fallen
 from raytune_rl.controller.gallery import Gallery, placed, told
 from raytune_rl.controller.incumbency import Incumbency
 from raytune_rl.controller.ledger import Ledger
 from raytune_rl.controller.policy import Choice, Policy, Situation
 from raytune_rl.controller.schedule import Schedule, schedule_factor
+from raytune_rl.controller.taken import Taken
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.crowd import Crowd
@@ -31,7 +33,7 @@ from raytune_rl.mdp.reward import Reward, RewardContext
 from raytune_rl.mdp.score import Score
 from raytune_rl.mdp.standing import Standing
 from raytune_rl.mdp.state import MemberState, advance
-from raytune_rl.records import Decision, Incumbent, Mode, Report, Source, Step, Value
+from raytune_rl.records import FLOOR, Decision, Incumbent, Mode, Report, Source, Step, Value
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Controller:
         target: stop everything once the metric has reached this value.
         agent_starts: let the policy's first action choose the starting values instead of spreading them.
         failures: what happens to members that go wrong.
+        floor: when a member is taken back that a change has ruined; ``None`` = never.
         timed: whether measured times enter observations and rewards. No two runs measure the same, so a run that is to
             repeat bit for bit does without.
         seed: all randomness derives from it, per member and segment.
@@ -76,6 +79,7 @@ class Controller:
         target: float | None = None,
         agent_starts: bool = False,
         failures: FailurePolicy | None = None,
+        floor: Floor | None = None,
         timed: bool = True,
         jury: Jury | None = None,
     ) -> None:
@@ -90,6 +94,7 @@ class Controller:
         self.schedule: Schedule = policy.schedule or schedule
         self.agent_starts = agent_starts or policy.starts
         self.failures = failures or FailurePolicy()
+        self.floor = None if policy.prescribed is not None else floor  # what is prescribed stands, good or bad
         self.stopping: str | None = None
         self.problem: str | None = None
         self.timed = timed
@@ -138,6 +143,13 @@ class Controller:
         All reports enter before the first decision is made, so members that report together see each other's newest
         state. A report of a segment that was seen before rewinds its member.
         """
+        return self.decide(self.take(reports))
+
+    def take(self, reports: Sequence[Report]) -> Taken:
+        """The first half of ``step``: what the reports are paid and what is seen now.
+
+        For drivers that are told what to do from outside (``guided.Guided``); ``decide`` comes next.
+        """
         before = [self._rewound(report) for report in reports]
         opened = [self._ledgers[r.member].decisions.get(r.segment) or self._forgotten(r) for r in reports]
         for report, decision in zip(reports, opened, strict=True):
@@ -150,20 +162,54 @@ class Controller:
             self.stop_all(self._best.reached)
         population = self._alive()
         crowd = Crowd.of(population, len(self.space))
-        observations = [self._observe(state, crowd) for state in after]
         endings = [self._ending(report) for report in reports]
         rewards = [
             self.reward(b, a, self._context(report, ending is not None, population))
             for b, a, report, ending in zip(before, after, reports, endings, strict=True)
         ]
-        self._collect(reports, opened, rewards, observations, endings)
-        decisions = self._decide(reports, after, observations, endings, population)
-        return Step(
+        taken = Taken(
             reports=tuple(map(told, reports, after)),
             opened=tuple(opened),
+            states=tuple(after),
+            observations=tuple(self._observe(state, crowd) for state in after),
             rewards=tuple(rewards),
+            endings=tuple(endings),
+            population=tuple(population),
+        )
+        self._collect(taken)
+        return taken
+
+    def decide(self, taken: Taken) -> Step:
+        """The second half of ``step``: the policy is asked about those whose episode goes on."""
+        asked = [i for i, ending in enumerate(taken.endings) if ending is None]
+        choices = self._ask([taken.reports[i] for i in asked], [taken.observations[i] for i in asked])
+        by_index = dict(zip(asked, choices, strict=True))
+        decisions = []
+        for i, (report, state) in enumerate(zip(taken.reports, taken.states, strict=True)):
+            if i in by_index:
+                decision = self._steered(state, taken.observations[i], by_index[i], taken.population)
+            else:
+                decision = self._unsteered(report, state, taken.endings[i])
+            self._ledgers[report.member].open(decision)
+            decisions.append(decision)
+        return Step(
+            reports=taken.reports,
+            opened=taken.opened,
+            rewards=taken.rewards,
             decisions=tuple(decisions),
             incumbent=self.incumbent,
+        )
+
+    def opening(self, member: int) -> Situation:
+        """What the policy is shown for the member's first decision, if that decision is its own."""
+        # The start is seen by nobody yet: the member knows its place, the empty population and the task.
+        state = self._unstarted(member)
+        return Situation(
+            member=member,
+            segment=0,
+            first=True,
+            observation=self._observe(state, Crowd.of([state], len(self.space))),
+            seed=self._decision_seed(member, 0),
         )
 
     def learn(self, *, wait: bool = False) -> None:
@@ -280,50 +326,27 @@ class Controller:
             incumbent_score=self._best.score,
         )
 
-    def _collect(
-        self,
-        reports: Sequence[Report],
-        opened: Sequence[Decision],
-        rewards: Sequence[float],
-        observations: Sequence[np.ndarray],
-        endings: Sequence[str | None],
-    ) -> None:
-        for report, decision, reward, observation, ending in zip(
-            reports, opened, rewards, observations, endings, strict=True
+    def _collect(self, taken: Taken) -> None:
+        for report, decision, reward, observation, terminated, truncated in zip(
+            taken.reports,
+            taken.opened,
+            taken.rewards,
+            taken.observations,
+            taken.terminated,
+            taken.truncated,
+            strict=True,
         ):
-            ledger = self._ledgers[report.member]
             if decision.action:
                 self._buffer.add(
                     decision,
                     reward,
                     tuple(observation.tolist()),
-                    episode=f"{report.member}-{ledger.episode}",
-                    terminated=ending in ("failed", "done"),
-                    truncated=ending in ("budget", "stopped"),
+                    episode=f"{report.member}-{self._ledgers[report.member].episode}",
+                    terminated=terminated,
+                    truncated=truncated,
                 )
 
     # -- deciding --------------------------------------------------------------------------------------------------
-
-    def _decide(
-        self,
-        reports: Sequence[Report],
-        states: Sequence[MemberState],
-        observations: Sequence[np.ndarray],
-        endings: Sequence[str | None],
-        population: Sequence[MemberState],
-    ) -> list[Decision]:
-        asked = [i for i, ending in enumerate(endings) if ending is None]
-        choices = self._ask([reports[i] for i in asked], [observations[i] for i in asked])
-        by_index = dict(zip(asked, choices, strict=True))
-        decisions = []
-        for i, (report, state) in enumerate(zip(reports, states, strict=True)):
-            if i in by_index:
-                decision = self._steered(state, observations[i], by_index[i], population)
-            else:
-                decision = self._unsteered(report, state, endings[i])
-            self._ledgers[report.member].open(decision)
-            decisions.append(decision)
-        return decisions
 
     def _ask(self, reports: Sequence[Report], observations: Sequence[np.ndarray]) -> Sequence[Choice]:
         situations = [
@@ -350,6 +373,8 @@ class Controller:
         )
         if move.stop:
             self.drop([state.member])
+        elif move.source.kind == "keep" and self.floor is not None and self.floor.acts(state, population):
+            return self._returned(state)
         return self._decision(
             state.member,
             state.segment,
@@ -358,6 +383,23 @@ class Controller:
             stop=move.stop,
             **chosen(choice, observation),
         )
+
+    def _returned(self, state: MemberState) -> Decision:
+        """The decision of the floor, in place of a policy that would train on with collapsed weights.
+
+        The policy must not learn from an action that was not carried out, so its episode ends before it (truncated: the
+        critic says what would have followed) and another one begins with its next choice.
+        """
+        logger.info(
+            "member %d has fallen by %.2g since segment %s: goes back there",
+            state.member,
+            fallen(state),
+            state.best_segment,
+        )
+        self._buffer.close(state.member)
+        self._ledgers[state.member].push(replace(state, returned_segment=state.segment))
+        back = Source(kind="checkpoint", member=state.member, name=FLOOR)
+        return self._decision(state.member, state.segment, state.best_positions, source=back)
 
     def _unsteered(self, report: Report, state: MemberState, ending: str | None) -> Decision:
         """A decision that no policy is asked for: the end, or a restart after a failure."""
@@ -386,15 +428,13 @@ class Controller:
         return ledger.state.best_positions or ledger.start.positions
 
     def _first_choice(self, member: int) -> Decision:
-        # The start is seen by nobody yet: the member knows its place, the empty population and the task.
-        state = MemberState.start(member, tuple(0.5 for _ in self.space.names), team=self._newcomer)
-        observation = self._observe(state, Crowd.of([state], len(self.space)))
-        situation = Situation(
-            member=member, segment=0, first=True, observation=observation, seed=self._decision_seed(member, 0)
-        )
+        state, situation = self._unstarted(member), self.opening(member)
         (choice,) = self.policy.act([situation])
         move = self.actions.apply(choice.action, first=True, state=state, population=[state], incumbent_member=None)
-        return self._decision(member, 0, move.positions, **chosen(choice, observation))
+        return self._decision(member, 0, move.positions, **chosen(choice, situation.observation))
+
+    def _unstarted(self, member: int) -> MemberState:
+        return MemberState.start(member, tuple(0.5 for _ in self.space.names), team=self._newcomer)
 
     def _decision(self, member: int, segment: int, positions: Sequence[float], **others: Any) -> Decision:
         factor, script = self._factor(segment), self.policy.prescribed

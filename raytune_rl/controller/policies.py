@@ -26,6 +26,7 @@ class Rule(ABC):
     schedule: Schedule | None = None
     prescribed: Sequence[Mapping[str, Value]] | None = None
     starts: bool = False
+    copy_every: int | None = None
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         self._observation, self._action = observation, action

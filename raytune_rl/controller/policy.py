@@ -57,6 +57,8 @@ class Policy(Protocol):
     """The learning-rate schedule that this policy insists on; ``None`` leaves the experiment's."""
     starts: bool
     """Whether it insists on choosing the starting values itself; ``False`` leaves that to the experiment."""
+    copy_every: int | None
+    """The interval between copies that it insists on, in segments; ``None`` leaves the experiment's."""
     prescribed: Sequence[Mapping[str, Value]] | None
     """Values that it insists on, segment by segment, whatever its actions are; ``None`` leaves them to the actions."""
 

@@ -34,15 +34,20 @@ LEVEL_INPUTS: Final = 4
 IMPOSSIBLE: Final = -1e4
 """The logit of an option that is not there. Finite, so that no difference of two is NaN."""
 
-# What a fresh network does: a hand-made schedule, to which learning only adds.
+# What a fresh network does, and learning adds to: starting values about a hand default, then something like PBT.
 RATE_CENTRE, RATE_SIGN, RATE_WIDTH = -1.56 + 2.0, -0.74, 0.5
 """log10 + 2 of the learning rate that starting values gather about (0.15 for SGD, 0.005 for Adam), and its spread."""
 OFF_SLOPE: Final = 7.0
 """How much less likely full regularisation is than none, and the lowest momentum than the highest, in nats."""
-STAY_PRIOR, SOURCE_PRIOR = 6.0, 5.0
-"""Logits of doing nothing."""
-REPLACED: Final = 0.6
-"""Members that more than this share of the others are better than may take the best one's weights."""
+STEP_PRIOR: Final = (-2.5, -1.2, 0.0, 0.0, 0.0, -1.2, -2.5)
+"""Logits of the moves: small steps before large ones. Staying has one of the next two on top of it."""
+STAY_PRIOR, RESTLESS_PRIOR = 4.0, 0.3
+"""For who goes on, and for who has been left behind and may copy: it explores about what it copies, as in PBT."""
+REPLACED: Final = 0.7
+"""Members that more than this share of the others are better than have been left behind."""
+SOURCE_PRIOR: Final = {"keep": 4.0, "best": 0.0, "second": 0.0, "incumbent": -1.0, "own_best": -1.0}
+LEFT_BEHIND: Final = {"keep": 0.0, "best": 1.3, "second": 0.7, "incumbent": -1.0, "own_best": -1.5}
+"""Logits of the sources, likewise. An ensemble's members always go on: copies make them alike."""
 
 _MEMBER = {row.name: index for index, row in enumerate(MEMBER_FEATURES)}
 _SLOT = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
@@ -103,7 +108,7 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     moves = _dense(weights, "actor.moves", joint) + weights["actor.moves.bias"]
     levels = _levels(weights, tokens, joint, xp)
     levels = levels + _start_prior(member, tokens, xp)
-    moves = moves + STAY_PRIOR * _one_hot(STAY, LEVELS, moves, xp)
+    moves = moves + _move_prior(member, moves, xp)
     first = member[:, _MEMBER["first"]] > 0.5
     known = (tokens[..., _SLOT["present"]] > 0.5) & (tokens[..., _SLOT["ordered"]] > 0.5)
     live = tokens[..., _SLOT["live"]] > 0.5
@@ -178,11 +183,27 @@ def _start_prior(member: Array, tokens: Array, xp: Any) -> Array:
     return rate * rates + regularised * off + momentum * OFF_SLOPE * position
 
 
+def _move_prior(member: Array, moves: Array, xp: Any) -> Array:
+    """Stay for the most part; small steps about what is copied. Broadcasts to (N, H, LEVELS)."""
+    stay = STAY_PRIOR + (RESTLESS_PRIOR - STAY_PRIOR) * _left_behind(member)
+    steps = sum(logit * _one_hot(index, LEVELS, moves, xp) for index, logit in enumerate(STEP_PRIOR))
+    return stay[:, None, None] * _one_hot(STAY, LEVELS, moves, xp) + steps
+
+
 def _source_prior(member: Array, sources: Array, xp: Any) -> Array:
-    """Keep, but for members in the lower part of the ranking, which take the best one's weights half of the time."""
-    behind = (member[:, _MEMBER["rank"]] > REPLACED)[:, None] * 1.0
-    best, keep = (_one_hot(SOURCES.index(name), len(SOURCES), sources, xp) for name in ("best", "keep"))
-    return SOURCE_PRIOR * (keep + behind * best)
+    """Keep, but for those left behind, which mostly take the best one's weights or the second best one's."""
+    behind = _left_behind(member)[:, None]
+    found = 0.0 * sources
+    for index, name in enumerate(SOURCES):
+        logit = SOURCE_PRIOR[name] + (LEFT_BEHIND[name] - SOURCE_PRIOR[name]) * behind
+        found = found + logit * _one_hot(index, len(SOURCES), sources, xp)
+    return found
+
+
+def _left_behind(member: Array) -> Array:
+    """1 for members of a single model's population that are to be replaced and may be now; (N,)."""
+    behind = (member[:, _MEMBER["rank"]] > REPLACED) & (member[:, _MEMBER["copy_allowed"]] > 0.5)
+    return (behind & (member[:, _MEMBER["ensemble"]] < 0.5)) * 1.0
 
 
 def _dense(weights: Mapping[str, Array], name: str, inputs: Array, first: int = 0) -> Array:
@@ -207,8 +228,9 @@ class TokenPolicy(Rule):
         recording: keep what a learner needs with every choice.
     """
 
-    schedule: Schedule | None = "cosine"
+    schedule: Schedule | None = "late_cosine"
     starts = True
+    copy_every: int | None = 2
 
     def __init__(self, weights: Mapping[str, np.ndarray], *, version: int = 0, recording: bool = False) -> None:
         wrong = [name for name, shape in shapes().items() if name not in weights or weights[name].shape != shape]

@@ -54,6 +54,11 @@ class MemberState:
         signals: by ``SIGNALS``, ``None`` where unknown.
         seconds: training time of the last segment.
         copy_age: segments trained since the weights were last replaced, or since the start.
+        changed_segment: the last segment that began with other hyperparameters or with another member's weights;
+            ``None`` = never.
+        returned_segment: the last segment that began with a return by the floor (``controller.floor``).
+        dip: the deepest fall of the score below the best one since then, on the member's own weights.
+        recovered: the deepest such fall that ended in a new best score without new weights.
         restarts: segments that went wrong so far, each of which asks for a restart.
         status: how the last segment ended.
         alive: whether the member still trains.
@@ -80,6 +85,10 @@ class MemberState:
     signals: tuple[float | None, ...] = (None,) * len(SIGNALS)
     seconds: float = 0.0
     copy_age: int = 0
+    changed_segment: int | None = None
+    returned_segment: int | None = None
+    dip: float = 0.0
+    recovered: float = 0.0
     restarts: int = 0
     status: Status = "ok"
     alive: bool = True
@@ -149,8 +158,12 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
             "first_score": now if state.first_score is None else state.first_score,
             "credit": max(now, lowest) if state.history else now,
         }
+        told |= _fall(state, now, copied=report.copied_from is not None)
         if state.best_score is None or now > state.best_score:
             told |= {"best_score": now, "best_segment": report.segment, "best_positions": positions}
+    moved = state.segment > 0 and positions != state.positions
+    if moved or report.copied_from not in (None, report.member):
+        told["changed_segment"] = report.segment
     return replace(
         state,
         segment=report.segment + 1,
@@ -168,6 +181,16 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
         status=status,
         **told,
     )
+
+
+def _fall(state: MemberState, now: float, *, copied: bool) -> dict[str, float]:
+    """``dip`` and ``recovered`` after a sound segment that scored ``now``."""
+    fall = 0.0 if state.best_score is None else max(state.best_score - now, 0.0)
+    if copied:
+        return {"dip": fall}
+    if fall == 0.0:
+        return {"dip": 0.0, "recovered": max(state.recovered, state.dip)}
+    return {"dip": max(state.dip, fall)}
 
 
 def ranking(population: Iterable[MemberState]) -> list[MemberState]:

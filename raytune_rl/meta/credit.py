@@ -58,8 +58,24 @@ def lineage_credit(
     return credit
 
 
-def team_score(validation: np.ndarray, test: np.ndarray) -> float:
-    """The test score of the model that would be taken: the best by validation of all times."""
+def ensemble_credit(contribution: np.ndarray) -> np.ndarray:
+    """What every decision was worth to the ensemble, (segments, members): by how much the member's contribution at the
+    end is above the one that the decision found (the difference rewards of Wolpert & Tumer 2001, to come; first
+    decisions found none). Times the members, so that it does not shrink with the population.
+
+    Args:
+        contribution: shape (segments, members), see ``mdp.standing``; NaN (a member that went wrong) counts as 0.
+    """
+    known = np.nan_to_num(contribution, nan=0.0)
+    before = np.vstack([np.zeros_like(known[:1]), known[:-1]])
+    return np.asarray(known.shape[1] * (known[-1] - before))
+
+
+def team_score(validation: np.ndarray, test: np.ndarray, ensemble: np.ndarray | None = None) -> float:
+    """What the population came to: the test score of its ensemble at the end, where that is told, otherwise of the
+    model that would be taken: the best by validation of all times."""
+    if ensemble is not None:
+        return float(ensemble[-1])
     return float(test.flat[int(validation.argmax())])
 
 
@@ -67,7 +83,8 @@ class Credit(ConnectorV2):
     """Puts advantages and value targets into the train batch; the last piece of the learner's pipeline.
 
     Args:
-        lineage: lineage credit, with the critic as baseline; without it GAE of the rewards.
+        lineage: lineage credit (where the ensemble is the objective: difference credit), with the critic as baseline;
+            without it GAE of the rewards.
         group: whether the mean of the task's populations is taken off, segment by segment.
         team: weight of the population's own result, relative to the group's.
         gae_lambda: of GAE, where lineage is 0.
@@ -126,10 +143,15 @@ def _place(episode: SingleAgentEpisode) -> tuple[np.ndarray, int]:
 
 
 def _credits(episodes: Sequence[SingleAgentEpisode]) -> dict[tuple[int, int], np.ndarray]:
-    """Lineage credit of each population, worked out once for all of its members."""
+    """The credit of each population, worked out once for all of its members."""
     names = ("validation", "test", "parent", "parent_segment")
     first = {_population(episode): episode.custom_data for episode in episodes}
-    return {key: lineage_credit(*(custom[name] for name in names)) for key, custom in first.items()}
+    return {
+        key: ensemble_credit(custom["contribution"])
+        if "contribution" in custom
+        else lineage_credit(*(custom[name] for name in names))
+        for key, custom in first.items()
+    }
 
 
 def _relative(
@@ -158,7 +180,7 @@ def _team(episodes: Sequence[SingleAgentEpisode]) -> list[float]:
     """Each episode's population against the others of its task, in standard deviations."""
     scores: dict[int, dict[int, float]] = defaultdict(dict)
     for (task, population), custom in {_population(episode): episode.custom_data for episode in episodes}.items():
-        scores[task][population] = team_score(custom["validation"], custom["test"])
+        scores[task][population] = team_score(custom["validation"], custom["test"], custom.get("ensemble"))
     found = []
     for task, population in map(_population, episodes):
         group = np.array(list(scores[task].values()))

@@ -56,6 +56,7 @@ def play(
             seed=seed * 1000 + group,
             copy_every=world.copy_every,
             slots=SLOTS,
+            ensemble=world.ensemble,
         )
         for group in range(count)
     ]
@@ -69,7 +70,8 @@ def recorder(weights: Mapping[str, np.ndarray]) -> Callable[[], Policy]:
 
 def episodes_of(group: Group) -> list[SingleAgentEpisode]:
     """An episode per member; ``custom_data`` holds its place and, for all of its population, validation and test
-    scores and the weights' parents, arrays of shape (segments, members)."""
+    scores and the weights' parents, arrays of shape (segments, members); where the ensemble is the objective, also the
+    members' contributions and, of shape (segments,), the ensemble's scores, both on the test split."""
     found = []
     for index, played in enumerate(group.played):
         shared = {
@@ -79,6 +81,7 @@ def episodes_of(group: Group) -> list[SingleAgentEpisode]:
             "test": score(played.test),
             "parent": played.parent,
             "parent_segment": played.parent_segment,
+            **({"contribution": played.contribution, "ensemble": played.ensemble} if group.world.ensemble else {}),
         }
         for member in range(group.world.members):
             found.append(_episode(played, member, {**shared, "member": member}))

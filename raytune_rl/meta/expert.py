@@ -1,4 +1,4 @@
-"""The schedule that is imitated first: learning rates spread about a hand default, a cosine, and rare copies."""
+"""Hand-made schedules: a grid of learning rates under a cosine, and the rule that a controller can imitate first."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Grid(Rule):
 
 
 class Expert(Grid):
-    """Grid + cosine; members behind most others take the best one's weights, half of the times they may.
+    """What the network's prior does, without a network: the rates are held and decay late; who is left behind takes the
+    weights and values of one of the two best, and moves each of the values by a small step."""
 
-    Needs no learning, and is hard to beat without it.
-    """
+    schedule: Schedule | None = "late_cosine"
 
     def _later(self, action: list[int], situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
         rank = situation.observation[self._observation.index("rank")]
-        allowed = situation.observation[self._observation.index("copy_allowed")]
-        if allowed and rank > REPLACED and rng.random() < 0.5:
-            action[len(self._action.space)] = self._action.sources.index("best")
+        if situation.observation[self._observation.index("copy_allowed")] and rank > REPLACED:
+            action = [int(index + rng.integers(-1, 2)) for index in action]
+            action[len(self._action.space)] = self._action.sources.index("best" if rng.random() < 0.6 else "second")
         return tuple(action)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
+import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from safetensors.numpy import load, save
 
@@ -169,10 +171,24 @@ class Session:
 
     def _validate(self, make_policy: Callable[[], Policy]) -> Validation:
         numbers = META_VALIDATION[: self.recipe.validation_worlds]
-        return validate(make_policy, numbers=numbers, populations=self.recipe.validation_populations)
+        return validate(
+            make_policy, numbers=numbers, populations=self.recipe.validation_populations, each=_in_processes
+        )
 
     def _log(self) -> list[str]:
         return self._store.read(LOG).decode().splitlines() if self._store.exists(LOG) else []
+
+
+def _in_processes(function: Callable[[int], list[float]], numbers: Sequence[int]) -> list[list[float]]:
+    """``map`` by Ray's workers, as many at once as the EnvRunners leave room for."""
+    task = ray.remote(num_cpus=0.5)(_on_one_thread)
+    found: list[list[float]] = ray.get([task.remote(function, number) for number in numbers])
+    return found
+
+
+def _on_one_thread(function: Callable[[int], list[float]], number: int) -> list[float]:
+    torch.set_num_threads(1)
+    return function(number)
 
 
 def _line(reached: Reached, result: Mapping[str, Any]) -> str:

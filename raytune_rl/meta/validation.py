@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from raytune_rl.worlds.generator import META_VALIDATION, make_world
 
 RULES: Mapping[str, Callable[[], Any]] = {
     "grid + cosine": Grid,
-    "expert": Expert,
+    "PBT from the grid": Expert,
     "random + cosine": Cosine,
     "random": Fixed,
     "random actions": Random,
@@ -28,8 +29,8 @@ RULES: Mapping[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Scores of one policy: ``scores[w, p]`` of the model that population p of world w would take, on its test split
-    (``mdp.score``: higher is better, 0.1 is a loss that is a tenth smaller)."""
+    """Scores of one policy: ``scores[w, p]`` of what population p of world w came to (``credit.team_score``: its model
+    or its ensemble), on the test split (``mdp.score``: higher is better, 0.1 is a loss that is a tenth smaller)."""
 
     scores: np.ndarray
 
@@ -45,11 +46,27 @@ class Validation:
 
 
 def validate(
-    make_policy: Callable[[], Policy], *, numbers: Sequence[int] = META_VALIDATION, populations: int = 4, seed: int = 0
+    make_policy: Callable[[], Policy],
+    *,
+    numbers: Sequence[int] = META_VALIDATION,
+    populations: int = 4,
+    seed: int = 0,
+    each: Callable[..., Iterable[list[float]]] = map,
 ) -> Validation:
-    """Play the worlds of ``numbers``; populations differ in their initial weights, batches and sampled decisions."""
-    rows = []
-    for number in numbers:
-        group = play(make_world(number), make_policy, groups=populations, seed=seed, alike=False)
-        rows.append([team_score(score(played.validation), score(played.test)) for played in group.played])
-    return Validation(scores=np.array(rows))
+    """Play the worlds of ``numbers``; populations differ in their initial weights, batches and sampled decisions.
+
+    Args:
+        each: like ``map``, for whoever plays several worlds at once.
+    """
+    playing = functools.partial(results, make_policy=make_policy, populations=populations, seed=seed)
+    return Validation(scores=np.array(list(each(playing, numbers))))
+
+
+def results(number: int, *, make_policy: Callable[[], Policy], populations: int, seed: int) -> list[float]:
+    """What each population of one world came to, on its test split."""
+    world = make_world(number)
+    group = play(world, make_policy, groups=populations, seed=seed, alike=False)
+    return [
+        team_score(score(played.validation), score(played.test), played.ensemble if world.ensemble else None)
+        for played in group.played
+    ]

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from raytune_rl.records import Decision, Incumbent, Mode, Report, Step, Value
+from raytune_rl.records import FLOOR, Decision, Incumbent, Mode, Report, Step, Value
 
 RATE_WINDOW = 20.0
 """Seconds over which the rate of reports is taken."""
@@ -79,6 +79,7 @@ class View:
     transitions: int
     failures: int
     copies: int
+    rollbacks: int
 
     @property
     def segment(self) -> int:
@@ -150,6 +151,7 @@ class Board:
     _transitions: int = 0
     _failures: int = 0
     _copies: int = 0
+    _rollbacks: int = 0
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -168,6 +170,7 @@ class Board:
                     self._reports += 1
                 self._failures += report.status != "ok"
                 self._copies += report.copied_from is not None and report.copied_from != report.member
+                self._rollbacks += decision.source.name == FLOOR
                 self._transitions += bool(opened.action)
                 self._version = max(self._version, decision.policy_version)
             self._incumbent = step.incumbent
@@ -191,6 +194,7 @@ class Board:
                 transitions=self._transitions,
                 failures=self._failures,
                 copies=self._copies,
+                rollbacks=self._rollbacks,
             )
 
     def _tick(self) -> None:
@@ -228,7 +232,8 @@ def action_text(row: Row, plan: Plan) -> str:
     source = decision.source
     when = f" @{decision.segment}"
     if source.kind == "checkpoint" and source.member == report.member:
-        return ("back to own best" if report.status == "ok" else "restarted") + when
+        by_floor = "floor: " if source.name == FLOOR else ""
+        return by_floor + ("back to own best" if report.status == "ok" else "restarted") + when
     if source.kind != "keep":
         return f"copy of {source.member}{when}"
     moves = zip(plan.hyperparameters, positions, decision.positions, strict=False)

@@ -62,6 +62,7 @@ def _agent_line(view: View) -> RenderableType:
         f"{view.transitions} decisions rewarded",
         _count(view.copies, "copies"),
         _count(view.failures, "failures"),
+        _count(view.rollbacks, "rollbacks"),
         f"{view.rate:.1f} reports/s",
     ]
     return Text(" | ".join(parts), style="dim", no_wrap=True, overflow="ellipsis")
@@ -129,6 +130,7 @@ def progress_line(view: View) -> str:
         "rate": f"{view.rate:.1f}/s",
         "copies": view.copies,
         "failures": view.failures,
+        "rollbacks": view.rollbacks,
         "agent_version": view.version,
     }
     return "progress " + " ".join(f"{key}={value}" for key, value in fields.items())
@@ -225,7 +227,8 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
         time += f", {timing['overhead_ratio']:.2f} times the ideal {_seconds(timing['ideal_s'])}"
     if timing["decision_ms_p50"] is not None:
         time += f"; decisions {timing['decision_ms_p50']:.1f} ms (p99 {timing['decision_ms_p99']:.1f})"
-    counted = ", ".join(_count(counts[key], key) for key in ("members", "segments", "copies", "failures", "restarts"))
+    kinds = ("members", "segments", "copies", "failures", "restarts", "rollbacks")
+    counted = ", ".join(_count(counts[key], key) for key in kinds if key in counts)  # older runs have no rollbacks
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()

@@ -68,6 +68,7 @@ class LearningPolicy:
     schedule: Schedule | None = None
     prescribed: Sequence[Mapping[str, Value]] | None = None
     starts: bool = False
+    copy_every: int | None = None
 
     def __init__(self, agent: Agent, *, remote: bool = True) -> None:
         self.agent = agent

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raytune_rl.records import Incumbent, Mode, Value
+from raytune_rl.records import FLOOR, Incumbent, Mode, Value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class Comparison:
 
 def build_summary(
     segments: pd.DataFrame,
+    decisions: pd.DataFrame,
     *,
     metric: str,
     mode: Mode,
@@ -79,6 +80,7 @@ def build_summary(
 
     Args:
         segments: ``segments.parquet``.
+        decisions: ``decisions.parquet``.
         metric: the experiment's metric, without ``metric/``.
         mode: its direction.
         best_path: where the best model lies inside the run directory.
@@ -91,7 +93,7 @@ def build_summary(
     summary: dict[str, Any] = {
         "best": None if best is None else _best(best, path=best_path, test=test or {}),
         "timing": timing(segments, counters),
-        "counts": counts(segments, counters),
+        "counts": counts(segments, decisions, counters),
         "agent": {"algorithm": agent.algorithm, "checkpoint": agent.checkpoint, "transitions": agent.transitions},
     }
     if comparison is not None:
@@ -137,8 +139,9 @@ def timing(segments: pd.DataFrame, counters: Counters) -> dict[str, float | None
     }
 
 
-def counts(segments: pd.DataFrame, counters: Counters) -> dict[str, int]:
-    """``copies`` are segments that started from another member's weights; going back to one's own best is none."""
+def counts(segments: pd.DataFrame, decisions: pd.DataFrame, counters: Counters) -> dict[str, int]:
+    """``copies`` are segments that started from another member's weights; going back to one's own best is none.
+    ``rollbacks`` are returns there by the floor, not those that an agent chose or a failure asked for."""
     copied = segments["copied_from"].notna() & (segments["copied_from"] != segments["member"])
     return {
         "members": int(segments["member"].nunique()),
@@ -146,6 +149,7 @@ def counts(segments: pd.DataFrame, counters: Counters) -> dict[str, int]:
         "copies": int(copied.sum()),
         "failures": counters.failures,
         "restarts": counters.restarts,
+        "rollbacks": int((decisions["source"] == FLOOR).sum()),
     }
 
 

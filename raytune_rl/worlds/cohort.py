@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from raytune_rl.population.curves import curve_signals
-from raytune_rl.population.packed.losses import LossName, loss_and_slope
+from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_slope
 from raytune_rl.population.packed.population import PackedPopulation
 from raytune_rl.population.predictions import Sample
 from raytune_rl.population.splits import Split
@@ -140,11 +140,9 @@ class Cohort:
 
 def _scores(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean loss and accuracy, (K,) each, of outputs (K, N, ...) for the same targets (N, ...)."""
-    members, rows = outputs.shape[:2]
-    alike = targets.expand(members, *targets.shape)
-    losses, _ = loss_and_slope(
-        loss, outputs, alike, outputs.new_full((members, rows), 1.0 / rows), outputs.new_zeros(members)
-    )
+    alike = targets.expand(len(outputs), *targets.shape)
+    wanted = alike if loss == "cross_entropy" else feature_major(alike)
+    losses, _ = loss_and_slope(loss, feature_major(outputs), wanted)
     if loss == "mse":
         return losses, torch.full_like(losses, float("nan"))
     answers = outputs.argmax(dim=2) if loss == "cross_entropy" else (outputs > 0).to(alike.dtype)

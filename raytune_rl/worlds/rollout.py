@@ -13,6 +13,7 @@ import numpy as np
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy, Remote
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
@@ -27,6 +28,7 @@ METRIC = "validation_loss"
 LOSS = Score(metric="loss", mode="min")
 NEVER = FailurePolicy(max_restarts=10**9)
 """A diverged member goes on from its best, however often: a cohort has no room for members that are gone."""
+SAFE = Floor()
 
 
 def make_controller(
@@ -40,6 +42,7 @@ def make_controller(
     slots: int | None = None,
     ensemble: bool = False,
     reward: Reward | None = None,
+    floor: Floor | None = SAFE,
 ) -> Controller:
     """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``. ``ensemble``:
     that is the objective.
@@ -61,6 +64,7 @@ def make_controller(
         seed=seed,
         agent_starts=True,
         failures=NEVER,
+        floor=floor,
         timed=False,
         jury=task.sample().jury if ensemble else None,
     )
@@ -134,13 +138,26 @@ class Rollout:
     def play(self, each: Callable[[int], None] = lambda segment: None) -> list[Played]:
         """All segments."""
         for segment in range(self.segments):
-            self._prepare(segment)
-            measured = self.cohort.train(None if self._samples is None else self._samples.validation)
-            self._report(segment, measured)
-            if self.tested:
-                self._test(segment, measured)
+            for group, reports in enumerate(self.train(segment)):
+                step = self.controllers[group].step(reports)
+                self.controllers[group].learn(wait=True)
+                self.follow(group, step)
             each(segment)
         return self.played
+
+    def train(self, segment: int) -> list[list[Report]]:
+        """Carry the open decisions out, train a segment of everybody, and say what came of it: a list per population,
+        for its controller, whose answer goes to ``follow``."""
+        self._prepare(segment)
+        measured = self.cohort.train(None if self._samples is None else self._samples.validation)
+        if self.tested:
+            self._test(segment, measured)
+        return self._reports(segment, measured)
+
+    def follow(self, group: int, step: Step) -> None:
+        """Take up a step of that population's controller: its decisions open the next segment."""
+        self.played[group].steps.append(step)
+        self._open[group] = list(step.decisions)
 
     def _prepare(self, segment: int) -> None:
         """Carry the decisions out."""
@@ -177,11 +194,12 @@ class Rollout:
                 found = self._samples.judge(measured.predictions[mine], predictions[mine])
                 played.contribution[segment], played.ensemble[segment] = found
 
-    def _report(self, segment: int, measured: Measured) -> None:
+    def _reports(self, segment: int, measured: Measured) -> list[list[Report]]:
         losses = measured.validation_loss.tolist()
         signals = {name: values.tolist() for name, values in measured.signals.items()}
-        for group, controller in enumerate(self.controllers):
-            played, base = self.played[group], group * self.members
+        everybody = []
+        for group, played in enumerate(self.played):
+            base = group * self.members
             reports = []
             for member, decision in enumerate(self._open[group]):
                 loss = losses[base + member]
@@ -206,7 +224,5 @@ class Rollout:
                 if np.isfinite(loss) and not (best <= loss).any():
                     self._best_segment[group, member] = segment
                 played.validation[segment, member] = loss
-            step = controller.step(reports)
-            controller.learn(wait=True)
-            played.steps.append(step)
-            self._open[group] = list(step.decisions)
+            everybody.append(reports)
+        return everybody

@@ -1,35 +1,57 @@
 """Stacks of linear layers by hand: batched matrix products forward and backward, without a graph.
 
 ``vmap`` serves any network, but for small ones most of its time is book-keeping. A ``Sequential`` of linear layers,
-activations and dropout needs two products per layer and direction, and their gradients can go straight into the flat
-buffer that the optimiser reads.
+activations and dropout needs two products per layer and direction. Activations lie feature-major, shape (K, features,
+B): so the products are of the kinds that the libraries do best, weights need no transposition, and the softmax runs
+over a dimension that vectorises. Whatever the way back does not need is overwritten in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
+from raytune_rl.population.packed.activations import Activation, activation
 from raytune_rl.population.packed.layers import PackedDropout
 from raytune_rl.population.packed.losses import LossName, loss_and_slope
 
-_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[torch.Tensor], torch.Tensor], Callable[..., torch.Tensor]]] = {
-    nn.ReLU: (torch.relu, lambda slope, out: slope * (out > 0)),
-    nn.Tanh: (torch.tanh, lambda slope, out: slope * (1.0 - out * out)),
-    nn.Sigmoid: (torch.sigmoid, lambda slope, out: slope * (out * (1.0 - out))),
-}
-"""The function, and what it makes of a gradient, told from its own output."""
+BOUND = 64
+"""Combinations of members and batch size whose views are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
-    weight: torch.Tensor  # (K, out, in), a view into the flat parameters
-    bias: torch.Tensor | None
+    """A linear layer: the names of its parameters."""
+
+    weight: str
+    bias: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Dropout:
+    """A place where activations are dropped."""
+
+
+_Part: TypeAlias = _Linear | _Dropout | Activation
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What a linear layer of some members works on with batches of one size, so that a step makes no views."""
+
+    weight: torch.Tensor  # (k, out, in), a view into the flat parameters
+    turned: torch.Tensor  # (k, in, out)
+    bias: torch.Tensor | None  # (k, out, 1)
     weight_gradient: torch.Tensor  # the same places in the flat gradients
-    bias_gradient: torch.Tensor | None
+    bias_gradient: torch.Tensor | None  # (k, out)
+    output: torch.Tensor  # (k, out, B)
+    product: torch.Tensor  # (k, out, in): batched products need contiguous memory, which the gradient's is not
+    slope: torch.Tensor | None  # (k, in, B); None for the first layer, whose inputs want none
 
 
 class LinearStack:
@@ -38,42 +60,26 @@ class LinearStack:
     Args:
         network: one of them, for its structure; see ``fits``.
         parameters, gradients: views of shape (K, ...) by the network's names; gradients are written.
-        dropout: rates, shape (K,), read at each call.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        parameters: dict[str, torch.Tensor],
-        gradients: dict[str, torch.Tensor],
-        dropout: torch.Tensor,
+        self, network: nn.Module, parameters: Mapping[str, torch.Tensor], gradients: Mapping[str, torch.Tensor]
     ) -> None:
-        self._dropout = dropout
-        self._parts: list[_Linear | nn.Module] = []
+        found = _parts(network)
+        assert found is not None
+        self._parts = found
+        self._first = next(index for index, part in enumerate(found) if isinstance(part, _Linear))
         self._flattens = _flattens([module for _, module in _leaves(network)])
-        for name, module in _leaves(network):
-            if isinstance(module, nn.Linear):
-                self._parts.append(
-                    _Linear(
-                        parameters[f"{name}weight"],
-                        parameters.get(f"{name}bias"),
-                        gradients[f"{name}weight"],
-                        gradients.get(f"{name}bias"),
-                    )
-                )
-            else:
-                self._parts.append(module)
+        self._parameters, self._gradients = parameters, gradients
+        self._memory: dict[str, torch.Tensor] = {}
+        self._bound: dict[tuple[int, int, int], Sequence[_Bound | None]] = {}
 
     @staticmethod
     def fits(network: nn.Module) -> bool:
         """Whether ``network`` is nothing but linear layers (none of them shared), known activations and dropout,
         perhaps after a flattening."""
-        parts = [module for _, module in _leaves(network)]
-        parts = parts[1:] if _flattens(parts) else parts
-        known = (nn.Linear, PackedDropout, nn.Identity, *_ACTIVATIONS)
-        linear = [part for part in parts if type(part) is nn.Linear]
-        tensors = [id(tensor) for part in linear for tensor in part.parameters()]
-        return bool(linear) and len(set(tensors)) == len(tensors) and all(type(part) in known for part in parts)
+        tensors = [id(tensor) for _, part in _leaves(network) for tensor in part.parameters()]
+        return len(set(tensors)) == len(tensors) and _parts(network) is not None
 
     def takes(self, inputs: torch.Tensor) -> bool:
         """Whether a batch (K, B, ...) is of vectors, or is made so by the network itself."""
@@ -83,55 +89,119 @@ class LinearStack:
     def loss_and_gradients(
         self,
         loss: LossName,
+        rows: slice,
         inputs: torch.Tensor,
         targets: torch.Tensor,
-        weights: torch.Tensor,
-        smoothing: torch.Tensor,
+        weights: torch.Tensor | None,
+        smoothing: torch.Tensor | None,
+        dropout: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The losses, shape (K,); the gradients go into their buffer. For shapes see ``PackedPopulation.step``."""
-        hidden = inputs.flatten(2)
-        drops = bool(self._dropout.any())
+        """The losses of the members ``rows``, shape (k,); their gradients go into their buffer.
+
+        Everything given is of these members only; for shapes see ``PackedPopulation.step``. ``weights``, ``smoothing``
+        and ``dropout``: ``None`` = equal ones, none, none.
+        """
+        hidden = (inputs if inputs.ndim == 3 else inputs.flatten(2)).transpose(1, 2)
+        bound = self._bind(rows, hidden.shape[2])
         kept: list[torch.Tensor | None] = []  # what each part needs on the way back
-        for part in self._parts:
-            if isinstance(part, _Linear):
+        reads: Activation | None = None  # the part that will read ``hidden`` then: it must not be overwritten
+        for index, part in enumerate(self._parts):
+            if (layer := bound[index]) is not None:
                 kept.append(hidden)
-                turned = part.weight.transpose(1, 2)
-                hidden = (
-                    torch.bmm(hidden, turned)
-                    if part.bias is None
-                    else torch.baddbmm(part.bias.unsqueeze(1), hidden, turned)
-                )
-            elif isinstance(part, PackedDropout):
-                mask = self._mask(hidden) if drops else None
+                if layer.bias is None:
+                    hidden = torch.bmm(layer.weight, hidden, out=layer.output)
+                else:
+                    hidden = torch.baddbmm(layer.bias, layer.weight, hidden, out=layer.output)
+                reads = None
+            elif isinstance(part, _Dropout):
+                mask = None if dropout is None else self._mask(index, hidden, dropout)
                 kept.append(mask)
-                hidden = hidden if mask is None else hidden * mask
-            elif type(part) in _ACTIVATIONS:
-                hidden = _ACTIVATIONS[type(part)][0](hidden)
+                if mask is not None and index > self._first and (reads is None or reads.survives_mask):
+                    hidden = hidden.mul_(mask)
+                elif mask is not None:
+                    hidden, reads = hidden * mask, None
+            elif isinstance(part, Activation):
+                hidden = hidden if reads is None or part.from_input else hidden.clone()
                 kept.append(hidden)
-            else:
-                kept.append(None)
-        losses, slope = loss_and_slope(loss, hidden, targets, weights, smoothing)
-        first = next(index for index, part in enumerate(self._parts) if isinstance(part, _Linear))
-        for index in range(len(self._parts) - 1, first - 1, -1):
+                hidden = part.forward(hidden)
+                reads = None if part.from_input else part
+        wanted = targets if loss == "cross_entropy" else targets.flatten(2).transpose(1, 2)
+        losses, slope = loss_and_slope(loss, hidden, wanted, weights, smoothing)
+        for index in range(len(self._parts) - 1, self._first - 1, -1):
             part, saved = self._parts[index], kept[index]
-            if isinstance(part, _Linear):
-                assert saved is not None
-                part.weight_gradient.copy_(torch.bmm(slope.transpose(1, 2), saved))
-                if part.bias_gradient is not None:
-                    part.bias_gradient.copy_(slope.sum(dim=1))
-                if index > first:
-                    slope = torch.bmm(slope, part.weight)
-            elif saved is not None:
-                back = _ACTIVATIONS[type(part)][1] if type(part) in _ACTIVATIONS else torch.mul
-                slope = back(slope, saved)
+            if saved is None:
+                continue
+            if (layer := bound[index]) is not None:
+                layer.weight_gradient.copy_(torch.bmm(slope, saved.transpose(1, 2), out=layer.product))
+                if layer.bias_gradient is not None:
+                    torch.sum(slope, dim=2, out=layer.bias_gradient)
+                if layer.slope is not None:
+                    slope = torch.bmm(layer.turned, slope, out=layer.slope)
+            elif isinstance(part, Activation):
+                part.backward(slope, saved)
+            else:
+                slope.mul_(saved)
         return losses
 
-    def _mask(self, hidden: torch.Tensor) -> torch.Tensor:
+    def _bind(self, rows: slice, batch: int) -> Sequence[_Bound | None]:
+        """For each part that is a linear layer, what it works on."""
+        key = (rows.start, rows.stop, batch)
+        if key not in self._bound:
+            if len(self._bound) >= BOUND:
+                self._bound.clear()
+            self._bound[key] = [
+                self._bind_layer(index, part, rows, batch) if isinstance(part, _Linear) else None
+                for index, part in enumerate(self._parts)
+            ]
+        return self._bound[key]
+
+    def _bind_layer(self, index: int, layer: _Linear, rows: slice, batch: int) -> _Bound:
+        weight = self._parameters[layer.weight][rows]
+        members, outputs, inputs = weight.shape
+        return _Bound(
+            weight=weight,
+            turned=weight.transpose(1, 2),
+            bias=None if layer.bias is None else self._parameters[layer.bias][rows].unsqueeze(2),
+            weight_gradient=self._gradients[layer.weight][rows],
+            bias_gradient=None if layer.bias is None else self._gradients[layer.bias][rows],
+            output=self._room(f"output {index}", (members, outputs, batch), weight),
+            product=self._room("product", weight.shape, weight),
+            slope=self._room(f"slope {index}", (members, inputs, batch), weight) if index > self._first else None,
+        )
+
+    def _room(self, name: str, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+        """Memory that is used again in each step: fresh pages cost as much as the arithmetic."""
+        size = math.prod(shape)
+        held = self._memory.get(name)
+        if held is None or held.numel() < size:
+            self._memory[name] = held = like.new_empty(size)
+        return held[:size].view(shape)
+
+    def _mask(self, index: int, hidden: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
         """Which activations are kept, times what makes up for the others. Members share the draw and differ in the
         rate: independent masks would cost more than the product that they follow."""
-        rate = self._dropout.view(-1, 1, 1)
+        rate = rates.view(-1, 1, 1)
         draw = torch.rand(hidden.shape[1:], dtype=hidden.dtype, device=hidden.device)
-        return (draw >= rate) / (1.0 - rate).clamp(min=1e-6)
+        mask = torch.ge(draw, rate, out=self._room(f"mask {index}", hidden.shape, hidden))
+        return mask.div_((1.0 - rate).clamp_(min=1e-6))
+
+
+def _parts(network: nn.Module) -> list[_Part] | None:
+    """What the stack is made of; ``None`` where something else is in it, or no linear layer."""
+    parts: list[_Part] = []
+    leaves = _leaves(network)
+    for index, (name, module) in enumerate(leaves):
+        if type(module) is nn.Identity or (index == 0 and len(leaves) > 1 and _flattens([module])):
+            continue
+        if type(module) is PackedDropout:
+            parts.append(_Dropout())
+        elif type(module) is nn.Linear:
+            parts.append(_Linear(f"{name}weight", None if module.bias is None else f"{name}bias"))
+        elif any(isinstance(part, _Linear) for part in parts) and (found := activation(module)) is not None:
+            parts.append(found)
+        else:
+            return None
+    return parts if any(isinstance(part, _Linear) for part in parts) else None
 
 
 def _leaves(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Module]]:

@@ -10,33 +10,51 @@ import torch.nn.functional as F
 LossName: TypeAlias = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 
 
+def feature_major(values: torch.Tensor) -> torch.Tensor:
+    """(K, B, features, ...) or (K, B) as a view (K, features, B, ...), which is how ``loss_and_slope`` wants it."""
+    return values.transpose(1, 2) if values.ndim > 2 else values.unsqueeze(1)
+
+
 def loss_and_slope(
-    loss: LossName, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, smoothing: torch.Tensor
+    loss: LossName,
+    outputs: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    smoothing: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The losses of K members and what they make of each output.
 
     Args:
         loss: its name; torch's own formula.
-        outputs: shape (K, B, ...); for cross entropy (K, B, classes, ...).
+        outputs: shape (K, features, B, ...); for cross entropy the features are the classes.
         targets: like the outputs; for cross entropy the classes, shape (K, B, ...).
-        weights: of the examples in their member's mean, shape (K, B).
-        smoothing: label smoothing of cross entropy, shape (K,).
+        weights: of the examples in their member's mean, shape (K, B); ``None`` = all equal.
+        smoothing: label smoothing of cross entropy, shape (K,); ``None`` = none.
 
     Returns:
-        The losses, shape (K,), and their gradient with respect to ``outputs``.
+        The losses, shape (K,), and their gradient with respect to ``outputs``: new, contiguous where the outputs are.
     """
     if loss == "cross_entropy":
-        logs, chosen = F.log_softmax(outputs, dim=2), targets.unsqueeze(2)
-        smooth = smoothing.view(-1, *[1] * (outputs.ndim - 1))
-        each = -(1.0 - smooth) * logs.gather(2, chosen) - smooth * logs.mean(dim=2, keepdim=True)
-        slope = logs.exp().sub_(smooth / outputs.shape[2])
-        slope.scatter_add_(2, chosen, (smooth - 1.0).expand_as(chosen))
+        logs, chosen = F.log_softmax(outputs, dim=1), targets.unsqueeze(1)
+        each, taken = logs.gather(1, chosen).neg_(), outputs.new_full((), -1.0)
+        if smoothing is not None:
+            smooth = smoothing.view(-1, *[1] * (outputs.ndim - 1))
+            each.mul_(1.0 - smooth).sub_(logs.mean(dim=1, keepdim=True).mul_(smooth))
+            taken = smooth - 1.0
+        slope = logs.exp_()
+        if smoothing is not None:
+            slope.sub_(smooth / outputs.shape[1])
+        slope.scatter_add_(1, chosen, taken.expand_as(chosen))
     elif loss == "mse":
-        off = outputs - targets
-        each, slope = off * off, 2.0 * off
+        slope = outputs - targets
+        each = slope * slope
+        slope.mul_(2.0)
     else:
         each = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
-        slope = torch.sigmoid(outputs) - targets
-    means = each.flatten(2).mean(dim=2) if each.ndim > 2 else each
-    shares = (weights / each[0, 0].numel()).view(*weights.shape, *[1] * (outputs.ndim - 2))
+        slope = torch.sigmoid(outputs).sub_(targets)
+    if weights is None:
+        share = 1.0 / each[0].numel()
+        return each.flatten(1).sum(dim=1).mul_(share), slope.mul_(share)
+    means = each.squeeze(1) if each.ndim == 3 and each.shape[1] == 1 else each.transpose(1, 2).flatten(2).mean(dim=2)
+    shares = (weights / each[0, :, 0].numel()).view(len(each), 1, -1, *[1] * (outputs.ndim - 3))
     return (means * weights).sum(dim=1), slope.mul_(shares)

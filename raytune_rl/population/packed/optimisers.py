@@ -6,6 +6,7 @@ goes on where an unpacked one has stopped, and the other way round.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,15 +14,26 @@ import torch
 from raytune_rl.population.optimisers import OptimizerName
 
 BETA2, EPSILON = 0.999, 1e-8
+LOG_BETA2 = math.log(BETA2)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Per member, each of shape (K,): learning rate, weight decay, momentum (the first beta of Adam)."""
+    """Settings of k members for one step.
+
+    Attributes:
+        learning_rate, momentum (the first beta of Adam): shape (k, 1).
+        weight_decay: shape (k, 1); ``None`` = none.
+        momentum_somewhere, momentum_everywhere: whether any or each of them has a momentum that is not zero.
+        training: shape (k, L), bool: which tensors are not frozen; ``None`` = all.
+    """
 
     learning_rate: torch.Tensor
-    weight_decay: torch.Tensor
     momentum: torch.Tensor
+    weight_decay: torch.Tensor | None = None
+    momentum_somewhere: bool = True
+    momentum_everywhere: bool = True
+    training: torch.Tensor | None = None
 
 
 class PackedOptimizer:
@@ -43,57 +55,74 @@ class PackedOptimizer:
         self.steps = torch.zeros(members, count, dtype=parameters.dtype, device=parameters.device)
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters) if kind != "sgd" else None
+        self._spare = (torch.empty(0), torch.empty(0))
 
-    def step(self, gradients: torch.Tensor, settings: Settings, training: torch.Tensor | None = None) -> None:
-        """One step of all members.
+    def step(self, gradients: torch.Tensor, settings: Settings, rows: slice = slice(None)) -> None:
+        """One step of the members ``rows``.
 
         Args:
-            gradients: shape (K, P).
-            training: shape (K, L), bool: which tensors are not frozen; ``None`` = all.
+            gradients: shape (k, P), left as they are.
+            settings: of these members.
         """
-        lr, decay, momentum = (
-            part.unsqueeze(1) for part in (settings.learning_rate, settings.weight_decay, settings.momentum)
-        )
-        moving = None if training is None else training[:, self.leaves]
-        before = None if moving is None else (self._parameters.clone(), self.first.clone(), self._second_clone())
+        parameters, training = self._parameters[rows], settings.training
+        state = [parameters, self.first[rows], *([] if self.second is None else [self.second[rows]])]
+        before = [] if training is None else [part.clone() for part in state]
         self.even = self.even and training is None
-        self.steps += 1.0 if training is None else training.to(self.steps.dtype)
+        self.steps[rows].add_(1.0 if training is None else training)
         if self._kind == "sgd":
-            self._sgd(gradients, lr, decay, momentum)
+            self._sgd(gradients, settings, rows)
         else:
-            self._adam(gradients, lr, decay, momentum)
-        if moving is not None and before is not None:
-            self._parameters.copy_(torch.where(moving, self._parameters, before[0]))
-            self.first.copy_(torch.where(moving, self.first, before[1]))
-            if self.second is not None and before[2] is not None:
-                self.second.copy_(torch.where(moving, self.second, before[2]))
+            self._adam(gradients, settings, rows)
+        if training is not None:
+            moving = training[:, self.leaves]
+            for now, old in zip(state, before, strict=True):
+                now.copy_(torch.where(moving, now, old))
 
     def buffers(self) -> list[torch.Tensor]:
         """The state, one row per member each. Whole rows may be copied from member to member."""
         return [buffer for buffer in (self.steps, self.first, self.second) if buffer is not None]
 
-    def _sgd(self, gradients: torch.Tensor, lr: torch.Tensor, decay: torch.Tensor, momentum: torch.Tensor) -> None:
-        gradients = torch.addcmul(gradients, self._parameters, decay)
-        # torch's first step takes the gradient itself as the buffer; ours is zero then, so the same rule gives it. Nor
-        # does torch touch the buffer while there is no momentum.
-        moved = self.first * momentum + gradients
-        self.first = torch.where(momentum == 0, self.first, moved)
-        self._parameters.addcmul_(moved, lr, value=-1.0)
-
-    def _adam(self, gradients: torch.Tensor, lr: torch.Tensor, decay: torch.Tensor, momentum: torch.Tensor) -> None:
-        assert self.second is not None
-        if self._kind == "adamw":
-            self._parameters.mul_(1.0 - lr * decay)
+    def _sgd(self, gradients: torch.Tensor, settings: Settings, rows: slice) -> None:
+        parameters, moved, momentum = self._parameters[rows], self.first[rows], settings.momentum
+        if settings.weight_decay is not None:
+            decayed, _ = self._scratch(gradients)
+            gradients = torch.addcmul(gradients, parameters, settings.weight_decay, out=decayed)
+        if not settings.momentum_somewhere:  # torch doesn't touch its buffer then
+            parameters.addcmul_(gradients, settings.learning_rate, value=-1.0)
+            return
+        # torch's first step takes the gradient itself as the buffer; ours is zero then, so the same rule gives it
+        if settings.momentum_everywhere:
+            moved.mul_(momentum).add_(gradients)
+            parameters.addcmul_(moved, settings.learning_rate, value=-1.0)
         else:
-            gradients = torch.addcmul(gradients, self._parameters, decay)
-        self.first.lerp_(gradients, (1.0 - momentum).expand_as(gradients))
-        self.second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
-        steps = (self.steps[:, :1] if self.even else self.steps).clamp(min=1.0)
-        size, root = lr / (1.0 - momentum**steps), (1.0 - BETA2**steps).sqrt()
-        if not self.even:
-            size, root = size[:, self.leaves], root[:, self.leaves]
-        scale = self.second.sqrt().div_(root).add_(EPSILON)
-        self._parameters.sub_((self.first / scale).mul_(size))
+            new = moved * momentum + gradients
+            moved.copy_(torch.where(momentum == 0, moved, new))
+            parameters.addcmul_(new, settings.learning_rate, value=-1.0)
 
-    def _second_clone(self) -> torch.Tensor | None:
-        return None if self.second is None else self.second.clone()
+    def _adam(self, gradients: torch.Tensor, settings: Settings, rows: slice) -> None:
+        assert self.second is not None
+        parameters, first, second = self._parameters[rows], self.first[rows], self.second[rows]
+        lr, momentum = settings.learning_rate, settings.momentum
+        decayed, scale = self._scratch(gradients)
+        if settings.weight_decay is not None and self._kind == "adamw":
+            parameters.mul_(1.0 - lr * settings.weight_decay)
+        elif settings.weight_decay is not None:
+            gradients = torch.addcmul(gradients, parameters, settings.weight_decay, out=decayed)
+        first.lerp_(gradients, (1.0 - momentum).expand_as(gradients))
+        second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
+        steps = self.steps[rows, :1] if self.even else self.steps[rows].clamp(min=1.0)
+        # lr / (1 - b1^t) * first / (sqrt(second) / root + eps), multiplied out: one pass each is by a number per row
+        root = torch.expm1(steps * LOG_BETA2).neg_().sqrt_()
+        size, shift = (momentum**steps).sub_(1.0).reciprocal_().mul_(root).mul_(lr), root * EPSILON
+        if not self.even:
+            size, shift = size[:, self.leaves], shift[:, self.leaves]
+        torch.sqrt(second, out=scale).add_(shift)
+        parameters.addcmul_(torch.div(first, scale, out=scale), size)
+
+    def _scratch(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two tensors of this shape, with nothing in them that counts."""
+        if self._spare[0].numel() < like.numel() or self._spare[0].device != like.device:
+            self._spare = (torch.empty_like(like), torch.empty_like(like))
+        count = like.numel()
+        found = [part.view(-1)[:count].view(like.shape) for part in self._spare]
+        return found[0], found[1]

@@ -7,7 +7,9 @@ numbers in, tensors out, for whoever trains many small models at once.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,10 +21,24 @@ from raytune_rl.population.networks import layers
 from raytune_rl.population.optimisers import OptimizerName
 from raytune_rl.population.packed.layers import RATE, with_packed_dropout
 from raytune_rl.population.packed.linear import LinearStack
-from raytune_rl.population.packed.losses import LossName, loss_and_slope
+from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_slope
 from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
+
+SETTINGS = (
+    "learning_rate",
+    "weight_decay",
+    "momentum",
+    "label_smoothing",
+    "grad_clip",
+    "dropout",
+    "frozen_layers",
+)
+
+CHUNK_BYTES = 2**22
+"""About so many bytes of parameters, gradients and moments are in work at once on a CPU: they should stay in its
+second-level cache from the forward pass to the optimiser's step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +51,16 @@ class Snapshot:
 
     def tensors(self) -> list[torch.Tensor]:
         return [self.parameters, *self.optimizer, *self.buffers.values()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _InForce:
+    """Settings of some members, shape (k,) each; ``None`` where all are zero, so that nothing is done for them."""
+
+    settings: Settings
+    label_smoothing: torch.Tensor | None
+    grad_clip: torch.Tensor | None
+    dropout: torch.Tensor | None
 
 
 class PackedPopulation:
@@ -98,7 +124,11 @@ class PackedPopulation:
         rates = [value for name, value in self._buffers.items() if name.split(".")[-1] == RATE]
         self.dropout = rates[0].clone() if rates else self._setting(0.0)
         fits = LinearStack.fits(self._skeleton)
-        self._stack = LinearStack(self._skeleton, self._views, gradient_views, self.dropout) if fits else None
+        self._stack = LinearStack(self._skeleton, self._views, gradient_views) if fits else None
+        self._whole = [slice(0, self._count)]
+        self._chunks = _chunks(self.parameters)
+        self._written: tuple[int, ...] = ()
+        self._ready: Mapping[tuple[int, int], _InForce] = {}
         self._forward = vmap(self._member_forward, randomness="different")
         self._predict = vmap(self._member_outputs, in_dims=(0, 0, None))
 
@@ -118,21 +148,30 @@ class PackedPopulation:
         Returns:
             The losses, shape (K,), as they were before the step.
         """
-        if weights is None:
-            weights = inputs.new_full(inputs.shape[:2], 1.0 / inputs.shape[1])
+        by_hand = self._stack is not None and self._stack.takes(inputs)
+        losses = [self._step(rows, inputs, targets, weights) for rows in (self._chunks if by_hand else self._whole)]
+        return losses[0] if len(losses) == 1 else torch.cat(losses)
+
+    def _step(
+        self, rows: slice, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        """``step`` for some members."""
+        now = self._in_force()[rows.start, rows.stop]
+        weights = None if weights is None else weights[rows]
         if self._stack is not None and self._stack.takes(inputs):
-            losses = self._stack.loss_and_gradients(self._loss, inputs, targets, weights, self.label_smoothing)
+            losses = self._stack.loss_and_gradients(
+                self._loss, rows, inputs[rows], targets[rows], weights, now.label_smoothing, now.dropout
+            )
         else:
-            losses = self._differentiated(inputs, targets, weights)
-        training = self._training()
-        if training is not None:
-            self._gradients.mul_(training[:, self.optimizer.leaves])
-        if bool(self.grad_clip.any()):
-            norms = torch.linalg.vector_norm(self._gradients, dim=1)
-            factor = torch.where(self.grad_clip > 0, (self.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
-            self._gradients.mul_(factor.unsqueeze(1))
-        settings = Settings(learning_rate=self.learning_rate, weight_decay=self.weight_decay, momentum=self.momentum)
-        self.optimizer.step(self._gradients, settings, training)
+            losses = self._differentiated(inputs, targets, weights, now.label_smoothing)
+        gradients = self._gradients[rows]
+        if now.settings.training is not None:
+            gradients.mul_(now.settings.training[:, self.optimizer.leaves])
+        if now.grad_clip is not None:
+            norms = torch.linalg.vector_norm(gradients, dim=1)
+            factor = torch.where(now.grad_clip > 0, (now.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
+            gradients.mul_(factor.unsqueeze(1))
+        self.optimizer.step(gradients, now.settings, rows)
         return losses
 
     @torch.no_grad()
@@ -195,14 +234,18 @@ class PackedPopulation:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _differentiated(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def _differentiated(
+        self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, smoothing: torch.Tensor | None
+    ) -> torch.Tensor:
         """Losses by vmap; the gradients go into their buffer."""
         self._skeleton.train()
         buffers = self._current_buffers()
         found: Any = vjp(lambda parameters: self._forward(parameters, buffers, inputs), self._views, has_aux=True)
         outputs, pull_back, self._buffers = found
-        losses, slope = loss_and_slope(self._loss, outputs.detach(), targets, weights, self.label_smoothing)
-        (gradients,) = pull_back(slope)
+        given = feature_major(outputs.detach())
+        wanted = targets if self._loss == "cross_entropy" else feature_major(targets)
+        losses, slope = loss_and_slope(self._loss, given, wanted, weights, smoothing)
+        (gradients,) = pull_back(slope.transpose(1, 2) if outputs.ndim > 2 else slope.squeeze(1))
         torch.cat([gradients[name].reshape(self._count, -1) for name in self._views], dim=1, out=self._gradients)
         return losses
 
@@ -229,15 +272,50 @@ class PackedPopulation:
         """What is a member's own, in the order of ``Snapshot.tensors``."""
         return [self.parameters, *self.optimizer.buffers(), *self._own_buffers().values()]
 
-    def _training(self) -> torch.Tensor | None:
-        """Which tensors train, shape (K, L); None = all."""
-        if not bool(self.frozen_layers.any()):
-            return None
-        last = int(self._layer_of_leaf.max())
-        return self._layer_of_leaf.unsqueeze(0) >= self.frozen_layers.clamp(0, last).unsqueeze(1)
+    def _in_force(self) -> Mapping[tuple[int, int], _InForce]:
+        """The settings, ready for use, by the members of each chunk; worked out again when one was written."""
+        written = tuple(getattr(self, name)._version for name in SETTINGS)
+        if written != self._written:
+            self._written = written
+            self._ready = {(rows.start, rows.stop): self._prepared(rows) for rows in (*self._whole, *self._chunks)}
+        return self._ready
+
+    def _prepared(self, rows: slice) -> _InForce:
+        def column(values: torch.Tensor) -> torch.Tensor | None:
+            return values[rows].unsqueeze(1) if bool(values[rows].any()) else None
+
+        def rates(values: torch.Tensor) -> torch.Tensor | None:
+            return values[rows] if bool(values[rows].any()) else None
+
+        training = None
+        if bool(self.frozen_layers[rows].any()):
+            last = int(self._layer_of_leaf.max())
+            training = self._layer_of_leaf.unsqueeze(0) >= self.frozen_layers[rows].clamp(0, last).unsqueeze(1)
+        return _InForce(
+            settings=Settings(
+                learning_rate=self.learning_rate[rows].unsqueeze(1),
+                momentum=self.momentum[rows].unsqueeze(1),
+                weight_decay=column(self.weight_decay),
+                momentum_somewhere=bool(self.momentum[rows].any()),
+                momentum_everywhere=bool(self.momentum[rows].all()),
+                training=training,
+            ),
+            label_smoothing=rates(self.label_smoothing),
+            grad_clip=rates(self.grad_clip),
+            dropout=rates(self.dropout),
+        )
 
     def _setting(self, value: float) -> torch.Tensor:
         return self.parameters.new_full((self._count,), value)
+
+
+def _chunks(parameters: torch.Tensor) -> list[slice]:
+    """Members that go through a step together, in even parts."""
+    members, count = parameters.shape
+    room = CHUNK_BYTES // max(1, 4 * count * parameters.element_size())
+    parts = math.ceil(members / max(1, room)) if parameters.device.type == "cpu" else 1
+    bounds = [round(members * part / parts) for part in range(parts + 1)]
+    return [slice(first, last) for first, last in itertools.pairwise(bounds)]
 
 
 def _layers_of(network: nn.Module, names: Sequence[str]) -> torch.Tensor:

@@ -1,0 +1,166 @@
+"""Populations of one world that are steered from outside, step by step: what all the environments stand on.
+
+The same controller, decision process and cohort as everywhere else. A step is a segment of every member: the given
+actions become decisions, the cohort trains, the reports become observations and rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from raytune_rl.controller.controller import Controller
+from raytune_rl.controller.guided import Guided
+from raytune_rl.controller.policies import PBT
+from raytune_rl.controller.policy import Policy
+from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.taken import Taken
+from raytune_rl.mdp.features import LIMIT
+from raytune_rl.mdp.reward import Reward
+from raytune_rl.worlds.cohort import Cohort
+from raytune_rl.worlds.generator import World, make_world
+from raytune_rl.worlds.rollout import METRIC, Rollout, make_controller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a segment gave, arrays of shape (populations, members).
+
+    Attributes:
+        observations: float32 of shape (populations, members, F), each in [-4, 4].
+        rewards: for the segment; 0 where no policy had opened it, after a failure.
+        terminated: whose training failed. The controller starts such a member again from its own best weights, without
+            asking anybody, and the segment after that begins a new episode.
+        truncated: who is at the end of its budget; all members are at the same time.
+        losses: on the validation split.
+    """
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    losses: np.ndarray
+
+
+class Stage:
+    """G populations of M members, a cohort.
+
+    Args:
+        world: the task and its population, or the number of a generated one (``generator.make_world``).
+        members: of a population, instead of the world's.
+        segments: length of an episode, instead of the world's.
+        populations: how many train together.
+        others: makes the policy of the members that are given no action.
+        schedule: laid over the learning rates, unless ``others`` insists on one. In the cosine frame doing nothing is
+            already a good schedule.
+        reward: what a segment is paid (``raytune_rl.rewards``); improvement of the validation loss by default.
+        device: where the cohort trains.
+
+    Raises:
+        ValueError: a number of members, segments or populations below 1.
+    """
+
+    def __init__(
+        self,
+        world: World | int,
+        *,
+        members: int | None = None,
+        segments: int | None = None,
+        populations: int = 1,
+        others: Callable[[], Policy] = PBT,
+        schedule: Schedule = "cosine",
+        reward: Reward | None = None,
+        device: str = "cpu",
+    ) -> None:
+        made = world if isinstance(world, World) else make_world(world)
+        self.world = replace(
+            made,
+            members=made.members if members is None else members,
+            segments=made.segments if segments is None else segments,
+        )
+        for name, count in (
+            ("members", self.world.members),
+            ("segments", self.world.segments),
+            ("populations", populations),
+        ):
+            if count < 1:
+                raise ValueError(f"{name}={count} must be at least 1")
+        self.populations = populations
+        self._others, self._schedule, self._reward, self._device = others, schedule, reward, device
+        controller = self._controller(Guided(others(), schedule=schedule), seed=0)
+        self.features, self.heads = controller.observation.features, controller.actions.heads
+        self.observation_space = spaces.Box(-LIMIT, LIMIT, (len(self.features),), np.float32)
+        self.action_space = spaces.MultiDiscrete([head.size for head in self.heads])
+        self._policies: list[Guided] = []
+        self._controllers: list[Controller] = []
+        self._cohort: Cohort | None = None
+        self._rollout: Rollout | None = None
+        self._taken: list[Taken] = []
+        self.segment = 0
+        """How many segments have been trained."""
+
+    def begin(self, seed: int) -> np.ndarray:
+        """Everything from the start: what is seen before the first actions, which choose the starting values.
+
+        Weights, batches and the other members' choices derive from ``seed``. Shape (populations, members, F).
+        """
+        count, members = self.populations, self.world.members
+        self._policies = [Guided(self._others(), schedule=self._schedule) for _ in range(count)]
+        self._controllers = [self._controller(policy, seed + index) for index, policy in enumerate(self._policies)]
+        self._cohort = Cohort(self.world.task, range(count * members), seed=seed, device=self._device)
+        self._rollout, self._taken, self.segment = None, [], 0
+        return np.stack([[each.opening(member).observation for member in range(members)] for each in self._controllers])
+
+    def step(self, actions: Sequence[Mapping[int, Sequence[int]]]) -> Trained:
+        """One segment of everybody.
+
+        Args:
+            actions: for each population, by member: an index per head. Members that are not named follow ``others``.
+
+        Raises:
+            ResetNeeded: before ``begin``, or after the last segment.
+            ValueError: an index is missing or outside its head.
+        """
+        if self._cohort is None or self.over:
+            raise ResetNeeded("The populations have not begun, or have trained to the end: reset first.")
+        for policy, told in zip(self._policies, actions, strict=True):
+            policy.tell(told)
+        if self._rollout is None:
+            self._rollout = Rollout(self._cohort, self._controllers, segments=self.world.segments)
+        for group, (controller, taken) in enumerate(zip(self._controllers, self._taken, strict=False)):
+            self._rollout.follow(group, controller.decide(taken))
+        reports = self._rollout.train(self.segment)
+        self._taken = [controller.take(said) for controller, said in zip(self._controllers, reports, strict=True)]
+        self.segment += 1
+        return _trained(self._taken)
+
+    @property
+    def over(self) -> bool:
+        """Whether the last segment has been trained."""
+        return self.segment >= self.world.segments
+
+    def _controller(self, policy: Policy, seed: int) -> Controller:
+        return make_controller(
+            self.world.task,
+            policy,
+            members=self.world.members,
+            segments=self.world.segments,
+            seed=seed,
+            copy_every=self.world.copy_every,
+            reward=self._reward,
+        )
+
+
+def _trained(taken: Sequence[Taken]) -> Trained:
+    asked = np.array([[bool(decision.action) for decision in each.opened] for each in taken])
+    return Trained(
+        observations=np.stack([np.stack(each.observations) for each in taken]),
+        rewards=np.where(asked, np.array([each.rewards for each in taken], dtype=np.float64), 0.0),
+        terminated=np.array([each.terminated for each in taken]),
+        truncated=np.array([each.truncated for each in taken]),
+        losses=np.array([[report.metrics[METRIC] for report in each.reports] for each in taken]),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -62,8 +63,9 @@ def check_picklable(candidate: object, written: object) -> None:
 
 
 def make_policy(agent: Agent | Policy) -> Policy:
-    """The policy of an experiment's ``agent``."""
-    return agent.build() if isinstance(agent, Agent) else agent
+    """The policy of an experiment's ``agent``. It is bound to one run and may learn in it, so a given policy stays as it
+    was, for the next run."""
+    return agent.build() if isinstance(agent, Agent) else copy.deepcopy(agent)
 
 
 def make_controller(experiment: Experiment, policy: Policy) -> Controller:

@@ -63,8 +63,8 @@ def check_picklable(candidate: object, written: object) -> None:
 
 
 def make_policy(agent: Agent | Policy) -> Policy:
-    """The policy of an experiment's ``agent``. It is bound to one run and may learn in it, so a given policy stays as it
-    was, for the next run."""
+    """The policy of an experiment's ``agent``. It is bound to one run and may learn in it, so a given policy is copied
+    and stays as it was, for the next run."""
     return agent.build() if isinstance(agent, Agent) else copy.deepcopy(agent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -65,9 +66,10 @@ def check_picklable(candidate: object, written: object) -> None:
 
 
 def make_policy(experiment: Experiment) -> Policy:
-    """The policy of an experiment's ``agent``."""
+    """The policy of an experiment's ``agent``. It is bound to one run and may learn in it, so a given policy is copied
+    and stays as it was, for the next run."""
     agent = experiment.agent
-    return agent.build(experiment.population) if isinstance(agent, Agent) else agent
+    return agent.build(experiment.population) if isinstance(agent, Agent) else copy.deepcopy(agent)
 
 
 def make_controller(experiment: Experiment, policy: Policy) -> Controller:

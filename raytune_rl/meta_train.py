@@ -17,7 +17,7 @@ EXAMPLES = """\
 examples:
   python -m raytune_rl.meta_train --out results/meta --minutes 60
   python -m raytune_rl.meta_train --out results/meta --minutes 120            # goes on for another hour
-  python -m raytune_rl.meta_train --out results/mine --from-runs results/digits/* # the shipped one, with your experience
+  python -m raytune_rl.meta_train --out results/mine --from-runs results/digits/*   # the shipped one and your runs
   python -m raytune_rl.meta_train --out results/other --set lineage=False --set clone_kl=0.1 --seed 3
 
 What comes out: DIR/best (the best by meta-validation: agent=Pretrained("DIR/best")), DIR/last, DIR/log.jsonl (the

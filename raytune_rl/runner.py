@@ -25,6 +25,7 @@ from raytune_rl.population.candidate import Candidate
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.progress import Plan, Progress, make_progress
 from raytune_rl.records import Value
+from raytune_rl.rllib.policy import LearningPolicy
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.environment import describe_experiment
@@ -259,7 +260,7 @@ def _summarise(
     if not exported:
         logger.warning("the best member's trial has saved no weights, so there is no %s/", layout.BEST)
     policy = ours.controller.policy
-    learner = isinstance(experiment.agent, Agent)
+    learner = isinstance(policy, LearningPolicy)
     return build_summary(
         directory.read_table(layout.SEGMENTS),
         directory.read_table(layout.DECISIONS),

@@ -18,7 +18,7 @@ from raytune_rl.controller.policies import Rule
 from raytune_rl.controller.policy import Choice, Situation
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.hyperparameters import LEVELS, STAY
-from raytune_rl.hyperparameters.roles import REGULARISATION
+from raytune_rl.hyperparameters.roles import REGULARISATION, ROLES, Role
 from raytune_rl.mdp.action import SOURCES, ActionSpec
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from raytune_rl.mdp.observation import ObservationSpec
@@ -51,6 +51,11 @@ LEFT_BEHIND: Final = {"keep": 0.0, "best": 1.3, "second": 0.7, "incumbent": -1.0
 
 _MEMBER = {row.name: index for index, row in enumerate(MEMBER_FEATURES)}
 _SLOT = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
+JUDGED: Final[frozenset[Role]] = frozenset(
+    {"learning_rate", "weight_decay", "momentum", "dropout", "label_smoothing", "none"}
+)
+"""Roles that occur in meta-training. Of the others the network knows nothing."""
+_UNJUDGED = [_SLOT[f"role/{role}"] for role in ROLES if role not in JUDGED]
 _REGULARISATION = [_SLOT[f"role/{role}"] for role in sorted(REGULARISATION)]
 
 
@@ -97,8 +102,8 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     """Logits (N, H * LEVELS + sources) for observations (N, F) of H slots; ``xp`` is numpy or torch.
 
     The first decision reads the hyperparameters' heads as levels, later ones as moves. Options that mean nothing now
-    (an empty slot, what is set at the start only, a copy where none is allowed) are impossible; a choice among equals,
-    of which the network knows nothing, starts anywhere and stays.
+    (an empty slot, what is set at the start only, a copy where none is allowed) are impossible. What the network knows
+    nothing of, a choice among equals or a role that is not ``JUDGED``, starts anywhere and stays.
     """
     member, tokens = _split(observations)
     each, context = _encode(weights, "actor", member, tokens, xp)
@@ -111,6 +116,7 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     moves = moves + _move_prior(member, moves, xp)
     first = member[:, _MEMBER["first"]] > 0.5
     known = (tokens[..., _SLOT["present"]] > 0.5) & (tokens[..., _SLOT["ordered"]] > 0.5)
+    known = known & (tokens[..., _UNJUDGED].sum(-1) < 0.5)
     live = tokens[..., _SLOT["live"]] > 0.5
     beginning = first[:, None] & (tokens[..., _SLOT["present"]] > 0.5)
     free = known & (first[:, None] | live)

@@ -137,7 +137,7 @@ def _features(names: Sequence[str]) -> list[str]:
 
 def _names(run: Run, where: str) -> list[str]:
     """The hyperparameters' names, in the order of the observation, if it is this version's observation."""
-    observed = [column for column in run.decisions if column.startswith("obs/")]
+    observed = [column for column in map(str, run.decisions) if column.startswith("obs/")]
     ending = f"/{SLOT_FEATURES[0].name}"
     firsts = [column for column in observed if column.startswith("obs/hp/") and column.endswith(ending)]
     names = [column.removeprefix("obs/hp/").removesuffix(ending) for column in firsts]
@@ -172,12 +172,12 @@ def _course(run: Run, members: pd.Index) -> tuple[np.ndarray, np.ndarray, np.nda
     validation = np.full(shape, PENALTY)
     parent = np.tile(np.arange(shape[1]), (shape[0], 1))
     parent_segment = np.tile(np.arange(shape[0])[:, None] - 1, (1, shape[1]))
-    at = rows["segment"].to_numpy(), members.get_indexer(rows["member"])
+    at = rows["segment"].to_numpy(), members.get_indexer(pd.Index(rows["member"]))
     score = Score(metric=run.metric, mode=run.mode)
     values = rows[f"metric/{run.metric}"].to_numpy(dtype=float, na_value=np.nan)
     validation[at] = np.vectorize(score.of, otypes=[float])(values)
     copied = rows["copied_from"].notna().to_numpy()
     there = at[0][copied], at[1][copied]
-    parent[there] = members.get_indexer(rows["copied_from"][copied])
+    parent[there] = members.get_indexer(pd.Index(rows["copied_from"][copied]))
     parent_segment[there] = rows["copied_segment"][copied].fillna(-1)
     return validation, parent, parent_segment

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.marwil import MARWILConfig
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -36,7 +37,7 @@ def imitate(recipe: Recipe, weights: Mapping[str, np.ndarray], runs: Sequence[Re
     it, does not matter; a run that decided at random is imitated where that went well, and is a weak teacher.
     """
     slots = max([SLOTS, *(run.hyperparameters for run in runs)])
-    config: Any = common(MARWILConfig(), recipe, module={"weights": dict(weights), "clone": True}, slots=slots)
+    config: Any = common(PlainMARWILConfig(), recipe, module={"weights": dict(weights), "clone": True}, slots=slots)
     config.training(
         lr=3e-4,
         train_batch_size_per_learner=recipe.minibatch,
@@ -52,6 +53,13 @@ def imitate(recipe: Recipe, weights: Mapping[str, np.ndarray], runs: Sequence[Re
         learner_config_dict={CLONE_KL: ANCHOR},
     )
     return taught(config, recipe, episodes_of_runs(runs, slots=slots))
+
+
+class PlainMARWILConfig(MARWILConfig):
+    """MARWIL without the pipeline of its own (value targets by GAE), which it would put around any other."""
+
+    def build_learner_connector(self, *arguments: Any, **named: Any) -> Any:
+        return AlgorithmConfig.build_learner_connector(self, *arguments, **named)
 
 
 class AdvantagesAsTargets(ConnectorV2):

@@ -41,6 +41,7 @@ class Pretrained(LearningPolicy):
         BadInput: there is no controller, it belongs to another version of this package, or a number cannot be.
     """
 
+    agent: TokenAgent
     schedule: Schedule | None = "cosine"
     starts = True
 

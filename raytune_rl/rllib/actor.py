@@ -76,14 +76,16 @@ class AgentCore:
         self._numbers = itertools.count()
         self._streams = _Streams(seed)
         self.version, self.transitions, self.calls = 0, 0, 0
-        going_on = isinstance(agent, TokenAgent)
         with self._streams:
             config = build_config(agent, sizes)
-            self._engine: Engine = LearnersEngine(config) if going_on else AlgorithmEngine(config)
+            self._engine: Engine = (LearnersEngine if isinstance(agent, TokenAgent) else AlgorithmEngine)(config)
         self._buffer = self._engine.buffer
         if self._buffer is not None:
             self._buffer.rng = np.random.default_rng(seed)
-        self._set_weights(to_module(agent.start) if going_on else starting_weights(agent, sizes, seed=seed))
+        if isinstance(agent, TokenAgent):
+            self._set_weights(to_module(agent.start))
+        else:
+            self._set_weights(starting_weights(agent, sizes, seed=seed))
         if checkpoint is not None:
             self.restore(checkpoint)
         if weights is not None:

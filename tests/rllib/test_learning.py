@@ -120,18 +120,18 @@ def test_weights_that_turn_nan_are_not_adopted(caplog: pytest.LogCaptureFixture)
     toy.ToyWorld(1).play(policy, learn=True)
     before, version = _weights(policy), policy.version
     core = policy._link._core  # type: ignore[union-attr]
-    update = core._algorithm.train
+    update = core._engine.train
 
-    def poisoned() -> Any:
-        result = update()
+    def poisoned(episodes: Any) -> Any:
+        result = update(episodes)
         core._set_weights({name: value * np.nan for name, value in core.weights().items()})
         return result
 
-    core._algorithm.train = poisoned
+    core._engine.train = poisoned
     toy.ToyWorld(2).play(policy, learn=True)
     assert (_weights(policy), policy.version, policy.restarts) == (before, version, 0)
     assert "NaN or infinite" in caplog.text
-    core._algorithm.train = update
+    core._engine.train = update
     toy.ToyWorld(2).play(policy, learn=True)
     assert policy.version == version + 5 and _weights(policy) != before
     policy.close()

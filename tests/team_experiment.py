@@ -17,7 +17,7 @@ experiment = Experiment(
     metric="validation_loss",
     mode="min",
     population=4,
-    segments=60,
+    segments=40,
     segment_length=20,
     objective="ensemble",
     agent=Agent(agents="members", modules="role", batch=16),

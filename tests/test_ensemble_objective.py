@@ -93,16 +93,16 @@ def test_without_the_objective_nothing_is_reported() -> None:
 def test_a_team_learns_in_real_trials_and_goes_on_after_kill_minus_nine(tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log.txt"
     process = start(TEAM, "--out", str(out), log=log)
-    wait_for_rows(out, 100, process)
+    wait_for_rows(out, 60, process)
     process.kill()
     process.wait()
     assert start(TEAM, "--resume", str(out), log=log).wait(DEADLINE) == 0, log.read_text()
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["counts"]["segments"] == 240 and summary["agent"]["transitions"] >= 200
+    assert summary["counts"]["segments"] == 160 and summary["agent"]["transitions"] >= 120
     assert "learning agent failed" not in (out / "run.log").read_text()
     rows, decisions = (pd.read_parquet(out / f"{name}.parquet") for name in ("segments", "decisions"))
     for table in (rows, decisions):
-        assert len(table) == 240 and not table[["member", "segment"]].duplicated().any()
+        assert len(table) == 160 and not table[["member", "segment"]].duplicated().any()
     assert decisions["policy_version"].max() >= 3
     found = checkpoints.newest(out / "agent")
     assert found is not None
@@ -114,4 +114,4 @@ def test_a_team_learns_in_real_trials_and_goes_on_after_kill_minus_nine(tmp_path
     assert all(not np.array_equal(learned[m][name], begun[m][name]) for m in begun for name in begun[m])
     # After the kill no member has forgotten what the others predict: the ensemble goes on where it was.
     greedy = rows.groupby("segment")["metric/ensemble_loss"].median()
-    assert greedy.iloc[-20:].max() < greedy.iloc[:5].min()
+    assert greedy.iloc[-10:].max() < greedy.iloc[:5].min()

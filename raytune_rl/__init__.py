@@ -12,6 +12,7 @@ from raytune_rl._version import __version__
 
 if TYPE_CHECKING:
     from raytune_rl.controller.failures import FailurePolicy
+    from raytune_rl.controller.floor import Floor
     from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
     from raytune_rl.errors import BadInput
     from raytune_rl.experiment import Experiment, StopRule
@@ -31,6 +32,7 @@ _HOMES = {
     "Experiment": "experiment",
     "FailurePolicy": "controller.failures",
     "Fixed": "controller.policies",
+    "Floor": "controller.floor",
     "MetaAgentScheduler": "scheduler",
     "Pretrained": "pretrained",
     "Random": "controller.policies",
@@ -50,6 +52,7 @@ __all__ = [
     "Experiment",
     "FailurePolicy",
     "Fixed",
+    "Floor",
     "MetaAgentScheduler",
     "Pretrained",
     "Random",

@@ -60,8 +60,9 @@ class Experiment:
         segment_timeout: seconds after which a segment counts as hung; ``None`` = never.
         resources: what one trial gets, by Ray's names (``{"CPU": 1, "GPU": 0.5}``).
         members_per_trial: members that share one trial; ``"auto"`` fills the slots that the machine has.
-        agent: an RLlib ``Agent``, the shipped controller ``Pretrained()`` (which chooses the starting values, too), or
-            one of the rules ``Random()``, ``Fixed()``, ``Cosine()``, ``PBT()``.
+        agent: an RLlib ``Agent``, the shipped controller ``Pretrained()`` (which chooses the starting values, too, and
+            goes on learning with ``learn=True``), or one of the rules ``Random()``, ``Fixed()``, ``Cosine()``,
+            ``PBT()``.
         objective: ``"single"``: the best model counts. ``"ensemble"``: what the population is worth together; members
             report what they predict, the agent sees what each of them adds, and is paid for it.
         reward: what the agent is paid (``mdp.reward``); default: ``improvement()``, for the ensemble ``mixed()``.

@@ -39,6 +39,8 @@ class PaperMember:
         for _ in range(length):
             gain = 0.2 * math.exp(-((math.log10(float(self.values["lr"])) + 2.0) ** 2))
             self.loss *= 1.0 - gain * float(self.rng.uniform(0.5, 1.0))
+        if self.task.fault == "collapse" and float(self.values["lr"]) > 0.1:
+            self.loss = 5.0
         self.steps += length
         spoilt = self.task.fault == "nan" and self.index == 1 and self.steps == 4 and self.task.first_time()
         loss = math.nan if spoilt else self.loss
@@ -56,7 +58,8 @@ class PaperMember:
 
 @dataclass(frozen=True)
 class PaperTask:
-    """``fault`` makes member 1 misbehave in its fourth segment: raise, nan, die or hang (all but the first once)."""
+    """``fault`` makes member 1 misbehave in its fourth segment: raise, nan, die or hang (all but the first once).
+    ``collapse`` makes every member forget what it has learned at a learning rate above 0.1."""
 
     seconds: float = 0.0
     fault: str = ""

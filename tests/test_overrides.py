@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raytune_rl import BadInput
+from raytune_rl import BadInput, Floor
 from raytune_rl.overrides import apply_overrides, settable
 from tests.test_experiment import make
 
@@ -47,4 +47,12 @@ def test_every_settable_field_is_listed_once() -> None:
     names = [name for name, _ in settable(make())]
     assert len(names) == len(set(names))
     assert {"population", "segments", "seed", "stop.target", "failures.max_restarts", "agent.gamma"} <= set(names)
+    assert {"floor", "floor.margin", "floor.rest"} <= set(names)
     assert "candidate" not in names
+
+
+def test_the_floor_can_be_set_and_taken_away() -> None:
+    assert apply_overrides(make(), ["floor.margin=1.5"]).floor == Floor(margin=1.5)
+    assert apply_overrides(make(), ["floor=none"]).floor is None
+    with pytest.raises(BadInput, match=r"floor\.rest is 0"):
+        apply_overrides(make(), ["floor.rest=0"])

@@ -20,6 +20,7 @@ from ray import tune
 import raytune_rl
 from raytune_rl import Agent, BadInput, Experiment, Pretrained, TorchTask, roles
 from raytune_rl.controller.controller import Controller
+from raytune_rl.controller.tokens import TokenPolicy
 from raytune_rl.hyperparameters import ROLES, SearchSpace, Spec
 from raytune_rl.mdp import ActionSpec, ObservationSpec, improvement
 from raytune_rl.records import Decision, Report, Step
@@ -231,6 +232,7 @@ def test_it_learns_on_in_a_packed_world_without_a_cluster() -> None:
     assert learner.transitions == 8 * 9  # all decisions but the first ones
     assert learner.version == 2 and learner.restarts == 0
     assert distance(learner, shipped) > 0
+    assert (learner.schedule, learner.copy_every) == (TokenPolicy.schedule, TokenPolicy.copy_every)
     first = [[decision.action for decision in play.played[0].steps[1].decisions] for play in (frozen, rollout)]
     assert first[0] == first[1]  # it begins as the shipped one
     played(again)

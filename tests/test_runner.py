@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from ray import tune
 
-from raytune_rl import PBT, Agent, BadInput, Cosine, FailurePolicy, Fixed, Random, StopRule
+from raytune_rl import PBT, Agent, BadInput, Cosine, FailurePolicy, Fixed, Random, StopRule, roles
+from raytune_rl.controller import Situation
 from raytune_rl.runner import run
 from tests.paper_experiment import PaperTask, make
 
@@ -48,7 +51,8 @@ def test_the_run_directory_is_as_promised(tmp_path: Path) -> None:
     assert best["metrics"]["test_loss"] == pytest.approx(best["value"])
     assert set(summary["timing"]) >= {"wall_s", "train_s", "ideal_s", "overhead_ratio", "decision_ms_p50"}
     assert summary["counts"] == {"members": 4, "segments": 32, "failures": 0, "restarts": 0} | {
-        "copies": int(segments["copied_from"].notna().sum())
+        "copies": int((segments["copied_from"].notna() & (segments["copied_from"] != segments["member"])).sum()),
+        "rollbacks": int((decisions["source"] == "floor").sum()),
     }
     assert summary["counts"]["copies"] > 0
     assert summary["comparison"]["segments"] == 32
@@ -105,6 +109,39 @@ def test_a_member_that_fails_does_not_stop_the_others(tmp_path: Path, fault: str
         check_whole(tmp_path / "run", 4, 8)
     if fault == "raise":
         assert "does not like its fourth segment" in (tmp_path / "run" / "run.log").read_text()
+
+
+class Upward(Fixed):
+    """Moves every hyperparameter up by the largest step before the fifth segment, come what may."""
+
+    def choose(self, situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
+        if situation.segment != 4:
+            return super().choose(situation, rng)
+        return tuple(head.size - 1 if head.name.startswith("hp/") else head.neutral for head in self._action.heads)
+
+
+def test_members_that_a_change_has_ruined_go_back_to_their_best(tmp_path: Path) -> None:
+    experiment = make(candidate=PaperTask(fault="collapse"), agent=Upward(), synchronous=True)
+    searched = replace(experiment, hyperparameters={"lr": roles.learning_rate(tune.loguniform(1e-3, 1.0))})
+    outcome = run(searched, out=tmp_path / "run")
+    check_whole(tmp_path / "run", 4, 8)
+    segments, decisions = tables(tmp_path / "run")
+    table = segments.set_index(["member", "segment"])
+    acted = decisions[decisions["source"] == "floor"]
+    assert outcome.summary["counts"]["rollbacks"] == len(acted) > 0
+    assert set(acted["segment"]) == {5}
+    assert acted[["act/lr", "obs/rank"]].isna().all(axis=None)  # nobody was asked
+    for member in acted["member"]:
+        before, ruined, back = (table.loc[(member, segment)] for segment in (3, 4, 5))
+        assert ruined["metric/loss"] > 2 * before["metric/loss"] > 2 * back["metric/loss"]
+        assert (back["copied_from"], back["copied_segment"]) == (member, 3)
+        assert back["hp/lr"] == before["hp/lr"] < ruined["hp/lr"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"The floor acted {len(acted)} time" in page
+    without = run(replace(searched, floor=None), out=tmp_path / "without")
+    assert without.summary["counts"]["rollbacks"] == 0
+    ruined_for_good = tables(tmp_path / "without")[0].query("segment == 7")["metric/loss"]
+    assert segments.query("segment == 7")["metric/loss"].mean() < ruined_for_good.mean()
 
 
 def test_a_target_ends_the_run(tmp_path: Path) -> None:

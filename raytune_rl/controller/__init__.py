@@ -2,6 +2,7 @@
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
 from raytune_rl.controller.policy import Choice, Policy, Situation
 from raytune_rl.controller.schedule import Schedule
@@ -13,6 +14,7 @@ __all__ = [
     "Cosine",
     "FailurePolicy",
     "Fixed",
+    "Floor",
     "Policy",
     "Random",
     "Schedule",

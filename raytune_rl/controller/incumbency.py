@@ -1,4 +1,9 @@
-"""Who holds the record, and whether it is good enough to stop."""
+"""Who holds the record, and whether it is good enough to stop.
+
+The record is the best single report. Rules that trust a small validation set less (means along the lineage, one
+standard error, clipped or smoothed losses) were tried, and none picks better models reliably: see
+``experiments/controller/LOG.md``.
+"""
 
 from __future__ import annotations
 

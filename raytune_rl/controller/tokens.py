@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +40,8 @@ RATE_CENTRE, RATE_SIGN, RATE_WIDTH = -1.56 + 2.0, -0.74, 0.5
 """log10 + 2 of the learning rate that starting values gather about (0.15 for SGD, 0.005 for Adam), and its spread."""
 OFF_SLOPE: Final = 7.0
 """How much less likely full regularisation is than none, and the lowest momentum than the highest, in nats."""
+PERMUTED_FROM: Final = 6
+"""The first dimension of starting points whose digits are permuted, see ``halton``."""
 STEP_PRIOR: Final = (-2.5, -1.2, 0.0, 0.0, 0.0, -1.2, -2.5)
 """Logits of the moves: small steps before large ones. Staying has one of the next two on top of it."""
 STAY_PRIOR, RESTLESS_PRIOR = 4.0, 0.3
@@ -301,17 +304,28 @@ def spread(member: int, shifts: np.ndarray) -> np.ndarray:
 def halton(index: int, dimension: int) -> float:
     """Point ``index`` of the Halton sequence (Halton 1960), from its second on, along one dimension, in [0, 1).
 
+    In large bases the first points lie side by side, so that eight members would try but two of seven levels of the
+    twentieth hyperparameter: there the digits are permuted (generalised Halton, Faure and Lemieux 2009, section 2).
+
     ``scipy.stats.qmc.Halton`` gives the same; importing it would cost every driver more than a second.
     """
     base = _prime(dimension)
+    digits = range(base) if dimension < PERMUTED_FROM else _permuted(base)
     share, result, index = 1.0 / base, 0.0, index + 1
     while index:
         index, digit = divmod(index, base)
-        result += digit * share
+        result += digits[digit] * share
         share /= base
     return result
 
 
+@cache
+def _permuted(base: int) -> tuple[int, ...]:
+    """The digits of ``base`` in another order; 0 stays where it is."""
+    return (0, *(1 + np.random.default_rng(base).permutation(base - 1)).tolist())
+
+
+@cache
 def _prime(index: int) -> int:
     found = [2]
     candidate = 3

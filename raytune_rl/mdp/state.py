@@ -54,8 +54,8 @@ class MemberState:
         signals: by ``SIGNALS``, ``None`` where unknown.
         seconds: training time of the last segment.
         copy_age: segments trained since the weights were last replaced, or since the start.
-        changed_segment: the last segment that began with other hyperparameters or with another member's weights;
-            ``None`` = never.
+        changed_segment: the last segment that began with new hyperparameters (neither those before nor those of the
+            best segment) or with another member's weights; ``None`` = never.
         returned_segment: the last segment that began with a return by the floor (``controller.floor``).
         dip: the deepest fall of the score below the best one since then, on the member's own weights.
         recovered: the deepest such fall that ended in a new best score without new weights.
@@ -161,7 +161,7 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
         told |= _fall(state, now, copied=report.copied_from is not None)
         if state.best_score is None or now > state.best_score:
             told |= {"best_score": now, "best_segment": report.segment, "best_positions": positions}
-    moved = state.segment > 0 and positions != state.positions
+    moved = state.segment > 0 and positions not in (state.positions, state.best_positions)
     if moved or report.copied_from not in (None, report.member):
         told["changed_segment"] = report.segment
     return replace(

@@ -93,6 +93,8 @@ def read_run(directory: str | Path) -> Recorded:
         raise BadInput(f"{where}: {error}") from None
     if not run.finished:
         raise BadInput(f"{where}: the run has not finished; go on with it first (--resume).")
+    if run.fields.get("objective", "single") != "single":
+        raise BadInput(f"{where}: its objective was the ensemble; what members added to that is not in its tables.")
     names = _names(run, where)
     decided = run.decisions[run.decisions["act/source"].notna()]
     actions = decided[[f"act/{name}" for name in (*names, "source")]].to_numpy(dtype=np.int64)
@@ -156,7 +158,7 @@ def _in_our_frame(
 ) -> tuple[pd.DataFrame, np.ndarray, int]:
     """Only what means the same under a cosine, and how many decisions that leaves out."""
     agent = str(run.fields.get("agent")).rsplit(":", 1)[-1]
-    if run.fields.get("schedule") == "cosine" or agent in COSINES:
+    if run.fields.get("schedule", "constant") != "constant" or agent in COSINES:
         return decided, actions, 0
     space: Mapping[str, Any] = run.fields.get("hyperparameters") or {}
     rates = [i for i, name in enumerate(names) if (space.get(name) or {}).get("role") == "learning_rate"]

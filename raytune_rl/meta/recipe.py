@@ -35,8 +35,9 @@ class Recipe:
         entropy: weight of PPO's own bonus.
         lineage, group, team: see ``credit.Credit``.
         validate_every: iterations between two meta-validations.
-        runs: finished run directories whose decisions the shipped controller imitates first (``imitation``).
         validation_worlds, validation_populations: how many worlds, and populations in each, are played for one.
+        runs: finished run directories, whose decisions are imitated (``imitation``) for ``clone_epochs`` before all
+            else, by the shipped controller where no expert was.
 
     Raises:
         BadInput: a number that cannot be.
@@ -57,7 +58,7 @@ class Recipe:
     group: bool = True
     team: float = 0.3
     validate_every: int = 60
-    validation_worlds: int = len(META_VALIDATION)
+    validation_worlds: int = 48
     validation_populations: int = 4
     runs: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
+from raytune_rl.controller.policies import PBT, Random
 from raytune_rl.controller.policy import Policy
 from raytune_rl.meta.credit import team_score
 from raytune_rl.meta.episodes import play, score
@@ -19,8 +19,6 @@ from raytune_rl.worlds.generator import META_VALIDATION, make_world
 RULES: Mapping[str, Callable[[], Any]] = {
     "grid + cosine": Grid,
     "PBT from the grid": Expert,
-    "random + cosine": Cosine,
-    "random": Fixed,
     "random actions": Random,
     "PBT": PBT,
 }

@@ -7,7 +7,7 @@ class Trainables in ``tune/trainable.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -122,4 +122,28 @@ class Predicting(Protocol):
         Raises:
             ValueError: with one sentence, if the candidate's loss is none that predictions can be averaged under.
         """
+        ...
+
+
+class Pack(Protocol):
+    """Trains members of one trial together, which is faster than one after the other. The members stay what they are:
+    between two segments each of them has all of its state, so snapshots and copies know nothing of packs."""
+
+    def train(self, members: Sequence[Member], length: int) -> Sequence[SegmentResult | None]:
+        """A segment of those members that go together, like ``Member.train`` of each; ``None`` for each that has to
+        train by itself. When it raises, all members are as they were."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why some of the members of the last segment could not be packed, one line; ``None`` if all were."""
+        ...
+
+
+@runtime_checkable
+class Packable(Protocol):
+    """What a candidate may offer beside the rest."""
+
+    def pack(self) -> Pack | None:
+        """A new pack for members of this candidate; ``None`` where they always train by themselves."""
         ...

@@ -60,14 +60,27 @@ class Batches:
 
     def take(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The next ``size`` (1..N) examples on the member's device."""
-        count = len(self._split)
-        first = self.examples % count
-        index = self._epoch_order(self.examples // count)[first : first + size]
-        if len(index) < size:
-            following = self._epoch_order(self.examples // count + 1)
-            index = torch.cat([index, following[: size - len(index)]])
-        self.examples += size
+        return self.rows(self.indices(size))
+
+    def rows(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The examples at ``index`` (of any shape) on the member's device."""
         return self._split.rows(index, self._device)
+
+    @functools.cached_property
+    def all_classes(self) -> bool:
+        """Whether all targets are the numbers of classes: no probabilities, none that a loss leaves out."""
+        targets = self._split.targets
+        return not targets.is_floating_point() and bool((targets >= 0).all())
+
+    def indices(self, count: int) -> torch.Tensor:
+        """Where the next ``count`` examples are, int64, shape (count,), on the device of the split. Hands them out."""
+        parts: list[torch.Tensor] = []
+        while count > 0:
+            epoch, first = divmod(self.examples, len(self._split))
+            parts.append(self._epoch_order(epoch)[first : first + count])
+            self.examples += len(parts[-1])
+            count -= len(parts[-1])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _epoch_order(self, epoch: int) -> torch.Tensor:
         if epoch != self._epoch:

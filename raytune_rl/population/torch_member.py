@@ -48,26 +48,26 @@ class TorchMember:
     """
 
     def __init__(self, task: TorchTask, context: MemberContext, hyperparameters: Mapping[str, Value]) -> None:
-        self._task = task
+        self.task = task
         self._context = context
-        self._device = torch.device(context.device)
-        splits = load_splits(task.data, self._device)
+        self.device = torch.device(context.device)
+        splits = load_splits(task.data, self.device)
         self._train, self._validation = splits.train, splits.validation
         self._sample = task.sample(self._validation) if task.predictions else None
-        self._loss = copy.deepcopy(task.loss).to(self._device) if isinstance(task.loss, nn.Module) else task.loss
-        self._precision = MixedPrecision(task.precision, self._device)
+        self._loss = copy.deepcopy(task.loss).to(self.device) if isinstance(task.loss, nn.Module) else task.loss
+        self._precision = MixedPrecision(task.precision, self.device)
         self._places = task.places(hyperparameters)
-        self._seed = context.seed
-        self._batches = Batches(self._train, seed=self._seed, device=self._device)
-        self._steps = 0
+        self.seed = context.seed
+        self.batches = Batches(self._train, seed=self.seed, device=self.device)
+        self.steps = 0
         self._metrics: dict[str, float] = {}
-        self._controls = self._assemble(hyperparameters)
-        with random_stream(self._device, START, self._seed):
+        self.controls = self._assemble(hyperparameters)
+        with random_stream(self.device, START, self.seed):
             rehearse(
-                self._controls.network,
+                self.controls.network,
                 self._train,
-                loss=self._controls.loss,
-                device=self._device,
+                loss=self.controls.loss,
+                device=self.device,
                 autocast=self._precision.autocast,
             )
 
@@ -75,7 +75,7 @@ class TorchMember:
         for name, value in hyperparameters.items():
             if name not in self._places:
                 raise ValueError(f"The hyperparameter {name!r} was not among those that the member was built with.")
-            self._controls.write(name, value)
+            self.controls.write(name, value)
         return self._effective()
 
     def train(self, length: int) -> SegmentResult:
@@ -86,16 +86,16 @@ class TorchMember:
         repeat; ``grad_norm`` is taken before clipping, both norms over what trains. Slope and noise are left out where
         the loss has no logarithm. A diverged member reports NaN.
         """
-        controls, network, optimizer = self._controls, self._controls.network, self._controls.optimizer
+        controls, network, optimizer = self.controls, self.controls.network, self.controls.optimizer
         training_mode(network, controls.frozen_layers)
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         every = max(1, length // PROBES)
         losses: list[torch.Tensor] = []
         gradients: list[torch.Tensor] = []
         updates: list[torch.Tensor] = []
-        with random_stream(self._device, TRAIN, self._seed, self._steps):
+        with random_stream(self.device, TRAIN, self.seed, self.steps):
             for step in range(length):
-                inputs, targets = self._batches.take(controls.batch_size)
+                inputs, targets = self.batches.take(controls.batch_size)
                 with self._precision.autocast():
                     loss = controls.loss(network(inputs), targets)
                 optimizer.zero_grad(set_to_none=True)
@@ -110,36 +110,41 @@ class TorchMember:
                 if probe:
                     updates.append(_relative_change(parameters, before))
                 losses.append(loss.detach())
-            self._steps += length
-            outputs = outputs_of(network, self._validation, device=self._device, autocast=self._precision.autocast)
-            validation = measure(
-                outputs, self._validation, loss=self._loss, metrics=self._task.metrics, prefix="validation"
-            )
-        curve = curve_signals(torch.stack(losses).reshape(-1, 1).double().cpu().numpy())
+            return self.conclude(torch.stack(losses), torch.stack(gradients), torch.stack(updates))
+
+    def conclude(self, losses: torch.Tensor, gradients: torch.Tensor, updates: torch.Tensor) -> SegmentResult:
+        """Validate after a segment and say what it gave: its losses, shape (length,), and the norms of the gradients
+        and (relative) updates that were measured, shape (probes,)."""
+        self.steps += len(losses)
+        outputs = outputs_of(
+            self.controls.network, self._validation, device=self.device, autocast=self._precision.autocast
+        )
+        validation = measure(outputs, self._validation, loss=self._loss, metrics=self.task.metrics, prefix="validation")
+        curve = curve_signals(losses.reshape(-1, 1).double().cpu().numpy())
         signals = {
             name: float(value[0]) for name, value in curve.items() if name == "train_loss" or value[0] == value[0]
         }
-        signals |= {"grad_norm": _mean(gradients), "update_norm": _mean(updates)}
+        signals |= {"grad_norm": float(gradients.mean()), "update_norm": float(updates.mean())}
         self._metrics = validation | {"train_loss": signals["train_loss"]}
         return SegmentResult(
             metrics=dict(self._metrics),
             signals=signals,
-            steps=self._steps,
+            steps=self.steps,
             predictions=self._sample.predictions(outputs[None])[0] if self._sample is not None else None,
         )
 
     def get_state(self) -> State:
-        network = self._controls.network.state_dict()
+        network = self.controls.network.state_dict()
         return {
             "kind": "torch",
             "member": self._context.member,
-            "seed": self._seed,
-            "steps": self._steps,
-            "examples": self._batches.examples,
+            "seed": self.seed,
+            "steps": self.steps,
+            "examples": self.batches.examples,
             "hyperparameters": self._effective(),
             "metrics": dict(self._metrics),
             "network": {name: to_numpy(value) for name, value in network.items() if isinstance(value, torch.Tensor)},
-            "optimizer": optimizer_state(self._controls.optimizer),
+            "optimizer": optimizer_state(self.controls.optimizer),
             "precision": self._precision.get_state(),
         }
 
@@ -147,30 +152,30 @@ class TorchMember:
         """Weights, optimiser state and hyperparameters of ``state``. A network of another architecture (arguments of
         the factory that count at the start only) is built anew, as those weights fit no other."""
         values: dict[str, Value] = state["hyperparameters"]
-        if self._architecture(values) != self._architecture(self._controls.start):
-            self._controls = self._assemble(values)
-        self._controls.start = self._start_values(values)
-        self._controls.network.load_state_dict({name: to_tensor(array) for name, array in state["network"].items()})
-        load_optimizer_state(self._controls.optimizer, state["optimizer"])
+        if self._architecture(values) != self._architecture(self.controls.start):
+            self.controls = self._assemble(values)
+        self.controls.start = self._start_values(values)
+        self.controls.network.load_state_dict({name: to_tensor(array) for name, array in state["network"].items()})
+        load_optimizer_state(self.controls.optimizer, state["optimizer"])
         self._precision.set_state(state["precision"])
         self.apply(values)
         self._metrics = dict(state["metrics"])
         if state["member"] == self._context.member:
-            self._seed, self._steps = state["seed"], state["steps"]
-            self._batches = Batches(self._train, seed=self._seed, device=self._device)
-            self._batches.examples = state["examples"]
+            self.seed, self.steps = state["seed"], state["steps"]
+            self.batches = Batches(self._train, seed=self.seed, device=self.device)
+            self.batches.examples = state["examples"]
 
     def close(self) -> None:
         """Nothing is held but memory."""
 
     def _assemble(self, values: Mapping[str, Value]) -> Controls:
         """Network, optimiser and loss for these values, the network's weights on the member's own seed."""
-        task = self._task
+        task = self.task
         built = build_network(
             task.network,
             values,
-            device=self._device,
-            seed=self._seed,
+            device=self.device,
+            seed=self.seed,
             dropout=[name for name, place in self._places.items() if place == "dropout"],
             initialisation=[values[name] for name, place in self._places.items() if place == "initialisation"],
         )
@@ -196,20 +201,21 @@ class TorchMember:
         return controls
 
     def _effective(self) -> dict[str, Value]:
-        return {name: self._controls.read(name) for name in self._places}
+        return {name: self.controls.read(name) for name in self._places}
 
     def _start_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
         return {name: values[name] for name, place in self._places.items() if place in START_ONLY}
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The arguments that the network was built with and that count then only."""
+        return self._architecture(self.controls.start)
+
     def _architecture(self, values: Mapping[str, Value]) -> dict[str, Any]:
         names = {name for name, place in self._places.items() if place == "network"}
-        return {name: value for name, value in arguments_of(self._task.network, values).items() if name in names}
+        return {name: value for name, value in arguments_of(self.task.network, values).items() if name in names}
 
 
 def _relative_change(parameters: list[nn.Parameter], before: list[torch.Tensor]) -> torch.Tensor:
     moved = torch._foreach_sub([parameter.detach() for parameter in parameters], before)
     return get_total_norm(moved) / (get_total_norm(before) + 1e-12)
-
-
-def _mean(values: list[torch.Tensor]) -> float:
-    return float(torch.stack(values).mean())

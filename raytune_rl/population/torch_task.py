@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from raytune_rl.population.candidate import Member, MemberContext, State
+from raytune_rl.population.candidate import Member, MemberContext, Pack, State
 from raytune_rl.population.places import START_ONLY, Place, loss_settings, network_arguments, place_of
 from raytune_rl.records import Value
 
@@ -65,6 +65,9 @@ class TorchTask:
         precision: of the network's arithmetic, by torch's automatic mixed precision: ``"float32"`` (none),
             ``"bfloat16"``, or ``"float16"`` (losses are scaled, so that small gradients survive). Weights, optimiser
             and metrics stay float32.
+        packed: whether members that share a trial may train as one program (``population/packed``): the same batches
+            and, but for rounding and the numbers that dropout draws, the same results, much faster for small networks.
+            What cannot be packed trains one after the other, and the log says why.
         roles: role by hyperparameter, filled in by ``Experiment``.
         predictions: whether members report what they predict, for the ensemble's sake; switched on by ``Experiment``.
 
@@ -84,6 +87,7 @@ class TorchTask:
     momentum: float = 0.9
     grad_clip: float = 0.0
     precision: Precision = "float32"
+    packed: bool = True
     roles: Mapping[str, str] = field(default_factory=dict)
     predictions: bool = False
 
@@ -168,6 +172,13 @@ class TorchTask:
         from raytune_rl.population.predictions import Sample, loss_name
 
         return Sample.of(loss_name(self.loss), validation.targets)
+
+    def pack(self) -> Pack | None:
+        if not self.packed:
+            return None
+        from raytune_rl.population.packed.members import TorchPack
+
+        return TorchPack()
 
     def export(self, state: State, directory: Path) -> None:
         """Write ``model.safetensors`` and ``config.json``; ``raytune_rl.load(directory)`` reads them."""

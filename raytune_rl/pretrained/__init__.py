@@ -42,8 +42,9 @@ class Pretrained(LearningPolicy):
     """
 
     agent: TokenAgent
-    schedule: Schedule | None = "cosine"
-    starts = True
+    schedule: Schedule | None = TokenPolicy.schedule
+    starts: bool = TokenPolicy.starts
+    copy_every: int | None = TokenPolicy.copy_every
 
     def __init__(
         self,

@@ -23,9 +23,9 @@ import ray
 from ray import tune
 from ray.tune.result import DONE
 
-from raytune_rl.population.candidate import Candidate, State
+from raytune_rl.population.candidate import Candidate, Packable, State
 from raytune_rl.records import Decision, Mode, Report
-from raytune_rl.tune.slot import Slot, SlotSettings, Snapshot, Transfer, needs_donor
+from raytune_rl.tune.slot import Slot, SlotSettings, Snapshot, Trained, Transfer, needs_donor
 from raytune_rl.tune.storage import StateStore
 from raytune_rl.tune.watchdog import Watchdog
 
@@ -33,7 +33,10 @@ logger = logging.getLogger(__name__)
 
 REPORTS = "reports"
 MISSING_METRIC = "missing_metric"
+UNPACKED = "unpacked"
+"""Key of a result: why members of the trial train one by one, said once."""
 HUNG_NOTE = "hung.json"
+PACK_HUNG_NOTE = "pack-hung.json"
 FILE_POLL = 0.05
 """Seconds between two looks at another trial's state file."""
 WORST = {"min": float("inf"), "max": float("-inf")}
@@ -158,6 +161,9 @@ class HostTrainable(tune.Trainable):
             decision.member: Slot(self._settings, decision, device=places[index % len(places)])
             for index, decision in enumerate(self._spec.start)
         }
+        candidate = self._spec.candidate
+        self._pack = candidate.pack() if len(self._slots) > 1 and isinstance(candidate, Packable) else None
+        self._told: set[str] = set()
         self._revive()
         if orders := config.get("orders"):
             self.apply(orders)
@@ -166,11 +172,18 @@ class HostTrainable(tune.Trainable):
         """One segment of every member that is not stopped."""
         self._limit_threads()
         live = [slot for slot in self._slots.values() if not slot.stopped]
-        reports = [slot.run_segment(lambda slot=slot: self._watched(slot)) for slot in live]  # type: ignore[misc]
+        together = self._train_together(live)
+        reports = [
+            slot.run_segment(lambda slot=slot: self._watched(slot), together.get(slot.index))  # type: ignore[misc]
+            for slot in live
+        ]
         result: dict[str, Any] = {REPORTS: reports, self._spec.metric: self._best_of(reports), DONE: not live}
         missing = next((slot.missing_metrics for slot in live if slot.missing_metrics is not None), None)
         if missing is not None:
             result[MISSING_METRIC] = list(missing)
+        if self._pack is not None and (reason := self._pack.reason) is not None and reason not in self._told:
+            self._told.add(reason)
+            result[UNPACKED] = reason
         return result
 
     def apply(self, orders: Orders) -> None:
@@ -218,6 +231,24 @@ class HostTrainable(tune.Trainable):
 
     # -- help ------------------------------------------------------------------------------------------------------
 
+    def _train_together(self, live: Sequence[Slot]) -> Mapping[int, Trained]:
+        """The next segment of those members that can train as one program, by member."""
+        if self._pack is None:
+            return {}
+        ready = {slot.index: member for slot in live if (member := slot.ready()) is not None}
+        if len(ready) < 2:
+            return {}
+        began = time.perf_counter()
+        with self._watchdog.watching(self._leave_packed_note, pieces=len(ready)):
+            results = self._pack.train(list(ready.values()), self._spec.segment_length)
+        found = {index: result for index, result in zip(ready, results, strict=True) if result is not None}
+        seconds = (time.perf_counter() - began) / max(1, len(found))
+        return {index: Trained(result=result, seconds=seconds) for index, result in found.items()}
+
+    def _leave_packed_note(self) -> None:
+        logger.error("the members have been in one segment for too long: restarting the trial, without packing")
+        self._store.note(PACK_HUNG_NOTE, {})
+
     def _revive(self) -> None:
         saved = self._store.load()
         for index, slot in self._slots.items():
@@ -225,6 +256,8 @@ class HostTrainable(tune.Trainable):
                 slot.restore(saved["slots"][index])
             else:
                 slot.start()
+        if self._store.take_note(PACK_HUNG_NOTE) is not None:
+            self._pack = None  # one by one it will be seen who hangs
         note = self._store.take_note(HUNG_NOTE)
         if note is not None and note.get("member") in self._slots:
             logger.warning("member %(member)s hung in segment %(segment)s; the trial goes on without it", note)

@@ -21,7 +21,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raytune_rl.records import Decision, Report, Step
 from raytune_rl.tune import adapter
-from raytune_rl.tune.host import MISSING_METRIC, REPORTS, FileTransfer, Orders
+from raytune_rl.tune.host import MISSING_METRIC, REPORTS, UNPACKED, FileTransfer, Orders
 from raytune_rl.tune.slot import needs_donor
 
 logger = logging.getLogger(__name__)
@@ -141,6 +141,8 @@ class PopulationScheduler(FIFOScheduler):
             adapter.forget_finished(tune_controller, trial)
         if MISSING_METRIC in result:
             return self._give_up(result[MISSING_METRIC])
+        if UNPACKED in result:
+            logger.info("trial %d trains members one by one: %s", index, result[UNPACKED])
         reports = list(result[REPORTS])
         result[REPORTS].clear()  # Tune keeps the last result, in memory and in its snapshots
         if self.live.fatal is not None:

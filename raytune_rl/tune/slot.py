@@ -75,6 +75,14 @@ class SlotSettings:
     copy_deadline: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A segment that was trained outside the slot; ``seconds`` is the member's share of the time."""
+
+    result: SegmentResult
+    seconds: float
+
+
 @dataclass(slots=True)
 class _Memory:
     """What survives a restart of the actor, beside the member's own state."""
@@ -159,14 +167,29 @@ class Slot:
 
     # -- training --------------------------------------------------------------------------------------------------
 
-    def run_segment(self, watching: Callable[[], AbstractContextManager[None]]) -> Report:
-        """Train the next segment inside ``watching()`` and report it. Never raises for what the candidate does."""
+    def ready(self) -> Member | None:
+        """The member, all that was under way landed, if it can train its next segment."""
         self._receive()
-        hung = self._hangs_in is not None and self.segment >= self._hangs_in
+        return None if self._hangs or self._error is not None else self._member
+
+    def run_segment(
+        self, watching: Callable[[], AbstractContextManager[None]], trained: Trained | None = None
+    ) -> Report:
+        """Train the next segment inside ``watching()`` and report it. Never raises for what the candidate does.
+
+        ``trained``: the segment as it was trained together with others, after ``ready``; it is only reported then.
+        """
+        if trained is None:
+            self._receive()
+        hung = self._hangs
         began = time.perf_counter()
         with watching():
-            result = None if hung or self._error is not None else self._guarded(self._train)
-            seconds = time.perf_counter() - began
+            if trained is not None:
+                result: SegmentResult | None = trained.result
+                seconds = trained.seconds
+            else:
+                result = None if hung or self._error is not None else self._guarded(self._train)
+                seconds = time.perf_counter() - began
             status: Status = "hung" if hung else self._judge(result)
             report = self._report(status, result, seconds)
             if status == "ok":
@@ -177,6 +200,10 @@ class Slot:
         self._memory.segment += 1
         self._memory.copied = None
         return report
+
+    @property
+    def _hangs(self) -> bool:
+        return self._hangs_in is not None and self.segment >= self._hangs_in
 
     def _train(self) -> SegmentResult:
         return self._live().train(self._settings.segment_length)

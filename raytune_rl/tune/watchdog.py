@@ -39,8 +39,9 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def watching(self, expired: Callable[[], None]) -> Iterator[None]:
-        """While inside, the clock runs; when it is over, ``expired`` is called and the process ends."""
+    def watching(self, expired: Callable[[], None], pieces: int = 1) -> Iterator[None]:
+        """While inside, the clock runs; when it is over, ``expired`` is called and the process ends. Inside are
+        ``pieces`` of work, with as much time each."""
         if self.timeout is None or self.timeout == float("inf"):
             yield
             return
@@ -48,7 +49,7 @@ class Watchdog:
             self._thread = threading.Thread(target=self._watch, name="raytune_rl-watchdog", daemon=True)
             self._thread.start()
         # No notify: the thread wakes by itself often enough, and waking it would cost every segment a thread switch.
-        self._expired, self._deadline = expired, time.monotonic() + self.timeout
+        self._expired, self._deadline = expired, time.monotonic() + pieces * self.timeout
         try:
             yield
         finally:

@@ -29,6 +29,7 @@ LOSS = Score(metric="loss", mode="min")
 NEVER = FailurePolicy(max_restarts=10**9)
 """A diverged member goes on from its best, however often: a cohort has no room for members that are gone."""
 SAFE = Floor()
+COPY_EVERY = 4
 
 
 def make_controller(
@@ -38,23 +39,23 @@ def make_controller(
     members: int,
     segments: int,
     seed: int,
-    copy_every: int | tuple[int, ...] = 4,
+    copy_every: int | tuple[int, ...] | None = None,
     slots: int | None = None,
     ensemble: bool = False,
     reward: Reward | None = None,
     floor: Floor | None = SAFE,
 ) -> Controller:
-    """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``. ``ensemble``:
-    that is the objective.
+    """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``.
 
-    A policy that learns does so in this process: a world has no cluster.
+    ``copy_every``: ``None`` = what the policy insists on, or 4. ``ensemble``: that is the objective. A policy that
+    learns does so in this process: a world has no cluster.
     """
     if isinstance(policy, Remote):
         policy.remote = False
     return Controller(
         space=task.space,
         observation=ObservationSpec(task.space, slots=slots, optimiser=task.optimiser_sign),
-        actions=ActionSpec(task.space, copy_every=copy_every),
+        actions=ActionSpec(task.space, copy_every=copy_every or policy.copy_every or COPY_EVERY),
         reward=reward or (mixed() if ensemble else improvement()),
         policy=policy,
         metric=METRIC,
@@ -139,9 +140,8 @@ class Rollout:
         """All segments."""
         for segment in range(self.segments):
             for group, reports in enumerate(self.train(segment)):
-                step = self.controllers[group].step(reports)
+                self.follow(group, self.controllers[group].step(reports))
                 self.controllers[group].learn(wait=True)
-                self.follow(group, step)
             each(segment)
         return self.played
 

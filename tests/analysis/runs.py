@@ -151,6 +151,7 @@ def write_run(
     trials = segments["trial_id"].nunique()
     summary = build_summary(
         segments,
+        run.read_table(layout.DECISIONS),
         metric=experiment.metric,
         mode=experiment.mode,
         counters=Counters(wall_s=1.3 * segments["seconds"].sum() / trials, slots=trials, decision_ms=[1.0, 2.0, 9.0]),

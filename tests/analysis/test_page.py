@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from raytune_rl import BadInput
+from raytune_rl import BadInput, Fixed
 from raytune_rl.analysis import Run, Schedule
 from raytune_rl.analysis.page import page, try_report, write_report
 from raytune_rl.analysis.verdict import verdict
@@ -101,6 +101,20 @@ def test_every_figure_has_a_title_a_caption_and_words_for_it(html: str, run: Run
 def test_the_table_holds_both_sides(html: str) -> None:
     text = Reader(html).text
     assert "random search" in text and "test_accuracy 0.91 0.9 " in text
+
+
+def test_the_floor_is_told(tmp_path: Path) -> None:
+    """A member that lost what it had after a move, one run that has no floor, and one whose floor had nothing to do."""
+    collapse = {(2, 6): {"metrics": {"loss": 9.0}}}
+    run = Run.load(write_run(tmp_path / "acted", faults=collapse))
+    (back,) = run.lineage[(run.lineage["kind"] == "floor") & (run.lineage["receiver"] == 2)].itertuples()
+    assert back.segment == 7 and back.value_before == 9.0 and back.donor == 2
+    text = Reader(page(run)).text
+    assert "The floor acted 1 time: after a change" in text
+    assert "member 2 before segment 7 (from 9 back to " in text
+    calm = Run.load(write_run(tmp_path / "calm", agent=Fixed()))
+    assert "The floor never acted" in Reader(page(calm)).text
+    assert "The floor" not in Reader(page(Run.load(write_run(tmp_path / "none", floor=None)))).text
 
 
 def test_the_schedule_can_be_saved_from_the_page(html: str, run: Run) -> None:

@@ -16,6 +16,7 @@ from raytune_rl.controller.tokens import (
     initial_weights,
     policy_logits,
     shapes,
+    spread,
     values,
 )
 from raytune_rl.hyperparameters import LEVELS, STAY, SearchSpace, roles
@@ -162,6 +163,21 @@ def test_halton_is_scipys() -> None:
     theirs = qmc.Halton(6, scramble=False).fast_forward(1).random(64)
     ours = [[halton(index, dimension) for dimension in range(6)] for index in range(64)]
     np.testing.assert_allclose(ours, theirs)
+
+
+@pytest.mark.parametrize("members", [8, 16])
+def test_a_small_population_covers_every_one_of_twenty_hyperparameters(members: int) -> None:
+    levels, chance = np.zeros(20), []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        shifts = rng.random(20)
+        points = np.array([spread(member, shifts) for member in range(members)])
+        levels += [len(set((column * LEVELS).astype(int))) / 100 for column in points.T]
+        chance.append(len(set((rng.random(members) * LEVELS).astype(int))))
+    # On average more than independent draws would cover, and nowhere much less.
+    assert levels.mean() > np.mean(chance) and levels.min() > np.mean(chance) - 1.0
+    between = np.abs(np.corrcoef(points.T) - np.eye(20))
+    assert between.mean() < 0.35
 
 
 def test_weights_of_another_version_are_refused() -> None:

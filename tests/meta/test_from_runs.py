@@ -15,12 +15,10 @@ import pytest
 
 from raytune_rl import BadInput, Pretrained
 from raytune_rl.controller.policies import PBT, Random
-from raytune_rl.controller.tokens import MEMBER, TOKEN, policy_logits
-from raytune_rl.hyperparameters import LEVELS, STAY
-from raytune_rl.mdp.action import SOURCES
+from raytune_rl.controller.tokens import MEMBER, TOKEN
+from raytune_rl.hyperparameters import STAY
 from raytune_rl.meta.from_runs import Recorded, read_run
-from raytune_rl.meta.imitation import episodes_of_runs, imitate
-from raytune_rl.meta.recipe import Recipe
+from raytune_rl.meta.imitation import episodes_of_runs
 from raytune_rl.meta_train import main
 from tests.analysis.runs import HYPERPARAMETERS, edit_json, write_run
 
@@ -64,18 +62,6 @@ def test_descent_and_scores_are_those_of_the_segments(directory: Path, recorded:
     np.testing.assert_allclose(recorded.validation, -np.log(losses + 0.02), rtol=1e-6)
 
 
-def test_episodes_are_as_wide_as_the_widest_run(recorded: Recorded) -> None:
-    episodes = episodes_of_runs([recorded, recorded], slots=6)
-    assert len(episodes) == 16
-    episode = episodes[11]
-    assert episode.get_observations().shape == (13, MEMBER + 6 * TOKEN)
-    actions = np.stack(episode.get_actions())
-    assert (actions[:, 4:6] == STAY).all() and (actions[:, :4] == recorded.members[3].actions[:, :4]).all()
-    assert (actions[:, -1] == recorded.members[3].actions[:, -1]).all()
-    custom = episode.custom_data
-    assert (custom["task"], custom["population"], custom["member"]) == (0, 1, 3)
-
-
 def test_without_a_cosine_moves_of_a_learning_rate_are_left_out(tmp_path: Path) -> None:
     found = read_run(write_run(tmp_path / "plain", agent=Random(), start="agent"))
     assert found.left_out > 40
@@ -117,11 +103,15 @@ def test_runs_that_do_not_fit_are_refused_in_a_sentence(directory: Path, tmp_pat
 
     newer = altered("newer")
     edit_json(newer / "experiment.json", schema_version=99)
+    together = altered("together")
+    told = json.loads((together / "experiment.json").read_text())
+    edit_json(together / "experiment.json", experiment={**told["experiment"], "objective": "ensemble"})
     extra = pa.array([0.0], pa.float32())
     cases = {
         "is not a run directory": tmp_path,
         "has not finished": write_run(tmp_path / "half", agent=Random(), finished=False, **FRAME),
         "schema_version 99": newer,
+        "objective was the ensemble": together,
         "have no obs/rank": rewritten(altered("less"), lambda t: t.drop_columns(["obs/rank"])),
         "saw obs/mood": rewritten(
             altered("more"), lambda t: t.append_column("obs/mood", pa.concat_arrays([extra] * t.num_rows))
@@ -132,26 +122,6 @@ def test_runs_that_do_not_fit_are_refused_in_a_sentence(directory: Path, tmp_pat
     for message, path in cases.items():
         with pytest.raises(BadInput, match=rf"^--from-runs {path}: .*{message}"):
             read_run(path)
-
-
-def test_imitation_goes_where_it_went_well(tmp_path: Path) -> None:
-    """Losses fall fastest at a learning rate of 0.01, which lies between the fourth and the fifth level."""
-    runs = [read_run(write_run(tmp_path / str(seed), agent=Random(), seed=seed, **FRAME)) for seed in range(3)]
-    assert len({run.task for run in runs}) == 1
-    before = Pretrained().weights
-    after = imitate(Recipe(minibatch=64), before, runs)
-    start = runs[0].members[0].observations[:1]
-
-    def shares(weights: dict[str, np.ndarray]) -> np.ndarray:
-        heads = policy_logits(weights, start, np)[0, :LEVELS]
-        found = np.exp(heads - heads.max())
-        return found / found.sum()
-
-    assert np.isfinite(policy_logits(after, start, np)).all()
-    good = slice(3, 5)
-    assert shares(after)[good].sum() > shares(before)[good].sum() + 0.005
-    assert abs(shares(after) - shares(before)).max() < 0.2  # and it has not forgotten what it was
-    assert policy_logits(after, start, np).shape == (1, 4 * LEVELS + len(SOURCES))
 
 
 def test_the_command_says_what_does_not_fit_before_anything_starts(

@@ -42,7 +42,7 @@ def test_the_loaded_model_predicts_the_same(exported: tuple[TorchMember, Path]) 
     member, directory = exported
     network = load(directory)
     assert not network.training
-    assert torch.equal(predictions(network), predictions(member._controls.network))
+    assert torch.equal(predictions(network), predictions(member.controls.network))
     assert torch.equal(predictions(load(directory, network=digits_network)), predictions(network))
     assert torch.equal(predictions(load(directory, network=digits_network(width=12))), predictions(network))
 

@@ -61,7 +61,7 @@ def test_it_learns_on_a_gpu(precision: Any, optimizer: Any) -> None:
     values = {} if optimizer != "sgd" else {"lr": 0.1}
     member = on_gpu(precision=precision, optimizer=optimizer)
     member.apply(values)
-    assert next(member._controls.network.parameters()).device.type == "cuda"
+    assert next(member.controls.network.parameters()).device.type == "cuda"
     check_learns(member)
 
 

@@ -175,7 +175,7 @@ def test_dropout_reaches_the_layer_even_from_zero() -> None:
         return nn.Sequential(*parts)
 
     member = build(TorchTask(network, blobs, loss=nn.CrossEntropyLoss()), {"dropout": 0.0})
-    layers = [module for module in member._controls.network.modules() if isinstance(module, nn.Dropout)]
+    layers = [module for module in member.controls.network.modules() if isinstance(module, nn.Dropout)]
     assert [layer.p for layer in layers] == [0.125, 0.0]
     assert member.apply({"dropout": 0.6}) == {"dropout": 0.6}
     assert [layer.p for layer in layers] == [0.125, 0.6], "only the layer that follows the argument moves"
@@ -304,5 +304,5 @@ def test_an_optimizer_of_ones_own() -> None:
     member = build(values={"lr": 0.1, "momentum": 0.3}, optimizer=lambda parameters: torch.optim.RMSprop(parameters))
     member.train(3)
     assert member.apply({"lr": 0.2, "momentum": 0.4}) == {"lr": 0.2, "momentum": 0.4}
-    assert member._controls.optimizer.param_groups[0]["momentum"] == 0.4
+    assert member.controls.optimizer.param_groups[0]["momentum"] == 0.4
     assert mlp is TASK.network

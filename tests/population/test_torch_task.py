@@ -110,7 +110,7 @@ def test_test_metrics_come_from_the_test_split_and_draw_no_random_numbers() -> N
     found = TASK.test(state)
     assert torch.equal(before, torch.get_rng_state())
     inputs, targets = blobs()[2]
-    network = member._controls.network.eval()
+    network = member.controls.network.eval()
     with torch.no_grad():
         outputs = network(torch.tensor(inputs, dtype=torch.float32))
     assert found["test_accuracy"] == pytest.approx(np.mean(outputs.argmax(1).numpy() == targets))

@@ -132,6 +132,7 @@ def row_after(*, source: Source, positions: tuple[float, ...] = (0.5, 0.5), stat
         (Source(kind="member", member=1, name="best"), (0.6, 0.5), "ok", "copy of 1 @4"),
         (Source(kind="checkpoint", member=1, name="incumbent"), (0.5, 0.5), "ok", "copy of 1 @4"),
         (Source(kind="checkpoint", member=0, name="own_best"), (0.5, 0.5), "ok", "back to own best @4"),
+        (Source(kind="checkpoint", member=0, name="floor"), (0.5, 0.5), "ok", "floor: back to own best @4"),
         (Source(kind="checkpoint", member=0, name="own_best"), (0.5, 0.5), "failed", "restarted @4"),
     ],
 )

@@ -40,7 +40,7 @@ SUMMARY: dict[str, Any] = {
         "decision_ms_p50": 0.83,
         "decision_ms_p99": 4.2,
     },
-    "counts": {"members": 8, "segments": 160, "copies": 21, "failures": 1, "restarts": 0},
+    "counts": {"members": 8, "segments": 160, "copies": 21, "failures": 1, "restarts": 0, "rollbacks": 2},
     "agent": {"algorithm": "PPO", "checkpoint": "agent", "transitions": 152},
     "comparison": {
         "name": "random search",
@@ -131,7 +131,7 @@ def test_names_are_not_markup() -> None:
 def test_the_line_of_a_log() -> None:
     line = progress_line(view(8))
     assert line.startswith("progress segment=5/20 reports=8/160 best_validation_loss=0.493 best_member=7 elapsed=0:0")
-    assert line.endswith("copies=0 failures=1 agent_version=4")
+    assert line.endswith("copies=0 failures=1 rollbacks=0 agent_version=4")
     assert "best_validation_loss=- best_member=-" in progress_line(Board(PLAN).view())
 
 
@@ -149,7 +149,7 @@ def test_the_final_screen(width: int) -> None:
         "random search 0.118 0.131 160 3 min 16 s",
         "ratio 0.688",
         "1 min 48 s for 3 min 17 s of training, 1.10 times the ideal 98.5 s; decisions 0.8 ms (p99 4.2)",
-        "8 members, 160 segments, 21 copies, 1 failure, 0 restarts",
+        "8 members, 160 segments, 21 copies, 1 failure, 0 restarts, 2 rollbacks",
         "PPO, 152 transitions",
         "Run results/quickstart/now",
         'Load model = raytune_rl.load("results/quickstart/now")',

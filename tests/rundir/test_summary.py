@@ -27,6 +27,7 @@ from tests.rundir.steps import ACTIONS, FEATURES, HYPERPARAMETERS, report, step
 NAN, INF = math.nan, math.inf
 TYPES = {"lr": pa.float64(), "layers": pa.int64(), "activation": pa.string(), "nesterov": pa.bool_()}
 COUNTERS = Counters(wall_s=3.0, slots=2, decision_ms=(1.0, 2.0, 3.0), failures=4, restarts=3)
+DECIDED = pd.DataFrame({"source": ["keep", "floor", "own_best", "best"]})
 AGENT = AgentSummary(algorithm="PPO", checkpoint="agent", transitions=12)
 
 
@@ -97,13 +98,21 @@ def test_counts_copies_between_members_only() -> None:
     segments = frame(
         report(0, 0), report(0, 1, copied_from=1, copied_segment=0), report(1, 0), report(1, 1, copied_from=1)
     )
-    assert counts(segments, COUNTERS) == {"members": 2, "segments": 4, "copies": 1, "failures": 4, "restarts": 3}
+    assert counts(segments, DECIDED, COUNTERS) == {
+        "members": 2,
+        "segments": 4,
+        "copies": 1,
+        "failures": 4,
+        "restarts": 3,
+        "rollbacks": 1,
+    }
 
 
 def test_the_summary_is_the_contract_and_standard_json(tmp_path: Path) -> None:
     segments = frame(report(0, 0, 0.5), report(1, 0, 0.25, metrics={"loss": 0.25, "accuracy": 0.9}))
     summary = build_summary(
         segments,
+        DECIDED,
         metric="loss",
         mode="min",
         counters=COUNTERS,
@@ -130,7 +139,7 @@ def test_the_summary_is_the_contract_and_standard_json(tmp_path: Path) -> None:
 def test_the_model_that_was_saved_is_the_one_described() -> None:
     saved = Incumbent(member=7, segment=3, value=0.1, metrics={"loss": 0.1}, hyperparameters={"lr": 1.0})
     summary = build_summary(
-        frame(report(0, 0, 0.5)), metric="loss", mode="min", counters=COUNTERS, agent=AGENT, incumbent=saved
+        frame(report(0, 0, 0.5)), DECIDED, metric="loss", mode="min", counters=COUNTERS, agent=AGENT, incumbent=saved
     )
     assert (summary["best"]["member"], summary["best"]["value"]) == (7, 0.1)
     assert "comparison" not in summary

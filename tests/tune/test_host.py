@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -10,12 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from raytune_rl.records import KEEP, Decision, Report, Source
 from raytune_rl.tune.adapter import homeless
-from raytune_rl.tune.host import HUNG_NOTE, FileTransfer, HostSpec, HostTrainable, Orders, export_best, read_snapshot
+from raytune_rl.tune.host import (
+    HUNG_NOTE,
+    PACK_HUNG_NOTE,
+    UNPACKED,
+    FileTransfer,
+    HostSpec,
+    HostTrainable,
+    Orders,
+    export_best,
+    read_snapshot,
+)
 from raytune_rl.tune.storage import StateStore
+from tests.population.models import TASK
 from tests.tune.scripted import Counting, best_of, member
+
+
+def plain_mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 3))
+
 
 Make = Callable[..., HostTrainable]
 
@@ -181,3 +199,43 @@ def test_orders_in_the_configuration_are_carried_out_at_the_start(make: Make) ->
 
 def test_the_metric_that_is_missing_is_named(make: Make) -> None:
     assert make(1, metric="accuracy").train()["missing_metric"] == ["noise", "score"]
+
+
+def torch_host(make: Make, **changes: Any) -> HostTrainable:
+    task = dataclasses.replace(TASK, **changes)
+    return make(candidate=task, metric="validation_loss", mode="min", segment_length=10, members=4)
+
+
+def test_a_packed_trial_is_like_a_plain_one(make: Make, tmp_path: Path) -> None:
+    def run(packed: bool) -> list[Report]:
+        host = torch_host(make, packed=packed, network=plain_mlp)
+        host._store = StateStore(str(tmp_path / f"state-{packed}"))
+        reports = host.train()["reports"]
+        host.apply(orders(decide(1, 1, 0.02, member(3)), decide(2, 1, 0.1, stop=True)))
+        for _ in range(2):
+            result = host.train()
+            assert UNPACKED not in result
+            reports += result["reports"]
+        return list(reports)
+
+    together, alone = run(True), run(False)
+    assert len(together) == len(alone) == 4 + 3 + 3
+    for one, other in zip(together, alone, strict=True):
+        assert (one.member, one.segment, one.steps, one.status) == (other.member, other.segment, other.steps, "ok")
+        assert one.metrics == pytest.approx(other.metrics, rel=1e-3)
+        assert one.copied_from == other.copied_from
+        assert one.hyperparameters == other.hyperparameters
+
+
+def test_a_trial_says_once_why_it_trains_one_by_one(make: Make) -> None:
+    host = torch_host(make, precision="bfloat16", network=plain_mlp)
+    first, second = host.train(), host.train()
+    assert "mixed precision" in first[UNPACKED] and UNPACKED not in second
+    assert [report.status for report in first["reports"]] == ["ok"] * 4
+
+
+def test_after_a_hang_in_a_pack_members_train_one_by_one(make: Make, tmp_path: Path) -> None:
+    StateStore(str(tmp_path / "state")).note(PACK_HUNG_NOTE, {})
+    host = torch_host(make, network=plain_mlp)
+    assert host._pack is None
+    assert torch_host(make, network=plain_mlp)._pack is not None, "once"

@@ -1,9 +1,12 @@
-"""Layers that take settings per member: they read them from buffers, which are stacked like parameters."""
+"""Layers that members of a pack have in place of torch's own: with settings per member, or with a batching rule."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+from raytune_rl.population.packed.convolution import PackedConvolution, PackedMaxPool
+from raytune_rl.population.packed.recurrent import PackedGRU
 
 RATE = "packed_rate"
 
@@ -24,10 +27,32 @@ class PackedDropout(nn.Module):
         return inputs * kept / (1.0 - self.packed_rate).clamp(min=1e-6)
 
 
-def with_packed_dropout(network: nn.Module) -> nn.Module:
-    """``network`` with every elementwise dropout replaced, in place. Others (whole channels) stay as they are."""
+def with_packed_layers(network: nn.Module, *, alone: bool = False) -> nn.Module:
+    """``network`` with what packs better as another layer replaced, in place: elementwise dropout (others, which drop
+    whole channels, stay as they are), recurrent units, convolutions and maxima. Parameters keep their names.
+
+    Args:
+        alone: nothing is to be batched: dropout only.
+    """
+    packed: dict[int, nn.Module] = {}  # a layer that is used twice stays one layer
     for module in list(network.modules()):
         for name, child in module._modules.items():  # named_children() leaves out what comes a second time
-            if type(child) is nn.Dropout:
-                setattr(module, name, PackedDropout(child.p))
+            if child is not None and (found := packed.get(id(child)) or _packed(child, alone)) is not None:
+                packed[id(child)] = found
+                setattr(module, name, found)
     return network
+
+
+def _packed(module: nn.Module, alone: bool) -> nn.Module | None:
+    """What takes the place of ``module``; ``None`` where it can stay."""
+    if type(module) is nn.Dropout:
+        return PackedDropout(module.p)
+    if alone:
+        return None
+    if PackedGRU.fits(module) and isinstance(module, nn.GRU):
+        return PackedGRU(module)
+    if PackedConvolution.fits(module) and isinstance(module, nn.Conv1d | nn.Conv2d):
+        return PackedConvolution(module)
+    if PackedMaxPool.fits(module) and isinstance(module, nn.MaxPool1d | nn.MaxPool2d):
+        return PackedMaxPool(module)
+    return None

@@ -18,7 +18,7 @@ from torch import nn
 
 from raytune_rl.population.packed.activations import Activation, activation
 from raytune_rl.population.packed.layers import PackedDropout
-from raytune_rl.population.packed.losses import LossName, loss_and_slope
+from raytune_rl.population.packed.losses import LossName, Objective, loss_and_slope
 
 BOUND = 64
 """Combinations of members and batch size whose views are kept."""
@@ -34,7 +34,9 @@ class _Linear:
 
 @dataclass(frozen=True, slots=True)
 class _Dropout:
-    """A place where activations are dropped."""
+    """A place where activations are dropped, at a rate of its own (``site`` counts them)."""
+
+    site: int
 
 
 _Part: TypeAlias = _Linear | _Dropout | Activation
@@ -69,7 +71,7 @@ class LinearStack:
         assert found is not None
         self._parts = found
         self._first = next(index for index, part in enumerate(found) if isinstance(part, _Linear))
-        self._flattens = _flattens([module for _, module in _leaves(network)])
+        self.flattens = _flattens([module for _, module in _leaves(network)])
         self._parameters, self._gradients = parameters, gradients
         self._memory: dict[str, torch.Tensor] = {}
         self._bound: dict[tuple[int, int, int], Sequence[_Bound | None]] = {}
@@ -83,12 +85,28 @@ class LinearStack:
 
     def takes(self, inputs: torch.Tensor) -> bool:
         """Whether a batch (K, B, ...) is of vectors, or is made so by the network itself."""
-        return inputs.ndim == 3 or self._flattens
+        return inputs.ndim == 3 or self.flattens
+
+    @torch.no_grad()
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What every member makes of the same ``inputs`` (N, ...), without dropout: shape (K, N, outputs)."""
+        members = len(next(iter(self._parameters.values())))
+        hidden = inputs.flatten(1).T.expand(members, -1, -1)
+        for part in self._parts:
+            if isinstance(part, _Linear):
+                weight = self._parameters[part.weight]
+                if part.bias is None:
+                    hidden = torch.bmm(weight, hidden)
+                else:
+                    hidden = torch.baddbmm(self._parameters[part.bias].unsqueeze(2), weight, hidden)
+            elif isinstance(part, Activation):
+                hidden = part.forward(hidden.clone())
+        return hidden.transpose(1, 2)
 
     @torch.no_grad()
     def loss_and_gradients(
         self,
-        loss: LossName,
+        loss: LossName | Objective,
         rows: slice,
         inputs: torch.Tensor,
         targets: torch.Tensor,
@@ -98,8 +116,8 @@ class LinearStack:
     ) -> torch.Tensor:
         """The losses of the members ``rows``, shape (k,); their gradients go into their buffer.
 
-        Everything given is of these members only; for shapes see ``PackedPopulation.step``. ``weights``, ``smoothing``
-        and ``dropout``: ``None`` = equal ones, none, none.
+        Everything given is of these members only; for shapes see ``PackedPopulation``. ``weights``, ``smoothing`` and
+        ``dropout``: ``None`` = equal ones, none, none.
         """
         hidden = (inputs if inputs.ndim == 3 else inputs.flatten(2)).transpose(1, 2)
         bound = self._bind(rows, hidden.shape[2])
@@ -114,7 +132,7 @@ class LinearStack:
                     hidden = torch.baddbmm(layer.bias, layer.weight, hidden, out=layer.output)
                 reads = None
             elif isinstance(part, _Dropout):
-                mask = None if dropout is None else self._mask(index, hidden, dropout)
+                mask = None if dropout is None else self._mask(index, hidden, dropout[:, part.site])
                 kept.append(mask)
                 if mask is not None and index > self._first and (reads is None or reads.survives_mask):
                     hidden = hidden.mul_(mask)
@@ -125,8 +143,12 @@ class LinearStack:
                 kept.append(hidden)
                 hidden = part.forward(hidden)
                 reads = None if part.from_input else part
-        wanted = targets if loss == "cross_entropy" else targets.flatten(2).transpose(1, 2)
-        losses, slope = loss_and_slope(loss, hidden, wanted, weights, smoothing)
+        if isinstance(loss, Objective):
+            losses, slope = loss.loss_and_slope(rows, hidden.transpose(1, 2), targets, weights)
+            slope = slope.transpose(1, 2).contiguous()
+        else:
+            wanted = targets if loss == "cross_entropy" else targets.transpose(1, 2)
+            losses, slope = loss_and_slope(loss, hidden, wanted, weights, smoothing)
         for index in range(len(self._parts) - 1, self._first - 1, -1):
             part, saved = self._parts[index], kept[index]
             if saved is None:
@@ -189,12 +211,14 @@ class LinearStack:
 def _parts(network: nn.Module) -> list[_Part] | None:
     """What the stack is made of; ``None`` where something else is in it, or no linear layer."""
     parts: list[_Part] = []
+    sites: dict[int, int] = {}
     leaves = _leaves(network)
     for index, (name, module) in enumerate(leaves):
         if type(module) is nn.Identity or (index == 0 and len(leaves) > 1 and _flattens([module])):
             continue
         if type(module) is PackedDropout:
-            parts.append(_Dropout())
+            sites.setdefault(id(module), len(sites))
+            parts.append(_Dropout(sites[id(module)]))
         elif type(module) is nn.Linear:
             parts.append(_Linear(f"{name}weight", None if module.bias is None else f"{name}bias"))
         elif any(isinstance(part, _Linear) for part in parts) and (found := activation(module)) is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 LossName: TypeAlias = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 
@@ -58,3 +60,50 @@ def loss_and_slope(
     means = each.squeeze(1) if each.ndim == 3 and each.shape[1] == 1 else each.transpose(1, 2).flatten(2).mean(dim=2)
     shares = (weights / each[0, :, 0].numel()).view(len(each), 1, -1, *[1] * (outputs.ndim - 3))
     return (means * weights).sum(dim=1), slope.mul_(shares)
+
+
+def named_loss(loss: Callable[..., torch.Tensor]) -> LossName | None:
+    """The name of a loss that ``loss_and_slope`` knows with all its settings, ``None`` for any other."""
+    if type(loss) is nn.CrossEntropyLoss:
+        plain = loss.weight is None and loss.reduction == "mean" and loss.ignore_index < 0
+        return "cross_entropy" if plain else None
+    if type(loss) is nn.MSELoss:
+        return "mse" if loss.reduction == "mean" else None
+    if type(loss) is nn.BCEWithLogitsLoss:
+        plain = loss.weight is None and loss.pos_weight is None and loss.reduction == "mean"
+        return "binary_cross_entropy" if plain else None
+    return None
+
+
+class HasLoss(Protocol):
+    """Whoever holds a member's loss, a function of (outputs, targets) that may be exchanged at any time."""
+
+    loss: Callable[..., torch.Tensor]
+
+
+class Objective:
+    """Any other loss: each member's own is called for its own outputs, and differentiated by those alone.
+
+    Args:
+        holders: one per member.
+    """
+
+    def __init__(self, holders: Sequence[HasLoss]) -> None:
+        self.holders = holders
+
+    def loss_and_slope(
+        self, rows: slice, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses (k,) of the members ``rows`` and their gradient by ``outputs``, shape (k, B, ...). An example without
+        weight is left out."""
+        leaf = outputs.detach().requires_grad_()
+        sizes = [outputs.shape[1]] * len(outputs) if weights is None else [int(n) for n in (weights > 0).sum(1)]
+        with torch.enable_grad():
+            losses = torch.stack(
+                [
+                    holder.loss(leaf[row, :size], targets[row, :size]).reshape(())
+                    for row, (holder, size) in enumerate(zip(self.holders[rows], sizes, strict=True))
+                ]
+            )
+            (slope,) = torch.autograd.grad(losses.sum(), leaf)
+        return losses.detach(), slope

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vjp, vmap
 
-from raytune_rl.population.networks import layers
+from raytune_rl.population.networks import layers, training_mode
 from raytune_rl.population.optimisers import OptimizerName
-from raytune_rl.population.packed.layers import RATE, with_packed_dropout
+from raytune_rl.population.packed.layers import RATE, with_packed_layers
 from raytune_rl.population.packed.linear import LinearStack
-from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_slope
+from raytune_rl.population.packed.losses import LossName, Objective, feature_major, loss_and_slope
 from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
@@ -67,12 +67,13 @@ class PackedPopulation:
     """Members that train together.
 
     Settings are attributes of shape (K,), to be written in place at any time: ``learning_rate``, ``weight_decay``,
-    ``momentum``, ``label_smoothing`` (of cross entropy), ``grad_clip`` (largest L2 norm; 0 = none), ``dropout`` (of all
-    dropout layers), ``frozen_layers`` (leading layers that do not train, int64; their batch-norm statistics go on).
+    ``momentum``, ``label_smoothing`` (of cross entropy), ``grad_clip`` (largest L2 norm; 0 = none), ``dropout`` (of
+    shape (K, dropout layers), in the network's order), ``frozen_layers`` (leading layers that do not train, int64;
+    their batch-norm statistics stand still where they are frozen in every member).
 
     Args:
         networks: K networks that differ in nothing but their numbers. They are not changed.
-        loss: its name; the mean over a member's batch.
+        loss: its name, or any losses, called one by one; the mean over a member's batch.
         optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"``.
         device: where all of it lives.
         dtype: of parameters and inputs.
@@ -85,14 +86,22 @@ class PackedPopulation:
         self,
         networks: Sequence[nn.Module],
         *,
-        loss: LossName = "cross_entropy",
+        loss: LossName | Objective = "cross_entropy",
         optimizer: OptimizerName = "adam",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if not networks:
             raise ValueError("PackedPopulation needs at least one network.")
-        copies = [with_packed_dropout(copy.deepcopy(network)).to(device, dtype) for network in networks]
+        alone = len(networks) == 1  # then there is nothing to batch, and torch's own layers are faster
+        different = {id(network): network for network in networks}  # members may start from the same weights
+        own = {
+            key: with_packed_layers(copy.deepcopy(network), alone=alone).to(device, dtype)
+            for key, network in different.items()
+        }
+        copies = [own[id(network)] for network in networks]
+        for network in copies:
+            network.train().requires_grad_(True)  # a stack takes no mixture
         shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in copies]
         odd = next((index for index, found in enumerate(shapes) if found != shapes[0]), None)
         if odd is not None:
@@ -113,23 +122,26 @@ class PackedPopulation:
             leaves.append(torch.full((size,), index))
             first += size
         self._layer_of_leaf = _layers_of(self._skeleton, list(parameters)).to(device)
-        self.optimizer = PackedOptimizer(optimizer, self.parameters, torch.cat(leaves).to(device))
-        self._loss = loss
+        self.optimizer = PackedOptimizer(optimizer, self.parameters, self._gradients, torch.cat(leaves).to(device))
+        self.loss = loss
         self.learning_rate = self._setting(1e-3)
         self.weight_decay = self._setting(0.0)
         self.momentum = self._setting(0.9)
         self.label_smoothing = self._setting(0.0)
         self.grad_clip = self._setting(0.0)
         self.frozen_layers = torch.zeros(self._count, dtype=torch.int64, device=device)
-        rates = [value for name, value in self._buffers.items() if name.split(".")[-1] == RATE]
-        self.dropout = rates[0].clone() if rates else self._setting(0.0)
+        self._rates = [name for name in self._buffers if name.split(".")[-1] == RATE]
+        self.dropout = self.parameters.new_zeros(self._count, len(self._rates))
+        for site, name in enumerate(self._rates):
+            self.dropout[:, site] = self._buffers[name]
         fits = LinearStack.fits(self._skeleton)
         self._stack = LinearStack(self._skeleton, self._views, gradient_views) if fits else None
         self._whole = [slice(0, self._count)]
         self._chunks = _chunks(self.parameters)
+        self._norms = self._setting(0.0)
         self._written: tuple[int, ...] = ()
         self._ready: Mapping[tuple[int, int], _InForce] = {}
-        self._forward = vmap(self._member_forward, randomness="different")
+        self._forward = self._alone if alone else vmap(self._member_forward, randomness="different")
         self._predict = vmap(self._member_outputs, in_dims=(0, 0, None))
 
     def __len__(self) -> int:
@@ -160,7 +172,7 @@ class PackedPopulation:
         weights = None if weights is None else weights[rows]
         if self._stack is not None and self._stack.takes(inputs):
             losses = self._stack.loss_and_gradients(
-                self._loss, rows, inputs[rows], targets[rows], weights, now.label_smoothing, now.dropout
+                self.loss, rows, inputs[rows], targets[rows], weights, now.label_smoothing, now.dropout
             )
         else:
             losses = self._differentiated(inputs, targets, weights, now.label_smoothing)
@@ -168,23 +180,36 @@ class PackedPopulation:
         if now.settings.training is not None:
             gradients.mul_(now.settings.training[:, self.optimizer.leaves])
         if now.grad_clip is not None:
-            norms = torch.linalg.vector_norm(gradients, dim=1)
+            self._norms[rows] = norms = torch.linalg.vector_norm(gradients, dim=1)
             factor = torch.where(now.grad_clip > 0, (now.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
             gradients.mul_(factor.unsqueeze(1))
-        self.optimizer.step(gradients, now.settings, rows)
+        self.optimizer.step(now.settings, rows)
         return losses
 
     @torch.no_grad()
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """What every member makes of the same ``inputs`` (N, ...), in eval mode: shape (K, N, ...)."""
+        if self._stack is not None and (inputs.ndim == 2 or self._stack.flattens):
+            return self._stack.outputs(inputs)
         self._skeleton.eval()
+        if self._count == 1:
+            return self._alone(self._views, self._current_buffers(), inputs.unsqueeze(0))[0]
         found: torch.Tensor = self._predict(self._views, self._current_buffers(), inputs)
         return found
 
     def gradient_norms(self) -> torch.Tensor:
-        """L2 norms of the last step's gradients, shape (K,)."""
+        """L2 norms of the last step's gradients before clipping, over what trains, shape (K,)."""
         norms: torch.Tensor = torch.linalg.vector_norm(self._gradients, dim=1)
-        return norms
+        return torch.where(self.grad_clip > 0, self._norms, norms)
+
+    def update_norms(self, before: torch.Tensor) -> torch.Tensor:
+        """How far the parameters have moved since they were ``before``, shape (K, P), relative to that, over what
+        trains: shape (K,)."""
+        moved = self.parameters - before
+        if bool(self.frozen_layers.any()):
+            before = before * self.trained()[:, self.optimizer.leaves]
+        found: torch.Tensor = torch.linalg.vector_norm(moved, dim=1) / (torch.linalg.vector_norm(before, dim=1) + 1e-12)
+        return found
 
     def snapshot(self) -> Snapshot:
         """All that ``copy`` copies, of all members."""
@@ -227,10 +252,24 @@ class PackedPopulation:
             now.copy_(theirs[chosen])
         self.optimizer.even = other.optimizer.even
 
+    def tensors(self) -> Tensors:
+        """Parameters and buffers of all members by the names of their networks, each of shape (K, ...), to be written
+        and read in place."""
+        return self._views | self._own_buffers()
+
+    def columns(self) -> dict[str, slice]:
+        """Where each parameter stands in a row of ``parameters``."""
+        bounds = itertools.accumulate((value[0].numel() for value in self._views.values()), initial=0)
+        return {name: slice(*pair) for name, pair in zip(self._views, itertools.pairwise(bounds), strict=True)}
+
+    def trained(self) -> torch.Tensor:
+        """Which tensors train, shape (K, L), bool."""
+        last = int(self._layer_of_leaf.max())
+        return self._layer_of_leaf.unsqueeze(0) >= self.frozen_layers.clamp(0, last).unsqueeze(1)
+
     def state_dict(self, member: int) -> Tensors:
         """A member's parameters and buffers by the names of its network, copies; settings are not among them."""
-        buffers = {name: value for name, value in self._buffers.items() if name.split(".")[-1] != RATE}
-        return {name: value[member].clone() for name, value in (self._views | buffers).items()}
+        return {name: value[member].clone() for name, value in self.tensors().items()}
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -238,16 +277,25 @@ class PackedPopulation:
         self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, smoothing: torch.Tensor | None
     ) -> torch.Tensor:
         """Losses by vmap; the gradients go into their buffer."""
-        self._skeleton.train()
+        training_mode(self._skeleton, int(self.frozen_layers.min()))
         buffers = self._current_buffers()
         found: Any = vjp(lambda parameters: self._forward(parameters, buffers, inputs), self._views, has_aux=True)
         outputs, pull_back, self._buffers = found
-        given = feature_major(outputs.detach())
-        wanted = targets if self._loss == "cross_entropy" else feature_major(targets)
-        losses, slope = loss_and_slope(self._loss, given, wanted, weights, smoothing)
+        outputs = outputs.detach()
+        if isinstance(self.loss, Objective):
+            losses, slope = self.loss.loss_and_slope(self._whole[0], outputs, targets, weights)
+            (gradients,) = pull_back(slope)
+            self._keep_gradients(gradients)
+            return losses
+        given = feature_major(outputs)
+        wanted = targets if self.loss == "cross_entropy" else feature_major(targets)
+        losses, slope = loss_and_slope(self.loss, given, wanted, weights, smoothing)
         (gradients,) = pull_back(slope.transpose(1, 2) if outputs.ndim > 2 else slope.squeeze(1))
-        torch.cat([gradients[name].reshape(self._count, -1) for name in self._views], dim=1, out=self._gradients)
+        self._keep_gradients(gradients)
         return losses
+
+    def _keep_gradients(self, gradients: Tensors) -> None:
+        torch.cat([gradients[name].reshape(self._count, -1) for name in self._views], dim=1, out=self._gradients)
 
     def _member_forward(
         self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor
@@ -257,12 +305,18 @@ class PackedPopulation:
         outputs = functional_call(self._skeleton, (parameters, buffers), (inputs,))
         return outputs, {name: value.detach() for name, value in buffers.items()}
 
+    def _alone(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> tuple[torch.Tensor, Tensors]:
+        """``_member_forward`` of the only member, without vmap."""
+        given, held = ({name: value[0] for name, value in tensors.items()} for tensors in (parameters, buffers))
+        outputs, now = self._member_forward(given, held, inputs[0])
+        return outputs.unsqueeze(0), {name: value.unsqueeze(0) for name, value in now.items()}
+
     def _member_outputs(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = functional_call(self._skeleton, (parameters, buffers), (inputs,))
         return outputs
 
     def _current_buffers(self) -> Tensors:
-        return {name: self.dropout if name.split(".")[-1] == RATE else value for name, value in self._buffers.items()}
+        return self._buffers | {name: self.dropout[:, site] for site, name in enumerate(self._rates)}
 
     def _own_buffers(self) -> Tensors:
         """Running statistics and the like; rates are settings."""
@@ -287,10 +341,8 @@ class PackedPopulation:
         def rates(values: torch.Tensor) -> torch.Tensor | None:
             return values[rows] if bool(values[rows].any()) else None
 
-        training = None
-        if bool(self.frozen_layers[rows].any()):
-            last = int(self._layer_of_leaf.max())
-            training = self._layer_of_leaf.unsqueeze(0) >= self.frozen_layers[rows].clamp(0, last).unsqueeze(1)
+        first = float(self.momentum[rows.start])
+        training = self.trained()[rows] if bool(self.frozen_layers[rows].any()) else None
         return _InForce(
             settings=Settings(
                 learning_rate=self.learning_rate[rows].unsqueeze(1),
@@ -298,6 +350,7 @@ class PackedPopulation:
                 weight_decay=column(self.weight_decay),
                 momentum_somewhere=bool(self.momentum[rows].any()),
                 momentum_everywhere=bool(self.momentum[rows].all()),
+                shared_momentum=first if bool((self.momentum[rows] == first).all()) else None,
                 training=training,
             ),
             label_smoothing=rates(self.label_smoothing),

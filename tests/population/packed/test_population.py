@@ -10,13 +10,32 @@ from torch import nn
 
 from raytune_rl.population.networks import freeze, training_mode
 from raytune_rl.population.optimisers import OptimizerName, make_optimizer, set_momentum
-from raytune_rl.population.packed import PackedPopulation
+from raytune_rl.population.packed import PackedPopulation, population
 
 MEMBERS, STEPS, BATCH = 4, 100, 16
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def mlp() -> nn.Module:
+    """Dropout before the first layer, an activation after a dropout, two in a row, one that goes by its input."""
+    return nn.Sequential(
+        nn.Dropout(0.0),
+        nn.Linear(6, 12),
+        nn.ReLU(),
+        nn.Dropout(0.0),
+        nn.Tanh(),
+        nn.Linear(12, 8),
+        nn.GELU(),
+        nn.LeakyReLU(0.1),
+        nn.Dropout(0.0),
+        nn.Linear(8, 8),
+        nn.SiLU(),
+        nn.Sigmoid(),
+        nn.Linear(8, 3),
+    )
+
+
+def plain_mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.0), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
@@ -89,7 +108,7 @@ def pack(factory: Any, optimizer: OptimizerName, device: str, frozen: bool) -> t
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize(("factory", "frozen"), [(mlp, False), (mlp, True), (cnn, False)])
+@pytest.mark.parametrize(("factory", "frozen"), [(mlp, False), (plain_mlp, False), (plain_mlp, True), (cnn, False)])
 def test_a_hundred_steps_give_what_the_plain_loop_gives(
     factory: Any, frozen: bool, optimizer: OptimizerName, device: str
 ) -> None:
@@ -104,9 +123,33 @@ def test_a_hundred_steps_give_what_the_plain_loop_gives(
             assert torch.allclose(found[name].cpu().double(), value.double(), rtol=0, atol=1e-9), name
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_one_momentum_for_all_gives_the_same(optimizer: OptimizerName, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then torch's own kernel makes Adam's step for everyone; learning rate and decay still differ."""
+    monkeypatch.setitem(SETTINGS, "momentum", [0.8] * MEMBERS)
+    packed, networks = pack(plain_mlp, optimizer, "cpu", False)
+    inputs, targets = batches()
+    for x, y in zip(inputs, targets, strict=True):
+        packed.step(x, y)
+    for member, network in enumerate(networks):
+        train_alone(network, member, optimizer, 0)
+        found = packed.state_dict(member)
+        assert all(torch.allclose(found[n], v, rtol=0, atol=1e-9) for n, v in network.state_dict().items())
+
+
+def test_members_in_chunks_are_the_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = pack(plain_mlp, "adam", "cpu", False)
+    monkeypatch.setattr(population, "CHUNK_BYTES", 2 * 4 * 8 * whole.parameters.shape[1])  # two of them
+    parts, _ = pack(plain_mlp, "adam", "cpu", False)
+    inputs, targets = batches()
+    for x, y in zip(inputs[:10], targets[:10], strict=True):
+        assert torch.allclose(whole.step(x, y), parts.step(x, y), rtol=0, atol=1e-12)
+    assert torch.allclose(whole.parameters, parts.parameters, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_copy_brings_weights_and_optimiser_and_leaves_settings(device: str) -> None:
-    packed, _ = pack(mlp, "adam", device, False)
+    packed, _ = pack(plain_mlp, "adam", device, False)
     inputs, targets = (part.to(device) for part in batches())
     packed.step(inputs[0], targets[0])
     packed.copy([0, 1], [1, 0])
@@ -137,7 +180,7 @@ def test_a_smaller_batch_is_a_weight_of_zero() -> None:
 
 def test_dropout_is_each_members_own_and_off_for_outputs() -> None:
     packed, _ = pack(mlp, "sgd", "cpu", False)
-    packed.dropout.copy_(torch.tensor([0.0, 0.0, 0.9, 0.9]))
+    packed.dropout.copy_(torch.tensor([0.0, 0.0, 0.9, 0.9]).unsqueeze(1))
     for name in SETTINGS:
         getattr(packed, name).fill_(0.0)
     inputs, targets = batches()

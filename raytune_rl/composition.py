@@ -65,10 +65,11 @@ def check_picklable(candidate: object, written: object) -> None:
         ) from None
 
 
-def make_policy(agent: Agent | Policy) -> Policy:
+def make_policy(experiment: Experiment) -> Policy:
     """The policy of an experiment's ``agent``. It is bound to one run and may learn in it, so a given policy is copied
     and stays as it was, for the next run."""
-    return agent.build() if isinstance(agent, Agent) else copy.deepcopy(agent)
+    agent = experiment.agent
+    return agent.build(experiment.population) if isinstance(agent, Agent) else copy.deepcopy(agent)
 
 
 def make_controller(experiment: Experiment, policy: Policy) -> Controller:

@@ -103,7 +103,7 @@ def run(
     check_callbacks(experiment.callbacks)
     if address is None:
         check_machine(experiment.resources)
-    policy = composition.make_policy(experiment.agent)
+    policy = composition.make_policy(experiment)
     controller = composition.make_controller(experiment, policy)
     if not resume:
         directory.create()

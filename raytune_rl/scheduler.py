@@ -165,7 +165,8 @@ class MetaAgentScheduler(FIFOScheduler):
         """The live parts, put together for one run."""
         assert self._metric is not None and self._mode is not None
         # The policy is bound to this run; the one in the settings stays as it was, for the next.
-        policy = self.agent.build() if isinstance(self.agent, Agent) else copy.deepcopy(self.agent)
+        population = self._population
+        policy = self.agent.build(population) if isinstance(self.agent, Agent) else copy.deepcopy(self.agent)
         segments = self.segments
         if segments is None and self._horizon is not None:
             segments = -(-self._horizon // self.segment_length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,17 @@ import pytest
 from ray import tune
 from torch import nn
 
-from raytune_rl import BadInput, Experiment, Random, TorchTask, rewards, roles
+from raytune_rl import Agent, BadInput, Experiment, Random, TorchTask, rewards, roles
 from raytune_rl.composition import make_controller, resolved_fields
+from raytune_rl.rllib import checkpoints
+from raytune_rl.rllib.saved import read_weights
+from raytune_rl.rllib.spaces import Sizes
+from raytune_rl.rllib.team import separated, starting_weights
 from raytune_rl.runner import run
 from raytune_rl.tasks.wine import wine, wine_network
+from tests.test_run import DEADLINE, start, wait_for_rows
+
+TEAM = Path(__file__).with_name("team_experiment.py")
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -78,3 +86,32 @@ def test_without_the_objective_nothing_is_reported() -> None:
     single = experiment(objective="single")
     controller = make_controller(single, Random())
     assert controller.jury is None and not single.candidate.predictions  # type: ignore[union-attr]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_team_learns_in_real_trials_and_goes_on_after_kill_minus_nine(tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log.txt"
+    process = start(TEAM, "--out", str(out), log=log)
+    wait_for_rows(out, 60, process)
+    process.kill()
+    process.wait()
+    assert start(TEAM, "--resume", str(out), log=log).wait(DEADLINE) == 0, log.read_text()
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["counts"]["segments"] == 160 and summary["agent"]["transitions"] >= 120
+    assert "learning agent failed" not in (out / "run.log").read_text()
+    rows, decisions = (pd.read_parquet(out / f"{name}.parquet") for name in ("segments", "decisions"))
+    for table in (rows, decisions):
+        assert len(table) == 160 and not table[["member", "segment"]].duplicated().any()
+    assert decisions["policy_version"].max() >= 3
+    found = checkpoints.newest(out / "agent")
+    assert found is not None
+    learned = separated(read_weights(found))
+    agent = Agent(**found.record["agent"])
+    names = {name: tuple(found.record[name]) for name in ("features", "heads", "nvec")}
+    begun = separated(starting_weights(agent, Sizes(**names), seed=0))
+    assert learned.keys() == {"exploiter", "explorer"}
+    assert all(not np.array_equal(learned[m][name], begun[m][name]) for m in begun for name in begun[m])
+    # After the kill no member has forgotten what the others predict: the ensemble goes on where it was.
+    greedy = rows.groupby("segment")["metric/ensemble_loss"].median()
+    assert greedy.iloc[-10:].max() < greedy.iloc[:5].min()

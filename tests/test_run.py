@@ -23,8 +23,8 @@ EXPERIMENT = Path(__file__).with_name("paper_experiment.py")
 DEADLINE = 150.0
 
 
-def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "raytune_rl.run", str(EXPERIMENT), "--set", "agent.batch=16", *arguments]
+def start(experiment: Path, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "raytune_rl.run", str(experiment), "--set", "agent.batch=16", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(EXPERIMENT.parents[1])}
     with log.open("ab") as output:
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
@@ -51,7 +51,7 @@ def check_whole(out: Path, *, complete: bool) -> None:
 
 def test_kill_minus_nine_and_resume_with_a_truncated_state(tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log.txt"
-    process = start("--out", str(out), log=log)
+    process = start(EXPERIMENT, "--out", str(out), log=log)
     wait_for_rows(out, 80, process)
     process.kill()
     process.wait()
@@ -60,7 +60,7 @@ def test_kill_minus_nine_and_resume_with_a_truncated_state(tmp_path: Path) -> No
     # As a crash in the middle of writing could leave it on a file system without atomic replacement.
     newest = out / "state" / "driver" / f"state-{max(StateStore(str(out / 'state' / 'driver')).generations()):08d}.bin"
     newest.write_bytes(newest.read_bytes()[:-100])
-    assert start("--resume", str(out), log=log).wait(DEADLINE) == 0, log.read_text()
+    assert start(EXPERIMENT, "--resume", str(out), log=log).wait(DEADLINE) == 0, log.read_text()
     check_whole(out, complete=True)
     after = pd.read_parquet(out / "segments.parquet")
     # Most of what had been trained is still there, to the digit.
@@ -74,7 +74,7 @@ def test_kill_minus_nine_and_resume_with_a_truncated_state(tmp_path: Path) -> No
     assert len(list((out / "tensorboard").glob("member-*/events.*"))) >= 4
     # What it has found can be trained again without the agent.
     again = tmp_path / "again"
-    assert start("--replay", str(out), "--out", str(again), log=log).wait(DEADLINE) == 0, log.read_text()
+    assert start(EXPERIMENT, "--replay", str(out), "--out", str(again), log=log).wait(DEADLINE) == 0, log.read_text()
     path = Run.load(out).schedule().values
     replayed = pd.read_parquet(again / "segments.parquet").sort_values("segment")
     assert list(replayed["hp/lr"]) == [values["lr"] for values in path]
@@ -83,7 +83,7 @@ def test_kill_minus_nine_and_resume_with_a_truncated_state(tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_stops_cleanly_and_prints_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log.txt"
-    process = start("--out", str(out), log=log)
+    process = start(EXPERIMENT, "--out", str(out), log=log)
     wait_for_rows(out, 40, process)
     process.send_signal(number)
     assert process.wait(DEADLINE) == 130, log.read_text()

@@ -7,6 +7,7 @@ generator of its own seed, so that a choice does not depend on who else asks at 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,7 @@ from raytune_rl.rllib.spaces import (
     Sizes,
     clean,
 )
+from raytune_rl.rllib.team import Seat, Team, joined, module_seed, separated
 from raytune_rl.rllib.tokens import TokenActing, TokenAgent
 from raytune_rl.rllib.traits import TRAITS, epsilon_at
 
@@ -59,7 +61,11 @@ def acting_copy(agent: Agent, observation: ObservationSpec, action: ActionSpec, 
     """The acting half of ``agent``, with its starting weights."""
     if isinstance(agent, TokenAgent):
         return TokenActing(agent, observation, action, seed=seed)
-    return ActingCopy(agent, Sizes.of(observation, action), action, seed=seed)
+    sizes = Sizes.of(observation, action)
+    team = Team.of(agent, sizes)
+    if team is not None:
+        return TeamActing(agent, team, action, seed=seed)
+    return ActingCopy(agent, sizes, action, seed=seed)
 
 
 class ActingCopy:
@@ -169,3 +175,59 @@ class ActingCopy:
             Choice(action=tuple(chosen), value=float(best), version=version)
             for chosen, best in zip(action.tolist(), value, strict=True)
         ]
+
+
+class TeamActing:
+    """The acting half of several agents: each network decides for all agents that share it, at once."""
+
+    def __init__(self, agent: Agent, team: Team, action: ActionSpec, *, seed: int) -> None:
+        self._team = team
+        self._copies = {
+            name: ActingCopy(agent, sizes, action, seed=module_seed(seed, index))
+            for index, (name, sizes) in enumerate(team.modules.items())
+        }
+
+    def act(self, situations: Sequence[Situation], *, decisions: int = 0, version: int = 0) -> list[Choice]:
+        """One choice per situation, put together from those of its member's agents. ``ACTION_LOGP`` has one entry for
+        each of them, in the order of the seats."""
+        asked: dict[str, list[tuple[int, int, Situation]]] = {}
+        for index, situation in enumerate(situations):
+            for place, seat in enumerate(self._team.seating(situation.member)):
+                asked.setdefault(seat.module, []).append((index, place, _seated(situation, seat, place)))
+        parts: dict[tuple[int, int], Choice] = {}
+        for module, questions in asked.items():
+            answers = self._copies[module].act([q for _, _, q in questions], decisions=decisions, version=version)
+            parts |= {(index, place): one for (index, place, _), one in zip(questions, answers, strict=True)}
+        return [
+            _together([parts[index, place] for place in range(len(self._team.seating(situation.member)))])
+            for index, situation in enumerate(situations)
+        ]
+
+    def weights(self) -> Weights:
+        """A copy of all networks' parameters."""
+        return joined({name: one.weights() for name, one in self._copies.items()})
+
+    def set_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Act with these from now on."""
+        for name, own in separated(weights).items():
+            self._copies[name].set_weights(own)
+
+
+def _seated(situation: Situation, seat: Seat, place: int) -> Situation:
+    """The situation as the agent in ``seat`` sees it, with random numbers of its own."""
+    seed = situation.seed if place == 0 else int(np.random.SeedSequence([situation.seed, place]).generate_state(1)[0])
+    return replace(situation, observation=situation.observation[seat.features], seed=seed)
+
+
+def _together(parts: Sequence[Choice]) -> Choice:
+    """The choice of a member from those of its agents, in the order of the heads."""
+    return Choice(
+        action=tuple(index for part in parts for index in part.action),
+        logp=sum(part.logp for part in parts),
+        value=float(np.mean([part.value for part in parts])),
+        version=parts[0].version,
+        extras={
+            name: tuple(value for part in parts for value in part.extras[name])
+            for name in (ACTION_DIST_INPUTS, ACTION_LOGP)
+        },
+    )

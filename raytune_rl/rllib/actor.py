@@ -21,17 +21,18 @@ from numpy.typing import NDArray
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.utils import update_target_network
 from ray.rllib.core.rl_module.apis import TargetNetworkAPI
-from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+from ray.rllib.utils.metrics import ALL_MODULES, WEIGHTS_SEQ_NO
 
 from raytune_rl.records import Chunk
-from raytune_rl.rllib import checkpoints, experience, feed
+from raytune_rl.rllib import checkpoints, experience, feed, team_feed
 from raytune_rl.rllib.algorithms import build_config
 from raytune_rl.rllib.engine import AlgorithmEngine, Engine, LearnersEngine
 from raytune_rl.rllib.link import Update
-from raytune_rl.rllib.network import Weights, initial_weights
+from raytune_rl.rllib.network import Weights
 from raytune_rl.rllib.saved import WEIGHTS, load
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
+from raytune_rl.rllib.team import Team, joined, separated, starting_weights
 from raytune_rl.rllib.tokens import TokenAgent, to_module
 from raytune_rl.rllib.traits import TRAITS, batch_size
 
@@ -69,6 +70,9 @@ class AgentCore:
         self._agent, self._sizes = agent, sizes
         self._way = TRAITS[agent.algorithm]
         self._encoding = self._way.encoding(sizes)
+        self._team = Team.of(agent, sizes)
+        modules = {} if self._team is None else self._team.modules
+        self._encodings = {name: self._way.encoding(seen) for name, seen in modules.items()}
         self._numbers = itertools.count()
         self._streams = _Streams(seed)
         self.version, self.transitions, self.calls = 0, 0, 0
@@ -81,7 +85,7 @@ class AgentCore:
         if isinstance(agent, TokenAgent):
             self._set_weights(to_module(agent.start))
         else:
-            self._set_weights(initial_weights(agent, sizes, seed=seed))
+            self._set_weights(starting_weights(agent, sizes, seed=seed))
         if checkpoint is not None:
             self.restore(checkpoint)
         if weights is not None:
@@ -97,7 +101,7 @@ class AgentCore:
             size = everything if self._way.on_policy else max(batch_size(self._agent), everything // PACE)
             for group in experience.batches(chunks, max(size, 1)):
                 for _ in range(self._way.passes):
-                    result = self._engine.train(feed.episodes(group, self._encoding, self._numbers))
+                    result = self._engine.train(self._episodes(group))
         self.calls += 1
         self.transitions += everything
         state = self._learner_state()
@@ -109,13 +113,22 @@ class AgentCore:
         self.version += 1
         return self._update(self.weights(), result)
 
+    def _episodes(self, group: Sequence[Chunk]) -> Sequence[Any]:
+        if self._team is not None:
+            return team_feed.episodes(group, self._team, self._encodings, self._numbers)
+        return feed.episodes(group, self._encoding, self._numbers)
+
     def weights(self) -> Weights:
         """The newest weights, as far as the acting copy needs them."""
         state = self._engine.learners.get_state(
             components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=not self._way.critic
         )
-        module = state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
-        return {name: np.array(value) for name, value in module.items()}
+        modules = state[COMPONENT_LEARNER][COMPONENT_RL_MODULE]
+        if self._team is not None:
+            found = joined({name: modules[name] for name in self._team.modules})
+        else:
+            found = modules[DEFAULT_MODULE_ID]
+        return {name: np.array(value) for name, value in found.items()}
 
     def save(self, directory: str) -> bool:
         """Write a new generation into ``directory``; ``False`` (and a warning) when the disk does not take it."""
@@ -198,13 +211,15 @@ class AgentCore:
 
     def _set_weights(self, weights: Weights) -> None:
         """Into the learner and its target networks."""
-        self._engine.learners.set_weights({DEFAULT_MODULE_ID: weights})
+        modules = {DEFAULT_MODULE_ID: weights} if self._team is None else separated(weights)
+        self._engine.learners.set_weights(modules)
 
         def follow(learner: Any) -> None:
-            module = learner.module[DEFAULT_MODULE_ID].unwrapped()
-            if isinstance(module, TargetNetworkAPI):
-                for main, target in module.get_target_network_pairs():
-                    update_target_network(main_net=main, target_net=target, tau=1.0)
+            for name in modules:
+                module = learner.module[name].unwrapped()
+                if isinstance(module, TargetNetworkAPI):
+                    for main, target in module.get_target_network_pairs():
+                        update_target_network(main_net=main, target_net=target, tau=1.0)
 
         self._on_learner(follow)
 
@@ -264,6 +279,11 @@ def _finite(tree: Any) -> bool:
 
 
 def _scalars(result: Mapping[str, Any]) -> dict[str, float]:
-    """RLlib's numbers of the one module: losses, entropy, gradient norm."""
-    found = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float | np.number)}
+    """RLlib's numbers of the modules (losses, entropy, gradient norm); with the module's name where it has one."""
+    found: dict[str, float] = {}
+    for module, numbers in result.get("learners", {}).items():
+        prefix = "" if module == DEFAULT_MODULE_ID else f"{module}/"
+        if module != ALL_MODULES:
+            scalars = {name: value for name, value in numbers.items() if isinstance(value, int | float | np.number)}
+            found |= {f"{prefix}{name}": float(value) for name, value in scalars.items()}
+    return found

@@ -21,6 +21,7 @@ from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from raytune_rl.rllib.feed import FeedRunner
@@ -29,6 +30,8 @@ from raytune_rl.rllib.network import body_and_head
 from raytune_rl.rllib.peers import PeerAdvantages, plain_pipeline
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Encoding, Sizes
+from raytune_rl.rllib.team import ENTROPY, Team
+from raytune_rl.rllib.team_feed import TeamFeedRunner
 from raytune_rl.rllib.token_learner import CLONE_KL, ClonedPPOLearner
 from raytune_rl.rllib.token_module import TokenModule
 from raytune_rl.rllib.tokens import TokenAgent
@@ -86,7 +89,7 @@ def appo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
         use_circular_buffer=False,
         circular_buffer_num_batches=1,
         circular_buffer_iterations_per_batch=1,
-        target_network_update_freq=1,
+        target_network_update_freq=0,  # at every update, however few steps of a network it has
         num_epochs=1,
         clip_param=0.3,
         entropy_coeff=0.01,
@@ -165,7 +168,11 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
     config.learners(num_learners=0, num_gpus_per_learner=agent.num_gpus)
     config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
     config.debugging(log_level="ERROR")
-    config.rl_module(rl_module_spec=_module_spec(agent, sizes))
+    team = Team.of(agent, sizes)
+    if team is None:
+        config.rl_module(rl_module_spec=_module_spec(agent, sizes))
+    else:
+        _set_team(config, agent, team)
     try:
         config.training(**agent.training)
         config.validate()
@@ -177,6 +184,26 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
             f"{batch} transitions; raise it or Agent.batch."
         )
     return config
+
+
+def _set_team(config: AlgorithmConfig, agent: Agent, team: Team) -> None:
+    """Several agents with their modules. Which agent has which, its episodes say themselves."""
+    specs = {}
+    for name, sizes in team.modules.items():
+        encoding = TRAITS[agent.algorithm].encoding(sizes)
+        specs[name] = _module_spec(agent, sizes)
+        specs[name].observation_space, specs[name].action_space = encoding.observation_space, encoding.action_space
+    config.multi_agent(
+        policies=set(specs),
+        policy_mapping_fn=lambda agent_id, episode, **_: episode.module_for(agent_id),
+    )
+    config.env_runners(env_runner_cls=TeamFeedRunner)
+    config.rl_module(
+        rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs),
+        algorithm_config_overrides_per_module={
+            name: {"entropy_coeff": ENTROPY[name]} for name in team.modules if name in ENTROPY
+        },
+    )
 
 
 def _module_spec(agent: Agent, sizes: Sizes) -> RLModuleSpec:

@@ -36,19 +36,22 @@ class FeedRunner(EnvRunner, Checkpointable):
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.worker_index = kwargs.get("worker_index") or 0
-        self.module = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
+        self.module = self._module()
         self._weights_seq_no = 0
-        self._queue: list[SingleAgentEpisode] = []
+        self._queue: list[Any] = []
 
-    def feed(self, episodes: Sequence[SingleAgentEpisode]) -> None:
+    def _module(self) -> Any:
+        return self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
+
+    def feed(self, episodes: Sequence[Any]) -> None:
         """Queue pieces of episodes for the next ``sample``."""
         self._queue += episodes
 
-    def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
+    def sample(self, **kwargs: Any) -> list[Any]:
         if not self._queue:
             raise RuntimeError("RLlib asked for more experience than it had been fed; see training_intensity.")
         episodes, self._queue = self._queue, []
-        steps = sum(len(episode) for episode in episodes)
+        steps = sum(episode.agent_steps() for episode in episodes)
         done = sum(episode.is_done for episode in episodes)
         SingleAgentEnvRunner._increase_sampled_metrics(self, steps, done)
         return episodes

@@ -27,6 +27,9 @@ def load(directory: str, agent: Agent, sizes: Sizes) -> checkpoints.Checkpoint:
     record = found.record
     was = {"network": record.get("network", Agent.network), "algorithm": record["agent"]["algorithm"]}
     was |= {"hidden": tuple(record["agent"]["hidden"])}
+    was |= {name: record["agent"].get(name, getattr(Agent, name)) for name in ("agents", "modules")}
+    if agent.modules == "own":
+        was["population"] = record["agent"]["population"]
     for name, value in was.items():
         if value != getattr(agent, name):
             raise ValueError(f"The agent in {directory} has {name}={value!r}, this one {getattr(agent, name)!r}.")

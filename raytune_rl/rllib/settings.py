@@ -14,8 +14,12 @@ from raytune_rl.rllib import checkpoints
 if TYPE_CHECKING:
     from raytune_rl.rllib.policy import LearningPolicy
 
+Agents: TypeAlias = Literal["one", "members", "hyperparameters"]
+Modules: TypeAlias = Literal["shared", "role", "own"]
 AlgorithmName: TypeAlias = Literal["PPO", "DQN", "SAC", "APPO"]
 ALGORITHM_NAMES: tuple[str, ...] = get_args(AlgorithmName)
+TEAM_ALGORITHMS = ("PPO", "APPO")
+"""Those that several agents can learn with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,12 @@ class Agent:
         checkpoint: a directory with an agent's checkpoint to start from (see ``from_run``).
         learn: ``False`` acts with the checkpoint's weights (or the untrained network) and never changes them.
         num_gpus: GPUs of the learning actor, 0 = CPU; a network this small is faster there.
+        agents: who decides: ``"one"`` agent for all members, each on its own; the ``"members"``, agents of one
+            multi-agent episode; or the ``"hyperparameters"`` of each member, one agent for each.
+        modules: which agents share a network: ``"shared"`` by all, by those of one ``"role"``, or each its ``"own"``
+            (``rllib/team.py`` has the table).
+        population: number of members, where each has its own network (further ones share them in turn); ``None``: the
+            experiment's.
     """
 
     network: ClassVar[str] = "layers"
@@ -50,6 +60,9 @@ class Agent:
     checkpoint: str | None = None
     learn: bool = True
     num_gpus: float = 0
+    agents: Agents = "one"
+    modules: Modules = "shared"
+    population: int | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHM_NAMES:
@@ -68,6 +81,16 @@ class Agent:
         if not 0 <= self.num_gpus < math.inf:
             raise ValueError(f"Agent.num_gpus is {self.num_gpus!r}: it must be 0 or more.")
         object.__setattr__(self, "training", dict(self.training))
+        for name, options in (("agents", get_args(Agents)), ("modules", get_args(Modules))):
+            if getattr(self, name) not in options:
+                raise ValueError(f"Agent.{name} is {getattr(self, name)!r}: use one of {', '.join(options)}.")
+        if self.agents == "one" and self.modules != "shared":
+            raise ValueError(f"Agent.modules is {self.modules!r}: a single agent (agents='one') has one network.")
+        if self.agents != "one" and self.algorithm not in TEAM_ALGORITHMS:
+            raise ValueError(
+                f"Agent.agents is {self.agents!r}: several agents learn with {' or '.join(TEAM_ALGORITHMS)}, "
+                f"not with {self.algorithm}."
+            )
         if self.checkpoint is not None:
             object.__setattr__(self, "checkpoint", str(self.checkpoint))
 
@@ -99,11 +122,11 @@ class Agent:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {**values, "hidden": list(self.hidden), "training": dict(self.training)}
 
-    def build(self) -> LearningPolicy:
-        """The policy that these settings describe, not bound yet."""
+    def build(self, population: int | None = None) -> LearningPolicy:
+        """The policy that these settings describe, not bound yet; ``population``: the number of members, if known."""
         from raytune_rl.rllib.policy import LearningPolicy
 
-        return LearningPolicy(self)
+        return LearningPolicy(self if self.population else dataclasses.replace(self, population=population))
 
 
 def _is_int(value: object) -> bool:

@@ -36,11 +36,13 @@ class Sizes:
         features: names of the observation's features.
         heads: names of the action's heads.
         nvec: number of choices per head.
+        roles: of the hyperparameters that the first heads set.
     """
 
     features: tuple[str, ...]
     heads: tuple[str, ...]
     nvec: tuple[int, ...]
+    roles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.features or not self.nvec or len(self.heads) != len(self.nvec) or min(self.nvec) < 1:
@@ -49,7 +51,12 @@ class Sizes:
     @classmethod
     def of(cls, observation: ObservationSpec, action: ActionSpec) -> Sizes:
         """The shapes of an experiment's decision process."""
-        return cls(features=tuple(observation.features), heads=action.names, nvec=action.nvec)
+        return cls(
+            features=tuple(observation.features),
+            heads=action.names,
+            nvec=action.nvec,
+            roles=tuple(h.role for h in action.space),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raytune_rl.hyperparameters import ROLES
-from raytune_rl.mdp import SIGNALS, MemberState, ObservationSpec
+from raytune_rl.mdp import SIGNALS, MemberState, ObservationSpec, Standing
 from raytune_rl.mdp.crowd import Crowd
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from tests.mdp.lives import LOSS, MIDDLE, SPACE, few, live, populations, wild
@@ -197,3 +197,20 @@ def test_a_slot_tells_the_value_and_the_ends_of_its_range() -> None:
 @pytest.mark.parametrize("sign", [-1.0, 0.0, 1.0])
 def test_it_tells_the_optimiser(sign: float) -> None:
     assert see(POPULATION[0], spec=ObservationSpec(SPACE, optimiser=sign))["optimiser"] == sign
+
+
+def test_the_ensemble_is_seen_only_where_it_is_the_objective() -> None:
+    names = [row.name for row in MEMBER_FEATURES]
+    about = names[names.index("ensemble") :]
+    assert all(see(POPULATION[0])[name] == 0.0 for name in about)
+    beginner = replace(POPULATION[0], team=Standing())
+    assert [see(beginner)[name] for name in about] == [1.0] + [0.0] * (len(about) - 1)
+    team = Standing(
+        contribution=0.1, weight=0.25, distance=0.4, nearest=0.3, spread=0.35, greedy=1.2, uniform=0.8, best=1.0
+    )
+    seen = see(replace(POPULATION[0], team=team.after(Standing(greedy=1.1), incumbent=1.0)))
+    alive = sum(state.alive for state in POPULATION)
+    assert seen["contribution"] == seen["contribution_change"] == pytest.approx(0.1 * alive)
+    assert (seen["greedy_weight"], seen["distance"], seen["nearest"]) == pytest.approx((0.25, 0.4, 0.3))
+    assert (seen["ensemble_gain"], seen["uniform_gain"]) == pytest.approx((0.2, -0.2))
+    assert (seen["team_spread"], seen["ensemble_change"]) == pytest.approx((0.35, 0.1))

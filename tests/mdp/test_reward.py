@@ -2,18 +2,30 @@
 
 import math
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raytune_rl.mdp import MemberState, Reward, RewardContext, cost_aware, final, improvement
-from raytune_rl.mdp.reward import MAX_RELATIVE_COST
+from raytune_rl.mdp import (
+    MemberState,
+    Reward,
+    RewardContext,
+    Standing,
+    cost_aware,
+    difference,
+    final,
+    improvement,
+    mixed,
+    team,
+)
+from raytune_rl.mdp.reward import MAX_RELATIVE_COST, MIXED_LIMIT
 from raytune_rl.mdp.state import FAILURE_COST
 from tests.mdp.lives import LOSS, MIDDLE, few, live, lives, wild
 
-REWARDS = [improvement(), final(), cost_aware(0.1)]
+REWARDS = [improvement(), final(), cost_aware(0.1), team(), difference(), mixed()]
 
 
 def pay(reward: Reward, states: list[MemberState]) -> list[float]:
@@ -110,3 +122,50 @@ def test_every_reward_has_a_name_and_survives_pickling(reward) -> None:
 def test_a_weight_without_meaning_is_refused(weight) -> None:
     with pytest.raises(ValueError, match="weight"):
         cost_aware(weight)
+
+
+numbers = st.floats(-4.0, 4.0)
+standings = st.builds(Standing, greedy=numbers, contribution=numbers, incumbent=numbers)
+
+
+def stand(found: list[Standing]) -> list[MemberState]:
+    """A life of sound segments with these standings, from none."""
+    states = [MemberState.start(0, MIDDLE, team=Standing())]
+    for segment, one in enumerate(found):
+        before = states[-1].team
+        assert before is not None
+        now = one.after(before, incumbent=one.incumbent)
+        states.append(replace(live([0.5] * (segment + 1)), team=now))
+    return states
+
+
+@given(st.lists(standings, min_size=1, max_size=6))
+def test_rewards_for_the_ensemble_add_up_to_what_was_reached(found: list[Standing]) -> None:
+    states = stand(found)
+    assert sum(pay(team(), states)) == pytest.approx(found[-1].greedy)
+    assert sum(pay(difference(3.0), states)) == pytest.approx(3.0 * found[-1].contribution)
+    assert all(abs(paid) <= MIXED_LIMIT for paid in pay(mixed(), states))
+
+
+def test_the_mixture_weighs_team_contribution_and_incumbent() -> None:
+    states = stand([Standing(greedy=0.2, contribution=0.1, incumbent=0.4)])
+    assert pay(mixed(), states) == pytest.approx([0.5 * 0.2 + 4.0 * 0.1 + 0.25 * 0.4])
+    assert pay(mixed(1.0, 0.0, 0.0), states) == pytest.approx(pay(team(), states))
+
+
+def test_a_failure_costs_the_same_whatever_the_ensemble_does() -> None:
+    before = stand([Standing(greedy=0.2, contribution=-3.0)])[-1]
+    after = replace(live([0.5, None]), team=Standing(greedy=5.0))
+    for reward in (team(), difference(), mixed()):
+        assert pay(reward, [before, after]) == [-FAILURE_COST]
+
+
+def test_without_an_ensemble_nothing_is_paid_for_it() -> None:
+    assert pay(team(), [live([0.5]), live([0.5, 0.1])]) == [0.0]
+    assert [reward.ensemble for reward in REWARDS] == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize("make", [difference, mixed])
+def test_a_scale_without_meaning_is_refused(make) -> None:
+    with pytest.raises(ValueError, match="must be a number of at least 0"):
+        make(-1.0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raytune_rl.mdp import PENALTY, SIGNALS, MemberState, Score, advance, ranking
+from raytune_rl.mdp import PENALTY, SIGNALS, MemberState, Score, Standing, advance, ranking
 from raytune_rl.mdp.state import FAILURE_COST, change, training_seconds
 from tests.mdp.lives import LOSS, MIDDLE, few, live, lives, populations, report
 
@@ -145,6 +145,8 @@ def test_a_state_survives_json_and_pickle(states: list[MemberState]) -> None:
     state = states[-1]
     assert MemberState.from_dict(state.to_dict()) == state
     assert MemberState.from_dict(json.loads(json.dumps(state.to_dict()))) == state
+    placed = replace(state, team=Standing(greedy=0.3, weight=0.5))
+    assert MemberState.from_dict(json.loads(json.dumps(placed.to_dict()))) == placed
     assert pickle.loads(pickle.dumps(state)) == state
 
 

@@ -12,6 +12,7 @@ from raytune_rl.worlds.cohort import Cohort, _scores
 from raytune_rl.worlds.data import KINDS
 from raytune_rl.worlds.generator import META_TRAIN, META_VALIDATION, make_world
 from raytune_rl.worlds.rollout import Rollout, make_controller
+from raytune_rl.worlds.samples import Samples
 
 
 def play(number: int, make_policy=PBT, *, groups: int = 2, seed: int = 0):
@@ -107,3 +108,32 @@ def test_binary_scores_are_torchs() -> None:
     theirs = torch.nn.BCEWithLogitsLoss()
     torch.testing.assert_close(losses, torch.stack([theirs(each, targets) for each in outputs]))
     assert accuracy.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("number", [3, 0])
+def test_the_ensemble_is_judged_by_validation_and_told_for_the_test_split(number: int) -> None:
+    world = make_world(number)
+    cohort = Cohort(world.task, [0, 1, 2, 3] * 2, seed=number)
+    controllers = [
+        make_controller(world.task, Cosine(), members=4, segments=4, seed=seed, ensemble=True) for seed in range(2)
+    ]
+    for played in Rollout(cohort, controllers, segments=4, tested=True).play():
+        best = played.test[-1].min()
+        assert np.isfinite(played.ensemble).all() and played.ensemble[-1] > -np.log(best + 0.02) - 0.5
+        assert (played.contribution[-1] != 0).any()
+        told = played.steps[-1].reports
+        assert len({report.metrics["ensemble_loss"] for report in told}) == 1
+        assert all(report.predictions is None for report in told)
+    assert make_controller(world.task, Cosine(), members=4, segments=4, seed=0).jury is None
+
+
+def test_who_predicts_nan_has_no_part_in_the_ensemble() -> None:
+    samples = Samples.of(make_world(3).task)
+    rows, classes = len(samples.validation.rows), 10
+    shares = np.full((3, rows, classes), 1 / classes, dtype=np.float32)
+    shares[1] = np.nan
+    held_out = np.full((3, len(samples.test.rows), classes), 1 / classes, dtype=np.float32)
+    contribution, score = samples.judge(shares, held_out)
+    assert contribution[1] == 0.0 and score == pytest.approx(-np.log(np.log(classes) + 0.02), rel=1e-4)
+    contribution, score = samples.judge(np.full_like(shares, np.nan), held_out)
+    assert not contribution.any() and np.isnan(score)

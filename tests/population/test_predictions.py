@@ -1,0 +1,73 @@
+"""What members predict: shares or values for the same examples, whatever the shape of outputs and targets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from raytune_rl.population.predictions import ROWS, Sample, loss_name
+
+
+def test_classes() -> None:
+    targets, outputs = torch.arange(9) % 3, torch.randn(2, 9, 3)
+    sample = Sample.of("cross_entropy", targets)
+    found = sample.predictions(outputs)
+    np.testing.assert_allclose(found, outputs.softmax(2).numpy(), rtol=1e-6)
+    assert found.dtype == np.float32 and sample.jury.kind == "classification"
+    losses = [F.nll_loss(torch.log(torch.from_numpy(p) * 0.995 + 0.005 / 3), targets) for p in found]
+    np.testing.assert_allclose(sample.jury.evidence(found).losses(), losses, rtol=1e-5)
+
+
+def test_at_most_so_many_rows_from_all_over_the_split() -> None:
+    sample = Sample.of("cross_entropy", torch.arange(5000) // 500)
+    assert len(sample.rows) == ROWS == len(set(sample.rows.tolist()))
+    assert np.bincount(sample.jury.targets).min() >= ROWS // 10 - 1  # sorted by class, and all classes are there
+    assert sample.predictions(torch.zeros(1, 5000, 10)).shape == (1, ROWS, 10)
+
+
+def test_each_position_of_a_sequence_counts_and_padding_does_not() -> None:
+    targets = torch.tensor([[0, 1, -100], [2, -100, -100]])
+    outputs = torch.randn(1, 2, 4, 3)
+    found = Sample.of("cross_entropy", targets).predictions(outputs)
+    expected = outputs[0].softmax(1)
+    np.testing.assert_allclose(
+        found[0], torch.stack([expected[0, :, 0], expected[0, :, 1], expected[1, :, 0]]), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (3, 2)])
+def test_yes_or_no(shape: tuple[int, ...]) -> None:
+    targets = torch.tensor([0.0, 1, 1, 0, 1, 0]).reshape(shape)
+    outputs = torch.randn(2, *shape)
+    sample = Sample.of("binary_cross_entropy", targets)
+    found = sample.predictions(outputs)
+    np.testing.assert_allclose(found[:, :, 1], outputs.sigmoid().reshape(2, 6).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=2), 1.0, rtol=1e-6)
+    assert sample.jury.targets.tolist() == [0, 1, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (3, 2)])
+def test_values(shape: tuple[int, ...]) -> None:
+    targets, outputs = torch.randn(shape), torch.randn(2, *shape)
+    sample = Sample.of("mse", targets)
+    found = sample.predictions(outputs)
+    assert sample.jury.kind == "regression" and found.shape == (2, shape[0], *shape[1:]) + (1,) * (2 - len(shape))
+    np.testing.assert_allclose(
+        sample.jury.evidence(found).losses(), [float(F.mse_loss(one, targets)) for one in outputs], rtol=1e-5
+    )
+
+
+def test_losses_are_known_as_modules_and_functions() -> None:
+    assert loss_name(nn.CrossEntropyLoss(label_smoothing=0.1)) == loss_name(F.cross_entropy) == "cross_entropy"
+    assert loss_name(nn.BCEWithLogitsLoss()) == "binary_cross_entropy" and loss_name(F.mse_loss) == "mse"
+    for loss, name in ((nn.L1Loss(), "L1Loss"), (lambda outputs, targets: outputs.mean(), "<lambda>")):
+        with pytest.raises(ValueError, match=f"not {name}"):
+            loss_name(loss)
+
+
+def test_class_shares_as_targets_are_refused() -> None:
+    with pytest.raises(ValueError, match="not by class probabilities"):
+        Sample.of("cross_entropy", torch.rand(5, 3))

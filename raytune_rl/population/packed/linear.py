@@ -212,9 +212,9 @@ def _parts(network: nn.Module) -> list[_Part] | None:
     """What the stack is made of; ``None`` where something else is in it, or no linear layer."""
     parts: list[_Part] = []
     sites: dict[int, int] = {}
-    found = leaves(network)
-    for index, (name, module) in enumerate(found):
-        if type(module) is nn.Identity or (index == 0 and len(found) > 1 and flattens([module])):
+    modules = leaves(network)
+    for index, (name, module) in enumerate(modules):
+        if type(module) is nn.Identity or (index == 0 and len(modules) > 1 and flattens([module])):
             continue
         if type(module) is PackedDropout:
             sites.setdefault(id(module), len(sites))

@@ -168,7 +168,7 @@ def _conclude(
         progress.note(f"The same budget for {NAMES[experiment.compare]} ...")
 
         def train(other: Experiment, inside: RunDirectory, points: Sequence[Mapping[str, Value]]) -> Trained:
-            policy = composition.make_policy(other.agent)
+            policy = composition.make_policy(other)
             theirs = composition.make_controller(other, policy)
             return _train(other, inside, candidate, theirs, placement, points, make_progress(quiet=True), stop)
 

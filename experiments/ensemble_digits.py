@@ -25,6 +25,7 @@ experiment = Experiment(
     population=8,
     segments=20,
     segment_length=50,
+    objective="ensemble",
     ensemble=Ensemble(size=8),
     compare="deep-ensemble",
 )

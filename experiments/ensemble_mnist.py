@@ -54,6 +54,7 @@ experiment = Experiment(
     population=8,
     segments=20,
     segment_length=40,
+    objective="ensemble",
     ensemble=Ensemble(size=8),
     compare="deep-ensemble",
 )

@@ -21,6 +21,7 @@ from raytune_rl.hyperparameters import SearchSpace, Spec
 from raytune_rl.mdp.reward import Reward, improvement, mixed
 from raytune_rl.population.candidate import Candidate, Predicting
 from raytune_rl.records import Mode
+from raytune_rl.pretrained import Pretrained
 from raytune_rl.rllib.settings import Agent
 
 CandidateKind: TypeAlias = Literal["member", "trainable", "function"]
@@ -61,9 +62,9 @@ class Experiment:
         segment_timeout: seconds after which a segment counts as hung; ``None`` = never.
         resources: what one trial gets, by Ray's names (``{"CPU": 1, "GPU": 0.5}``).
         members_per_trial: members that share one trial; ``"auto"`` fills the slots that the machine has.
-        agent: an RLlib ``Agent``, the shipped controller ``Pretrained()`` (which chooses the starting values, too, and
-            goes on learning with ``learn=True``), or one of the rules ``Random()``, ``Fixed()``, ``Cosine()``,
-            ``PBT()``.
+        agent: the shipped controller ``Pretrained()`` (which chooses the starting values, too, and goes on learning
+            with ``learn=True``), an RLlib ``Agent`` that learns from nothing, or one of the rules ``Random()``,
+            ``Fixed()``, ``Cosine()``, ``PBT()``.
         objective: ``"single"``: the best model counts. ``"ensemble"``: what the population is worth together; members
             report what they predict, the agent sees what each of them adds, and is paid for it.
         reward: what the agent is paid (``mdp.reward``); default: ``improvement()``, for the ensemble ``mixed()``.
@@ -104,7 +105,7 @@ class Experiment:
     segment_timeout: float | None = None
     resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1})
     members_per_trial: int | Literal["auto"] = "auto"
-    agent: Agent | Policy = field(default_factory=Agent)
+    agent: Agent | Policy = field(default_factory=Pretrained)
     objective: Objective = "single"
     reward: Reward | None = None
     schedule: Schedule = "constant"

@@ -194,8 +194,8 @@ def measure_ours(job: Job) -> Row:
 
 
 def experiment_for(job: Job) -> Experiment:
-    """The experiment of one measurement; the agent is the default one, and learns."""
-    from raytune_rl import Experiment, TorchTask, roles
+    """The experiment of one measurement; the agent learns, or is the shipped controller."""
+    from raytune_rl import Agent, Experiment, Pretrained, TorchTask, roles
 
     candidates: dict[str, Callable[[], Any]] = {
         "sleeping torch task": lambda: TorchTask(sleeping_network, narrow_data, loss=_squared_error(), batch_size=8),
@@ -217,6 +217,7 @@ def experiment_for(job: Job) -> Experiment:
         segments=job["segments"],
         segment_length=1,
         checkpoint_every=job["checkpoint_every"],
+        agent=Pretrained() if job.get("shipped") else Agent(),
         callbacks=None,  # Tune's automatic loggers are off for the others, too
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from raytune_rl import Experiment, roles
+from raytune_rl import Agent, Experiment, roles
 from raytune_rl.population.candidate import MemberContext, SegmentResult, State
 from raytune_rl.records import Value
 
@@ -105,6 +105,7 @@ def make(**changes: Any) -> Experiment:
         "mode": "min",
         "population": 4,
         "segments": 8,
+        "agent": Agent(),
         "copy_every": 2,
         "name": "paper",
         "resources": {"CPU": 1},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray import tune
 
-from raytune_rl import Agent, BadInput, Experiment, StopRule, roles
+from raytune_rl import BadInput, Experiment, Pretrained, StopRule, roles
 
 
 def train(config: dict[str, Any]) -> None:
@@ -71,10 +71,9 @@ def test_kinds_of_candidate() -> None:
     assert make(candidate=PBTBenchmarkExample).kind == "trainable"
 
 
-def test_defaults_learn_with_ppo() -> None:
+def test_the_shipped_controller_steers_by_default() -> None:
     agent = make().agent
-    assert isinstance(agent, Agent)
-    assert agent.algorithm == "PPO"
+    assert isinstance(agent, Pretrained) and agent.directory is None and not agent.agent.learn
 
 
 def test_importing_the_package_is_light() -> None:

@@ -20,8 +20,8 @@ from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
 from raytune_rl.mdp.reward import Reward, improvement, mixed
 from raytune_rl.population.candidate import Candidate, Predicting
-from raytune_rl.records import Mode
 from raytune_rl.pretrained import Pretrained
+from raytune_rl.records import Mode
 from raytune_rl.rllib.settings import Agent
 
 CandidateKind: TypeAlias = Literal["member", "trainable", "function"]

@@ -1,20 +1,75 @@
-"""The benchmark's own arithmetic, and that all of its methods spend the same budget."""
+"""The benchmark's own arithmetic, that all of its methods spend the same budget, and that it goes on where it was."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from quality.methods import BUDGET, methods
-from quality.statistics import budget_to_match, improvement, incumbents, table
+from quality import store
+from quality.harness import GlobalRandomness, Log, Plan, Result
+from quality.methods import Row, rows
+from quality.protocol import MEMBERS, RANKED, SEGMENTS, SHORT, SIMPLE
+from quality.searches import _Sampler, rungs_of
+from quality.starts import grid
+from quality.statistics import (
+    against_simple,
+    anytime_ranks,
+    budget_to_match,
+    improvement,
+    incumbents,
+    normalised,
+    table,
+)
+from quality.summary import analyse, goals
 
-from raytune_rl.worlds.real import evaluation_task
+from raytune_rl.population.splits import Split, Splits
+from raytune_rl.worlds.cohort import Cohort
+from raytune_rl.worlds.real import FRESH, SEEN, study_space
+from raytune_rl.worlds.task import WorldTask
+
+
+@pytest.fixture(scope="module")
+def tiny() -> WorldTask:
+    """Two clouds of points in a plane."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(90) % 2
+    inputs = torch.randn(90, 2, generator=generator) + 2.0 * targets[:, None]
+    parts = [Split(inputs=inputs[first::3], targets=targets[first::3]) for first in range(3)]
+    return WorldTask(
+        name="tiny",
+        splits=Splits(train=parts[0], validation=parts[1], test=parts[2]),
+        network=lambda: torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Dropout(0.0), torch.nn.Linear(4, 2)),
+        loss="cross_entropy",
+        optimizer="adam",
+        batch_size=10,
+        segment_length=2,
+        space=study_space(),
+    )
+
+
+def results(losses: dict[str, dict[str, float]], *, seeds: int = 10, spread: float = 0.001) -> pd.DataFrame:
+    """Finals: by case and method the loss of the first seed; every next seed loses ``spread`` more."""
+    return pd.DataFrame(
+        [
+            {"case": case, "method": method, "seed": seed, "loss": loss + spread * seed, "accuracy": 1.0 - loss / 10}
+            for case, by_method in losses.items()
+            for method, loss in by_method.items()
+            for seed in range(seeds)
+        ]
+    )
+
+
+def _needs(method: str) -> None:
+    if method.startswith("BOHB"):
+        pytest.importorskip("hpbandster", reason="BOHB is in the extra 'bench'")
 
 
 def test_the_incumbent_is_chosen_by_validation_and_judged_by_test() -> None:
@@ -24,28 +79,191 @@ def test_the_incumbent_is_chosen_by_validation_and_judged_by_test() -> None:
 
 
 def test_improvement_counts_ties_half_and_knows_its_uncertainty() -> None:
-    rows = [
-        {"case": case, "method": method, "seed": seed, "loss": loss + 0.001 * seed, "accuracy": 0.5}
-        for case in ("a", "b")
-        for method, loss in (("good", 1.0), ("bad", 2.0), ("same", 1.0))
-        for seed in range(10)
-    ]
-    finals = pd.DataFrame(rows)
-    assert improvement(finals, "good", "bad") == (1.0, 1.0, 1.0)
+    finals = results({case: {"good": 1.0, "bad": 2.0, "same": 1.0} for case in ("a", "b")})
+    assert improvement(finals, "good", "bad") == pytest.approx((1.0, 1.0, 1.0))
+    assert improvement(finals, "bad", "good", figure="accuracy") == pytest.approx((0.0, 0.0, 0.0))
     middle, low, high = improvement(finals, "good", "same")
     assert middle == pytest.approx(0.5) and low < 0.5 < high
-    assert list(table(finals)["rank_loss"]) == [1.5, 1.5, 3.0]
+
+
+def test_ranks_share_ties_and_come_with_intervals() -> None:
+    found = table(results({case: {"good": 1.0, "bad": 2.0, "same": 1.0} for case in ("a", "b")}))
+    assert list(found["rank_loss"]) == [1.5, 1.5, 3.0] and list(found["rank_accuracy"]) == [1.5, 1.5, 3.0]
+    assert found.loc["bad", ["rank_loss_low", "rank_loss_high"]].tolist() == [3.0, 3.0]
+    assert found.loc["good", "rank_loss_low"] == 1.0 and found.loc["good", "rank_loss_high"] == 2.0
+    assert found.loc["bad", "log_loss"] == pytest.approx(np.mean(np.log(2.02 + 0.001 * np.arange(10))))
+
+
+def test_an_unranked_row_moves_nobody_and_stands_in_for_the_ranked_one() -> None:
+    losses = {"a": {"ours": 2.0, "peer": 1.5, "better ours": 1.0}}
+    found = table(results(losses), ["better ours"], stand_in="ours")
+    assert found["rank_loss"].to_dict() == {"better ours": 1.0, "peer": 1.0, "ours": 2.0}
+
+
+def test_scores_are_zero_for_random_search_and_one_for_the_best() -> None:
+    finals = results({"a": {"best": 0.5, "random": 2.0, "middle": 1.0}}, spread=0.0)
+    cube = finals.pivot_table(index=["case", "method"], columns="seed", values="loss").sort_index()
+    best, middle, random = normalised(cube)[0, :, 0]
+    assert best == 1.0 and random == 0.0
+    assert middle == pytest.approx(np.log(2.02 / 1.02) / np.log(2.02 / 0.52))
+    found = table(finals)
+    assert found.loc["middle", "iqm"] == pytest.approx(middle)
 
 
 def test_budget_to_match() -> None:
     ours, peer = np.array([[4.0, 3.0, 2.0, 1.0]]), np.array([[5.0, 5.0, 4.0, 3.0]])
-    assert budget_to_match({"case": {"ours": ours, "peer": peer}}, "ours", "peer") == 0.5
-    assert budget_to_match({"case": {"ours": peer, "peer": ours}}, "ours", "peer") == 1.0
+    curves = {"case": {"ours": ours, "peer": peer, "weak": 2 * peer}}
+    assert budget_to_match(curves, "ours", "peer") == 0.5
+    assert budget_to_match(curves, "peer", "ours") == np.inf
+    assert budget_to_match(curves, "ours", peers=["peer", "weak"]) == 0.5
+    np.testing.assert_array_equal(anytime_ranks(curves).to_numpy()[-1], [1.0, 2.0, 3.0])
 
 
-@pytest.mark.parametrize("name", ["grid + cosine", "TPE", "ASHA + cosine", "PBT, every 2nd", "ours, zero-shot"])
-def test_every_method_spends_the_budget(name: str) -> None:
-    result = methods()[name](evaluation_task("wine", "adam"), 2, 0)
+def test_a_case_is_lost_only_beyond_the_deviation_of_the_simple_baseline() -> None:
+    finals = results({"near": {"ours": 1.02, "simple": 1.0}, "far": {"ours": 1.5, "simple": 1.0}}, spread=0.01)
+    found = against_simple(finals, "ours", "simple")
+    assert found["loses"].to_dict() == {"far": True, "near": False}
+    assert found.loc["near", "deviation"] == pytest.approx(np.std(0.01 * np.arange(10), ddof=1))
+
+
+@pytest.mark.parametrize(("loss", "expected"), [(0.5, [True] * 5), (3.0, [False] * 5)])
+def test_goals_are_judged_by_the_ranked_row(loss: float, expected: list[bool]) -> None:
+    everything = {name: row for name, row in rows().items() if name in (RANKED, SIMPLE, "TPE", "random")}
+    finals = results({"a": {RANKED: loss, SIMPLE: 1.0, "TPE": 0.9, "random": 2.0}})
+    curves = {
+        "a": {name: np.linspace(4.0, end, 8)[None] for name, end in finals.groupby("method")["loss"].min().items()}
+    }
+    if expected[0]:
+        curves["a"][RANKED][:, 3:] = loss
+    found = goals(analyse(finals, curves, everything), finals, curves, members=MEMBERS)
+    assert [goal.reached for goal in found] == expected
+
+
+@pytest.mark.parametrize("name", list(rows()))
+def test_every_method_spends_exactly_the_budget(name: str, tiny: WorldTask) -> None:
+    _needs(name)
+    trained: list[int] = []
+
+    class Counting(Log):
+        def add(self, cohort: Cohort, validation: np.ndarray) -> np.ndarray:
+            trained.append(len(validation))
+            return super().add(cohort, validation)
+
+    plan = Plan(members=8, seeds=2)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("populations", "searches"):
+            patch.setattr(f"quality.{module}.Log", Counting)
+        result = rows()[name].method(tiny, plan)
+    assert sum(trained) == 2 * plan.budget == 2 * 8 * SEGMENTS
     for values in (result.validation, result.test, result.accuracy):
-        assert values.shape == (2, BUDGET) and np.isfinite(values).mean() > 0.9
-    assert np.median(incumbents(result.validation, result.accuracy)[:, -1]) > 0.5
+        assert values.shape == (2, plan.budget) and np.isfinite(values).mean() > 0.95
+    assert incumbents(result.validation, result.accuracy)[:, -1].min() > 0.6
+
+
+@pytest.mark.parametrize("name", ["PBT/2", "PB2", "ASHA", "BOHB", "TPE"])
+def test_a_method_repeats_itself_and_leaves_the_global_generators_alone(name: str, tiny: WorldTask) -> None:
+    _needs(name)
+    np.random.seed(3)
+    before = np.random.get_state()[1].copy()
+    first, again = (rows()[name].method(tiny, Plan(seeds=1, seed=5)).validation for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_a_method_that_leaves_budget_is_refused(tiny: WorldTask) -> None:
+    with pytest.raises(RuntimeError, match="trained 0 of 160"):
+        Log(Plan()).result()
+
+
+def test_brackets_are_rays_and_fill_the_budget() -> None:
+    brackets = [rungs_of(n) for n in range(4)]
+    assert brackets == [[(16, 1), (4, 4), (1, 16)], [(6, 5), (2, 20)], [(3, 20)], brackets[0]]
+    spent = [
+        sum(n * (until - since) for (n, until), (_, since) in zip(b, [(0, 0), *b], strict=False)) for b in brackets
+    ]
+    assert sum(spent[:3]) == MEMBERS * SEGMENTS
+
+
+def test_bohb_asks_its_model() -> None:
+    _needs("BOHB")
+    sampler = _Sampler(("a", "b"), seed=0)
+    for _ in range(24):
+        position = sampler.ask()
+        sampler.tell(np.array(position), (position[0] - 0.3) ** 2, 1)
+    assert sampler.modelled > 6
+    assert np.mean([abs(sampler.ask()[0] - 0.3) for _ in range(12)]) < 0.3
+
+
+def test_a_stopped_trial_leaves_its_place_to_fresh_weights(tiny: WorldTask) -> None:
+    cohort = Cohort(tiny, range(3), seed=0, restartable=True)
+    before = cohort.score(tiny.splits.train)[0]
+    cohort.apply([tiny.space.decode([0.8, 0.0, 0.0, 0.0])] * 3)
+    cohort.train()
+    trained = cohort.score(tiny.splits.train)[0]
+    cohort.restart([1])
+    after = cohort.score(tiny.splits.train)[0]
+    assert after[1] in before and after[1] != trained[1]
+    np.testing.assert_array_equal(after[[0, 2]], trained[[0, 2]])
+
+
+def test_libraries_draw_from_streams_of_their_own() -> None:
+    streams = [GlobalRandomness(seed) for seed in (1, 1, 2)]
+    draws = []
+    for stream in (*streams, streams[0]):
+        with stream:
+            draws.append(float(np.random.rand()))
+    assert draws[0] == draws[1] and len({*draws}) == 3
+
+
+def test_the_grid_is_a_factor_three_apart_within_the_space(tiny: WorldTask) -> None:
+    rates = [tiny.space.decode(row)["learning_rate"] for row in grid(tiny, 8, np.random.default_rng(0)).tolist()]
+    np.testing.assert_allclose(rates, np.maximum(1e-3 * 3.0 ** np.arange(-5, 3), 1e-5), rtol=1e-6)
+
+
+def test_the_short_form_has_seen_and_fresh_cases_and_the_declared_rows_exist() -> None:
+    assert {name for name, _ in SHORT} <= {*SEEN, *FRESH} and len(FRESH) >= 6 and not {*SEEN} & {*FRESH}
+    assert rows()[RANKED].kind == "ours" and rows()[SIMPLE].kind == "simple"
+
+
+def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[str] = []
+
+    def method(task: WorldTask, plan: Plan) -> Result:
+        played.append(f"{plan.seeds} from {plan.seed}")
+        values = np.arange(plan.seeds * plan.budget, dtype=float).reshape(plan.seeds, -1)
+        return Result(validation=values, test=values, accuracy=values)
+
+    def killed(source: str, target: str) -> None:
+        raise KeyboardInterrupt
+
+    three = {name: Row(kind="simple", method=method, together=80) for name in ("one", "two", "three + cosine")}
+    monkeypatch.setattr(store, "_rows", lambda controller: three)
+    jobs = store.jobs(tmp_path, [("wine", "sgd")], three, members=8, seeds=5, controller=None)
+    store.play(jobs[0])
+    assert played == ["2 from 1000", "2 from 1002", "1 from 1004"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.play(jobs[1])
+    assert [job.path.exists() for job in jobs] == [True, False, False]
+    list(store.run([job for job in jobs if not job.path.exists()], workers=1))
+    finals, curves = store.collect(jobs)
+    assert len(finals) == 15 and curves["wine/sgd"]["two"].shape == (5, 160)
+    pd.testing.assert_frame_equal(
+        store.curve_table(curves).groupby("method")["median"].last().to_frame(),
+        pd.DataFrame({"median": [0.0] * 3}, index=pd.Index(sorted(three), name="method")),
+        check_dtype=False,
+    )
+
+
+def test_results_of_two_controllers_lie_apart_and_the_fields_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "fingerprint", lambda directory: str(directory))
+    everything = {name: rows()[name] for name in (RANKED, "TPE", "controller, untrained")}
+    paths = [
+        {
+            job.method: job.path
+            for job in store.jobs(Path("out"), [("wine", "sgd")], everything, members=8, seeds=2, controller=controller)
+        }
+        for controller in ("a", "b")
+    ]
+    assert [paths[0][name] == paths[1][name] for name in everything] == [False, True, False]

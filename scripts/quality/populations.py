@@ -38,22 +38,25 @@ PB2_INTERVAL_LARGE = 4
 member and decision, and beyond 200 rows one decision takes Ray minutes."""
 
 
-def controlled(make_policy: Callable[[], Policy], *, copy_every: int = 4) -> Method:
-    """A policy behind the controller of this package."""
+def controlled(make_policy: Callable[[], Policy], *, ensemble: bool = False) -> Method:
+    """A policy behind the controller of this package; ``ensemble``: that is the objective. Copies may happen where the
+    policy wants them, or after every fourth segment."""
 
     def run(task: WorldTask, plan: Plan) -> Result:
         cohort = Cohort(task, range(plan.seeds * plan.members), seed=plan.seed)
         log = Log(plan)
+        policies = [make_policy() for _ in range(plan.seeds)]
         controllers = [
             make_controller(
                 task,
-                make_policy(),
+                policy,
                 members=plan.members,
                 segments=SEGMENTS,
                 seed=plan.seed + run,
-                copy_every=copy_every,
+                copy_every=policy.copy_every or 4,
+                ensemble=ensemble,
             )
-            for run in range(plan.seeds)
+            for run, policy in enumerate(policies)
         ]
         rollout = Rollout(cohort, controllers, segments=SEGMENTS)
 

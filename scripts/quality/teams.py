@@ -18,7 +18,7 @@ from quality.harness import Method, Plan, Result, Starts
 from quality.judging import Population, disturbed, judge
 from quality.methods import Row
 from quality.populations import controlled, pbt, static
-from quality.protocol import FIRST_SEED, SEGMENTS
+from quality.protocol import FIRST_SEED
 from quality.starts import default, grid, narrow_grid, three_rates, uniform
 from quality.store import SIDE_BY_SIDE, Job, as_a_whole
 from raytune_rl.controller.tokens import TokenPolicy, initial_weights
@@ -61,7 +61,10 @@ def hyper_deep(task: WorldTask, plan: Plan) -> Result:
     the ensemble chooses among all. (The paper spends far more: a search of 50 configurations, and repeats of each that
     its ensemble has chosen.)"""
     half = plan.members // 2
-    first, second = replace(plan, members=half), replace(plan, members=plan.members - half, seed=plan.seed + SECOND_HALF)
+    first, second = (
+        replace(plan, members=half),
+        replace(plan, members=plan.members - half, seed=plan.seed + SECOND_HALF),
+    )
     drawn = [uniform(task, half, rng) for rng in first.generators()]
     searched = static(_given(drawn), cosine=True)(task, first)
     winners = searched.validation[:, -half:].argmin(axis=1)
@@ -145,16 +148,16 @@ def play(job: Job) -> None:
 def judged(population: Population, task: WorldTask) -> pd.DataFrame:
     """``judge``, on the task's splits."""
     assert task.splits.test is not None
-    asked = [Sample.of(task.loss, split.targets, limit=len(split)) for split in (task.splits.validation, task.splits.test)]
+    asked = [
+        Sample.of(task.loss, split.targets, limit=len(split)) for split in (task.splits.validation, task.splits.test)
+    ]
     validation, test = (sample.jury for sample in asked)
     return judge(population, validation.targets, test.targets, validation.kind)
 
 
 def collect(done: Sequence[Job], seen: Sequence[str]) -> pd.DataFrame:
     """``play``'s tables of all jobs, with the columns ``case``, ``seen`` (its task is one of those) and ``method``."""
-    parts = [
-        pd.read_parquet(job.path).assign(case=job.case, seen=job.task in seen, method=job.method) for job in done
-    ]
+    parts = [pd.read_parquet(job.path).assign(case=job.case, seen=job.task in seen, method=job.method) for job in done]
     return pd.concat(parts, ignore_index=True)
 
 

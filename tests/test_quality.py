@@ -146,7 +146,7 @@ def test_every_method_spends_exactly_the_budget(name: str, tiny: WorldTask) -> N
 
     class Counting(Log):
         def add(self, cohort: Cohort, validation: np.ndarray) -> np.ndarray:
-            trained.append(len(validation))
+            trained.append(validation.size)
             return super().add(cohort, validation)
 
     plan = Plan(members=8, seeds=2)

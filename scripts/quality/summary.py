@@ -103,10 +103,10 @@ def goals(found: pd.DataFrame, finals: pd.DataFrame, curves: Curves, *, members:
 
 def show(console: Console, title: str, found: pd.DataFrame) -> None:
     """The table."""
-    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0)
     drawn.add_column("method", no_wrap=True)
     ours = RANKED in found.index
-    headers = ["log-loss:\nrank", "\n", "\nIQM", "\nln(+0.02)", "accuracy:\nrank", "\nmean"]
+    headers = ["log-loss\nrank", "\n", "\nIQM", "\nln(+0.02)", "accuracy\nrank", "\nmean"]
     headers += ["ours\nbetter", "\n", "budget\nto match"] if ours else []
     for header in headers:
         drawn.add_column(header, justify="right" if header.strip() else "left", no_wrap=True)

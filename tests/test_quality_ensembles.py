@@ -133,7 +133,7 @@ def test_every_method_gives_eight_members_for_the_budget(name: str) -> None:
         assert table.loc[(SINGLE, CLEAN), "accuracy"] == pytest.approx(
             incumbents(kept[0].validation, kept[0].accuracy)[run, -1]
         )
-        assert table.loc[(CHOSEN, CLEAN), "accuracy"] > 0.6
+        assert table.loc[(CHOSEN, CLEAN), "accuracy"] > 0.5
 
 
 def test_members_are_asked_as_they_stand_at_the_end() -> None:

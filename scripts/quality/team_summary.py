@@ -134,30 +134,31 @@ def show(console: Console, title: str, found: pd.DataFrame) -> None:
     """Three tables: ensembles, best single members, calibration and robustness."""
     ours = TEAM in found.index
     drawn = _table(
-        f"{title}: ensembles ({CHOSEN})", ["log-loss:\nrank", "\n", "\nln(+0.02)", "accuracy:\nrank", "\nmean"]
+        f"{title}: ensembles ({CHOSEN})", ["log-loss\nrank", "\n", "\nln(+0.02)", "accuracy\nrank", "\nmean"]
     )
-    for header in [*(["ours\nbetter", "\n", "ours more\naccurate"] if ours else []), "uniform:\nrank", "top 4:\nrank"]:
+    for header in [*(["ours\nbetter", "\n", "ours more\naccurate"] if ours else []), "uniform\nrank", "top 4\nrank"]:
         drawn.add_column(header, justify="right" if header.strip() else "left", no_wrap=True)
-    drawn.add_column("members\nused", justify="right")
     for name, row in found.iterrows():
         cells = [f"{row['rank_loss']:.1f}", ends(row, "rank_loss", ".1f"), f"{row['log_loss']:.3f}"]
         cells += [number(row["rank_accuracy"], ".1f"), number(row["accuracy"], ".3f")]
         if ours:
             cells += [number(row["better"], ".2f"), ends(row, "better", ".2f")]
             cells += [number(row.get("better_accuracy", np.nan), ".2f")]
-        cells += [f"{row['uniform_rank_loss']:.1f}", f"{row['top 4_rank_loss']:.1f}", f"{row['used']:.1f}"]
+        cells += [f"{row['uniform_rank_loss']:.1f}", f"{row['top 4_rank_loss']:.1f}"]
         _add(drawn, name, row, cells)
     console.print(drawn)
 
-    headers = ["log-loss:\nrank", "\n", "\nln(+0.02)", "accuracy:\nrank", "\nmean"]
-    drawn = _table("Best single member", [*headers, *(["ours\nbetter", "\n"] if ours else []), "gain of the\nensemble"])
+    headers = ["log-loss\nrank", "\n", "\nln(+0.02)", "accuracy\nrank", "\nmean"]
+    headers += [*(["ours\nbetter", "\n"] if ours else []), "ensemble's\ngain", "members\nin it"]
+    drawn = _table("Best single member, and what its population's ensemble adds", headers)
     for name, row in found.sort_values("single_rank_loss").iterrows():
         cells = [f"{row['single_rank_loss']:.1f}", ends(row, "single_rank_loss", ".1f")]
         cells += [f"{row['single_log_loss']:.3f}", number(row["single_rank_accuracy"], ".1f")]
         cells += [number(row["single_accuracy"], ".3f")]
         if ours:
             cells += [number(row["single_better"], ".2f"), ends(row, "single_better", ".2f")]
-        _add(drawn, name, row, [*cells, f"{row['single_log_loss'] - row['log_loss']:+.3f}"])
+        gain = row["single_log_loss"] - row["log_loss"]
+        _add(drawn, name, row, [*cells, f"{gain:+.3f}", f"{row['used']:.1f}"])
     console.print(drawn)
 
     if found[f"accuracy_{CLEAN}"].isna().all():
@@ -174,7 +175,7 @@ def show_cases(console: Console, everything: pd.DataFrame, found: pd.DataFrame) 
     best = best_baseline(found)
     if TEAM not in found.index or best is None:
         return
-    title = "Test loss of the ensembles; apart: ours less theirs, in their deviations over seeds (above 1: lost)"
+    title = "Test loss of the ensembles; apart: ours less theirs in their deviations (above 1: lost)"
     drawn = _table(title, [TEAM, best, "apart", "best baseline of the case", "apart"], first="case")
     for case, row in cases(everything, found).iterrows():
         cells = [f"{row['ours']:.3f}", f"{row['overall']:.3f} ±{row['deviation']:.3f}", f"{row['overall_units']:+.1f}"]
@@ -184,7 +185,7 @@ def show_cases(console: Console, everything: pd.DataFrame, found: pd.DataFrame) 
 
 
 def _table(title: str, headers: Sequence[str], *, first: str = "method") -> Table:
-    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0)
     drawn.add_column(first, no_wrap=True)
     for header in headers:
         drawn.add_column(header, justify="right" if header.strip() else "left", no_wrap=True)

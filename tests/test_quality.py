@@ -246,7 +246,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: 
         with pytest.raises(KeyboardInterrupt):
             store.play(jobs[1])
     assert [job.path.exists() for job in jobs] == [True, False, False]
-    list(store.run([job for job in jobs if not job.path.exists()], workers=1))
+    list(store.run([job for job in jobs if not job.path.exists()], store.play, workers=1))
     finals, curves = store.collect(jobs)
     assert len(finals) == 15 and curves["wine/sgd"]["two"].shape == (5, 160)
     pd.testing.assert_frame_equal(

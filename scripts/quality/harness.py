@@ -23,11 +23,13 @@ class Plan:
         members: trainings to the end that the budget pays for; the size of a population.
         seeds: independent runs, in one packed program.
         seed: of the first run; the others follow.
+        watch: is shown each cohort after each of its segments, with its validation losses (seeds, members).
     """
 
     members: int = MEMBERS
     seeds: int = 1
     seed: int = FIRST_SEED
+    watch: Callable[[Cohort, np.ndarray], None] | None = None
 
     @property
     def budget(self) -> int:
@@ -69,6 +71,8 @@ class Log:
         loss, accuracy = cohort.score(split)
         parts = (safe, np.nan_to_num(loss, nan=np.inf), accuracy)
         self._rows.append([values.reshape(self._plan.seeds, -1) for values in parts])
+        if self._plan.watch is not None:
+            self._plan.watch(cohort, self._rows[-1][0])
         return self._rows[-1][0]
 
     def in_turn(self, segments: int) -> None:

@@ -57,7 +57,7 @@ def anytime(curves: Curves, found: pd.DataFrame, path: Path) -> None:
         room = max(usual - best, 0.04 * best, 1e-3)  # the worst of all may leave the picture
         axis.set_ylim(best - 0.6 * room, best + 5.0 * room)
         axis.set_title(case, fontsize=9, loc="left")
-        _plain(axis)
+        plain(axis)
     for axis in axes.flat[len(curves) :]:
         axis.set_axis_off()
     for axis in axes.flat[max(0, len(curves) - columns) : len(curves)]:
@@ -71,8 +71,8 @@ def anytime(curves: Curves, found: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def ranks(found: pd.DataFrame, title: str, path: Path) -> None:
-    """Mean ranks of all methods in log-loss and in accuracy, with intervals, best on top."""
+def ranks(found: pd.DataFrame, title: str, path: Path, *, ranked: str = RANKED) -> None:
+    """Mean ranks of all methods in log-loss and in accuracy, with intervals, best on top; ``ranked`` is in bold."""
     order = found.sort_values("rank_loss", ascending=False)
     height = np.arange(len(order))
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 0.24 * len(order) + 1.6), sharey=True)
@@ -86,10 +86,10 @@ def ranks(found: pd.DataFrame, title: str, path: Path) -> None:
             axis.hlines(height[here], *ends, color=colour, linewidth=1.4)
             axis.plot(values, height[here], "o", color=colour, markersize=5, label=LABELS[kind])
         axis.set_xlabel(f"mean rank in {words} (lower is better)", fontsize=9)
-        _plain(axis)
+        plain(axis)
     axes[0].set_yticks(height, [str(name) for name in order.index], fontsize=8)
     for label in axes[0].get_yticklabels():
-        if label.get_text() == RANKED:
+        if label.get_text() == ranked:
             label.set(color=OURS, fontweight="bold")
     axes[0].set_ylim(-0.7, len(order) - 0.3)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -116,14 +116,14 @@ def rank_over_budget(curves: Curves, found: pd.DataFrame, title: str, path: Path
     axis.set_xlabel("share of the budget spent", fontsize=9)
     axis.set_ylabel(f"mean rank of {over.shape[1]} methods in test log-loss", fontsize=9)
     axis.set_title(title, fontsize=10, loc="left")
-    _plain(axis)
+    plain(axis)
     axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _plain(axis: plt.Axes) -> None:
+def plain(axis: plt.Axes) -> None:
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)

@@ -38,15 +38,18 @@ PB2_INTERVAL_LARGE = 4
 member and decision, and beyond 200 rows one decision takes Ray minutes."""
 
 
-def controlled(make_policy: Callable[[], Policy]) -> Method:
-    """A policy behind the controller of this package."""
+def controlled(make_policy: Callable[[], Policy], *, ensemble: bool = False) -> Method:
+    """A policy behind the controller of this package; ``ensemble``: that is the objective."""
 
     def run(task: WorldTask, plan: Plan) -> Result:
         cohort = Cohort(task, range(plan.seeds * plan.members), seed=plan.seed)
         log = Log(plan)
+        policies = [make_policy() for _ in range(plan.seeds)]
         controllers = [
-            make_controller(task, make_policy(), members=plan.members, segments=SEGMENTS, seed=plan.seed + run)
-            for run in range(plan.seeds)
+            make_controller(
+                task, policy, members=plan.members, segments=SEGMENTS, seed=plan.seed + run, ensemble=ensemble
+            )
+            for run, policy in enumerate(policies)
         ]
         rollout = Rollout(cohort, controllers, segments=SEGMENTS)
 

@@ -44,6 +44,9 @@ PB2_WORST: Final = 5.0
 IMPROVEMENT: Final = 0.65
 """Probability of improvement over each peer that is asked for, its interval above one half."""
 
+TEAM_IMPROVEMENT: Final = 0.6
+"""The same of our ensemble over that of the best baseline."""
+
 BUDGET: Final = 0.5
 """Largest share of the budget, in the median over cases, after which the best peer's final score is to be reached."""
 

@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -58,8 +60,9 @@ def jobs(
     members: int,
     seeds: int,
     controller: str | None,
+    ending: str = "npz",
 ) -> list[Job]:
-    """All that is to be done or has been done, case by case."""
+    """All that is to be done or has been done, case by case; ``ending``: of the files, which says what is in them."""
     ours = any(row.kind in ("structure", "ours") for row in methods.values())
     mine = fingerprint(controller) if ours else ""
     found = []
@@ -67,7 +70,7 @@ def jobs(
         for name, row in methods.items():
             owner = "field" if row.kind in ("simple", "peer") else f"controller-{mine}"
             file = name.replace(",", "").replace("+", "and").replace(" ", "_")
-            path = out / "runs" / f"{members}x{SEGMENTS}-{seeds}" / owner / f"{task}-{optimizer}" / f"{file}.npz"
+            place = out / "runs" / f"{members}x{SEGMENTS}-{seeds}" / owner / f"{task}-{optimizer}"
             job = Job(
                 task=task,
                 optimizer=optimizer,
@@ -75,7 +78,7 @@ def jobs(
                 members=members,
                 seeds=seeds,
                 controller=controller,
-                path=path,
+                path=place / f"{file}.{ending}",
             )
             found.append(job)
     return found
@@ -91,8 +94,8 @@ def fingerprint(directory: str | None) -> str:
     return digest.hexdigest()[:12]
 
 
-def run(open_jobs: Sequence[Job], *, workers: int) -> Iterator[Job]:
-    """Do them, and give each when its file is written. Ends its processes when it is closed."""
+def run(open_jobs: Sequence[Job], play: Callable[[Job], None], *, workers: int) -> Iterator[Job]:
+    """Do them by ``play``, and give each when its file is written. Ends its processes when it is closed."""
     if workers == 1:
         for job in open_jobs:
             play(job)
@@ -133,12 +136,19 @@ _rows = functools.cache(rows)
 _task = functools.lru_cache(maxsize=2)(evaluation_task)
 
 
-def keep(path: Path, result: Result) -> None:
-    """Write beside it, then rename: whoever is killed leaves a file as a whole or none."""
+@contextmanager
+def as_a_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write beside it, which is renamed at the end: whoever is killed leaves a file as a whole or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        np.savez_compressed(file, validation=result.validation, test=result.test, accuracy=result.accuracy)
+        yield file
     os.replace(file.name, path)
+
+
+def keep(path: Path, result: Result) -> None:
+    """For ``read``."""
+    with as_a_whole(path) as file:
+        np.savez_compressed(file, validation=result.validation, test=result.test, accuracy=result.accuracy)
 
 
 def read(path: Path) -> Result:

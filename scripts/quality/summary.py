@@ -113,14 +113,14 @@ def show(console: Console, title: str, found: pd.DataFrame) -> None:
     for name, row in found.iterrows():
         cells = [
             f"{row['rank_loss']:.1f}",
-            _ends(row, "rank_loss", ".1f"),
-            _number(row.get("iqm", np.nan), ".2f"),
+            ends(row, "rank_loss", ".1f"),
+            number(row.get("iqm", np.nan), ".2f"),
             f"{row['log_loss']:.3f}",
-            _number(row["rank_accuracy"], ".1f"),
-            _number(row["accuracy"], ".3f"),
+            number(row["rank_accuracy"], ".1f"),
+            number(row["accuracy"], ".3f"),
         ]
         if ours and name != RANKED:
-            cells += [_number(row["better"], ".2f"), _ends(row, "better", ".2f"), _share(row["budget"])]
+            cells += [number(row["better"], ".2f"), ends(row, "better", ".2f"), _share(row["budget"])]
         style = "bold green" if name == RANKED else STYLES[row["kind"]]
         drawn.add_row(Text(str(name)), *(Text(cell) for cell in cells), style=style)
     console.print(drawn)
@@ -161,16 +161,16 @@ def show_cases(console: Console, finals: pd.DataFrame, found: pd.DataFrame) -> N
     console.print(drawn)
 
 
-def _ends(row: pd.Series, name: str, form: str) -> str:
+def ends(row: pd.Series, name: str, form: str) -> str:
     low, high = row.get(f"{name}_low", np.nan), row.get(f"{name}_high", np.nan)
     return "" if np.isnan(low) else f"[{low:{form}}, {high:{form}}]"
 
 
 def _better(row: pd.Series) -> str:
-    return f"{row['better']:.2f} {_ends(row, 'better', '.2f')}"
+    return f"{row['better']:.2f} {ends(row, 'better', '.2f')}"
 
 
-def _number(value: float, form: str) -> str:
+def number(value: float, form: str) -> str:
     return "" if np.isnan(value) else f"{value:{form}}"
 
 

@@ -16,7 +16,7 @@ LEAST = {
     **dict.fromkeys(("seed", "clone_worlds", "clone_kl", "entropy", "team"), 0),
     **dict.fromkeys(("clone_epochs", "worlds", "runners", "epochs", "minibatch"), 1),
     **dict.fromkeys(("validate_every", "validation_worlds", "validation_populations"), 1),
-    **dict.fromkeys(("learning_rate", "clip"), 1e-9),
+    **dict.fromkeys(("learning_rate", "clip", "blend"), 1e-9),
 }
 
 
@@ -34,6 +34,9 @@ class Recipe:
         clone_kl: weight of the KL to the clone.
         entropy: weight of PPO's own bonus.
         lineage, group, team: see ``credit.Credit``.
+        blend: what a controller is made of: its first weights and this share of the way to the learned ones (WiSE-FT,
+            Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3). The whole way is better in most
+            worlds and much worse in a few.
         validate_every: iterations between two meta-validations.
         validation_worlds, validation_populations: how many worlds, and populations in each, are played for one.
         runs: finished run directories, whose decisions are imitated (``imitation``) for ``clone_epochs`` before all
@@ -57,6 +60,7 @@ class Recipe:
     lineage: bool = True
     group: bool = True
     team: float = 0.3
+    blend: float = 0.3
     validate_every: int = 60
     validation_worlds: int = 48
     validation_populations: int = 4

@@ -142,7 +142,8 @@ class Session:
     def _validated(self, algorithm: Any, reached: Reached, rules: Mapping[str, Validation]) -> None:
         """Validate; keep the algorithm, the weights (the best ones apart) and, last, the curve's new point."""
         state = algorithm.learner_group.get_state(components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}")
-        weights = from_module(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
+        learned = from_module(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
+        weights = blended(self._first_weights(), learned, self.recipe.blend)
         result = self._validate(lambda: TokenPolicy(weights))
         against = {name: result.against(rule) for name, rule in rules.items()}
         row = {
@@ -177,6 +178,11 @@ class Session:
 
     def _log(self) -> list[str]:
         return self._store.read(LOG).decode().splitlines() if self._store.exists(LOG) else []
+
+
+def blended(first: Mapping[str, np.ndarray], learned: Mapping[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
+    """``share`` of the way from one set of weights to another, by name; see ``Recipe.blend``."""
+    return {name: (1.0 - share) * first[name] + share * learned[name] for name in first}
 
 
 def _in_processes(function: Callable[[int], list[float]], numbers: Sequence[int]) -> list[list[float]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from raytune_rl import BadInput, Floor
+from raytune_rl import Agent, BadInput, Floor
 from raytune_rl.overrides import apply_overrides, settable
 from tests.test_experiment import make
 
 
 def test_scalars_by_dotted_path() -> None:
     changed = apply_overrides(
-        make(),
+        make(agent=Agent()),
         ["population=16", "stop.seconds=1.5", "synchronous=true", "name=x", "schedule=cosine", "agent.algorithm=DQN"],
     )
     assert (changed.population, changed.stop.seconds, changed.synchronous, changed.name) == (16, 1.5, True, "x")
@@ -44,7 +44,7 @@ def test_mistakes_are_named(assignment: str, words: list[str]) -> None:
 
 
 def test_every_settable_field_is_listed_once() -> None:
-    names = [name for name, _ in settable(make())]
+    names = [name for name, _ in settable(make(agent=Agent()))]
     assert len(names) == len(set(names))
     assert {"population", "segments", "seed", "stop.target", "failures.max_restarts", "agent.gamma"} <= set(names)
     assert {"floor", "floor.margin", "floor.rest"} <= set(names)

@@ -175,8 +175,8 @@ def test_an_ensemble_is_compared_with_an_ensemble() -> None:
     ensemble = {"value": 0.2, "members": [], "weights": [], "metrics": {}, "path": "ensemble"}
     other = Comparison(name="deep ensemble", value=0.4, segments=1, train_s=1.0, of="ensemble")
     given = {"metric": "loss", "mode": "min", "counters": COUNTERS, "agent": AGENT, "comparison": other}
-    summary = build_summary(segments, **given, ensemble=ensemble)  # type: ignore[arg-type]
+    summary = build_summary(segments, DECIDED, **given, ensemble=ensemble)  # type: ignore[arg-type]
     assert summary["ensemble"] == ensemble
     assert summary["comparison"]["ratio"] == 0.5 and summary["comparison"]["better"] is True
-    without = build_summary(segments, **given)  # type: ignore[arg-type]
+    without = build_summary(segments, DECIDED, **given)  # type: ignore[arg-type]
     assert "ensemble" not in without and without["comparison"]["better"] is None

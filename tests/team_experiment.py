@@ -20,6 +20,7 @@ experiment = Experiment(
     segments=40,
     segment_length=20,
     objective="ensemble",
+    synchronous=True,  # learning is waited for: such a short run would be over first
     agent=Agent(agents="members", modules="role", batch=16),
     checkpoint_every=1.0,
     callbacks=None,

@@ -38,6 +38,7 @@ def experiment(**changes: Any) -> Experiment:
         "objective": "ensemble",
         "agent": Random(),
         "synchronous": True,
+        "floor": None,  # every decision is an agent's, and tells what was seen
         "callbacks": None,
     }
     return Experiment(**{**settings, **changes})

@@ -223,5 +223,6 @@ def test_whatever_is_reported(losses: list[list[float]], seed: int) -> None:
             assert decision.segment - returned.get(member, -FLOOR.rest) >= FLOOR.rest
             returned[member] = decision.segment
             reported = [row[member] for row in losses[: segment + 1]]
-            assert state.best_segment is not None and reported[-1] > reported[state.best_segment] == min(reported)
+            assert state.best_segment is not None and reported[-1] > reported[state.best_segment]
+            assert reported[state.best_segment] == pytest.approx(min(reported), abs=1e-9)  # scores are no finer
             assert decision.positions == opened[state.best_segment][member].positions

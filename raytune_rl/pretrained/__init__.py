@@ -25,9 +25,9 @@ class Pretrained(LearningPolicy):
     """A controller that has learned before, and steers any search space from the first decision on.
 
     It lets the learning rates decay in the last part of the run (``late_cosine``), chooses the starting values itself,
-    and changes live hyperparameters that are ordered and whose role it has met before. What it cannot judge (choices among
-    equals, roles that no meta-training had) starts anywhere, spread over the population, and stays; where weights are
-    copied it comes along.
+    and changes live hyperparameters that are ordered and whose role it has met before. What it cannot judge (choices
+    among equals, roles that no meta-training had) starts anywhere, spread over the population, and stays; where weights
+    are copied it comes along.
 
     Args:
         directory: another controller, as ``meta_train`` leaves it (``best/``); default: the one in the package.

@@ -1,6 +1,7 @@
 """Runs one of Ray's shipped PBT examples, unchanged but for its scheduler, or restores it. A script, killed by a test.
 
-Usage: ``python example_driver.py EXAMPLE run|restore [--smoke-test]`` with ``HOME`` and ``RAY_ADDRESS=local`` set.
+Usage: ``python example_driver.py EXAMPLE run|restore [--smoke-test]`` with ``HOME`` and ``RAY_ADDRESS=local`` set, and
+``DIES_AFTER=N`` for a driver that is killed (by SIGKILL, from itself) when its scheduler has written its state N times.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import logging
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import ray.tune.schedulers.pb2
 from ray import tune
 
 from raytune_rl import PBT, MetaAgentScheduler, roles
+from raytune_rl.tune.storage import StateStore
 
 NAMES = {
     "pbt_example": "pbt_class_api_example",
@@ -59,10 +62,26 @@ def restore(example: str) -> None:
     )
 
 
+def die_after(saves: int) -> None:
+    """Nothing that watches from outside could be sure to catch so short a run alive."""
+    save, left = StateStore.save, [saves]
+
+    def counted(self: StateStore, *arguments: Any, **keywords: Any) -> Any:
+        saved = save(self, *arguments, **keywords)
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return saved
+
+    StateStore.save = counted  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     name, what, *rest = sys.argv[1:]
+    if "DIES_AFTER" in os.environ:
+        die_after(int(os.environ["DIES_AFTER"]))
     if what == "run":
         run(name, rest)
     else:

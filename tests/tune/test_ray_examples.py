@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +23,9 @@ DRIVER = Path(__file__).with_name("example_driver.py")
 
 
 @contextmanager
-def driver(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def driver(home: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """The example in a process and a Ray of its own."""
-    environment = {**os.environ, "HOME": str(home), "RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, "HOME": str(home), "RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0", **variables}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     with open(home / f"{arguments[1]}.log", "w") as log:
         process = subprocess.Popen(
@@ -67,15 +67,11 @@ def test_the_example_runs(example: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("example", list(NAMES))
 def test_the_example_survives_the_death_of_its_driver(example: str, tmp_path: Path) -> None:
     path = tmp_path / "ray_results" / NAMES[example]
-    with driver(tmp_path, example, "run") as process:
-        deadline = time.monotonic() + 250
-        # Some decisions have been made; the shortest example is over soon after the first of them.
-        pattern = "state-*.bin" if example == "pb2_example" else "state-*[4-9].bin"
-        while not list((path / FOLDER).glob(pattern)):
-            assert process.poll() is None, (tmp_path / "run.log").read_text()[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.kill()
+    # When some decisions have been made; the shortest example is over soon after the first of them.
+    saves = "1" if example == "pb2_example" else "4"
+    with driver(tmp_path, example, "run", DIES_AFTER=saves) as process:
+        code = process.wait(timeout=250)
+    assert code == -signal.SIGKILL, (tmp_path / "run.log").read_text()[-3000:]
     killed = StateStore(str(path / FOLDER)).load()
     assert killed is not None
     with driver(tmp_path, example, "restore") as process:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pandas as pd
 
 from raytune_rl import composition
 from raytune_rl.controller.policies import Cosine, Fixed
-from raytune_rl.ensemble.finishing import Judged, judged_ensemble
+from raytune_rl.ensemble.finishing import Judged, delivery_of, judged_ensemble
 from raytune_rl.experiment import Experiment
 from raytune_rl.records import Value
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.summary import Comparison, comparison_of
 from raytune_rl.trained import Trained
+
+if TYPE_CHECKING:
+    from raytune_rl.ensemble.delivery import Delivered
 
 RANDOM_SEARCH, DEEP_ENSEMBLE = "random_search", "deep_ensemble"
 """Where a comparison keeps its tables and states, inside the run directory."""
@@ -31,6 +34,14 @@ Train: TypeAlias = Callable[[Experiment, RunDirectory, Sequence[Mapping[str, Val
 def compared(experiment: Experiment, directory: RunDirectory, train: Train) -> Comparison | None:
     """What ``experiment.compare`` reached with the same budget; None if it was interrupted."""
     return (_random_search if experiment.compare == "random" else _deep_ensemble)(experiment, directory, train)
+
+
+def delivered_by(experiment: Experiment, trained: Trained) -> Delivered | None:
+    """What the run delivers where that is more than its best checkpoint (``Experiment.average``). A replay delivers
+    what was prescribed."""
+    if not experiment.average or trained.controller.policy.prescribed is not None:
+        return None
+    return delivery_of(experiment.candidate, trained.states, metric=experiment.metric, mode=experiment.mode)
 
 
 def ensemble_of(experiment: Experiment, trained: Trained, segments: pd.DataFrame) -> Judged | None:
@@ -52,8 +63,13 @@ def _random_search(experiment: Experiment, directory: RunDirectory, train: Train
     theirs = train(_static(experiment, Fixed()), inside, composition.random_points(experiment))
     if theirs.interrupted:
         return None
+    delivered = delivered_by(experiment, theirs)
     return comparison_of(
-        inside.read_table(layout.SEGMENTS), metric=experiment.metric, mode=experiment.mode, test=theirs.test()
+        inside.read_table(layout.SEGMENTS),
+        metric=experiment.metric,
+        mode=experiment.mode,
+        test=theirs.test() if delivered is None else delivered.test(),
+        delivered=None if delivered is None else delivered.summary(),
     )
 
 

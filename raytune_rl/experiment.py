@@ -86,6 +86,9 @@ class Experiment:
         compare: spends the same budget on something else afterwards and shows both: ``"random"`` search, or a
             ``"deep-ensemble"``: the hand default under a cosine with as many seeds as members, its ensemble built as
             the run's own.
+        average: whether the model that is delivered may be an average of the weights of several checkpoints, and its
+            classes' probabilities at a temperature, where that is better on validation (torch tasks, seconds). The
+            comparison's is treated alike.
         ensemble: how the members become an ensemble when the run is over (torch tasks, seconds); ``None`` = not.
         seed: all randomness derives from it.
         storage_path: where run directories are made; anything that Ray accepts.
@@ -121,6 +124,7 @@ class Experiment:
     checkpoint_every: float = 10.0
     callbacks: Sequence[Any] | None = ()
     compare: Literal["random", "deep-ensemble"] | None = None
+    average: bool = True
     ensemble: Ensemble | None = field(default_factory=Ensemble)
     seed: int = 0
     storage_path: str = "results"
@@ -135,6 +139,7 @@ class Experiment:
         _one_of("objective", self.objective, ("single", "ensemble"))
         _one_of("start", self.start, ("spread", "agent"))
         _one_of("compare", self.compare, (None, "random", "deep-ensemble"))
+        _one_of("average", self.average, (True, False))
         if self.ensemble is not None and not isinstance(self.ensemble, Ensemble):
             raise BadInput(f"ensemble is {self.ensemble!r}; it must be an Ensemble, or None for none.")
         if self.compare == "deep-ensemble" and self.ensemble is None:

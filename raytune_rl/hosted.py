@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,6 +86,7 @@ def train_hosted(
         state = best_state()
         return {} if state is None else candidate.test(state)
 
+    @functools.lru_cache(maxsize=1)  # what is delivered and the ensemble choose from the same
     def states(most_bytes: float) -> list[Kept]:
         size = sum(StateStore(uri).size() for uri in plan.state_uris)
         if size > most_bytes:

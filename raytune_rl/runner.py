@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raytune_rl import composition
-from raytune_rl.comparing import NAMES, compared, ensemble_of
+from raytune_rl.comparing import NAMES, compared, delivered_by, ensemble_of
 from raytune_rl.controller.controller import Controller
 from raytune_rl.embedded import ray_cluster
 from raytune_rl.errors import BadInput
@@ -44,7 +44,17 @@ from raytune_rl.tune.storage import StateStore, refuse_foreign
 logger = logging.getLogger(__name__)
 
 MAY_DIFFER = frozenset(
-    {"checkpoint_every", "segment_timeout", "stop", "storage_path", "resources", "callbacks", "compare", "ensemble"}
+    {
+        "average",
+        "callbacks",
+        "checkpoint_every",
+        "compare",
+        "ensemble",
+        "resources",
+        "segment_timeout",
+        "stop",
+        "storage_path",
+    }
 )
 """Fields that a resumed run may change: they say how long and where to train, not what."""
 
@@ -229,17 +239,19 @@ def _summarise(
     ours: Trained,
     comparison: Comparison | None,
 ) -> dict[str, Any]:
+    delivered = delivered_by(experiment, ours)
     with directory.staging(layout.BEST) as path:
-        exported = ours.export(path)
+        exported = ours.export(path) if delivered is None else delivered.export(path)
     if not exported:
         logger.warning("the best member's trial has saved no weights, so there is no %s/", layout.BEST)
     policy = ours.controller.policy
     learner = isinstance(policy, LearningPolicy)
-    segments, incumbent, test = directory.read_table(layout.SEGMENTS), ours.controller.incumbent, ours.test()
+    segments, incumbent = directory.read_table(layout.SEGMENTS), ours.controller.incumbent
+    test = ours.test() if delivered is None else delivered.test()
     ensemble = ensemble_of(experiment, ours, segments)
     if ensemble is not None and incumbent is not None:
         with directory.staging(layout.ENSEMBLE) as path:
-            best = {**incumbent.metrics, **test}
+            best = {**(incumbent.metrics if delivered is None else delivered.metrics), **test}
             ensemble.save(path, segments, name=experiment.name, directory=str(directory), best=best)
     return build_summary(
         segments,
@@ -260,6 +272,7 @@ def _summarise(
         ),
         best_path=layout.BEST if exported else None,
         incumbent=incumbent,
+        delivered=None if delivered is None else delivered.summary(),
         test=test,
         comparison=comparison,
         ensemble=None if ensemble is None else ensemble.summary(layout.ENSEMBLE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from quality.statistics import (
     budget_to_match,
     improvement,
     incumbents,
+    judged,
     normalised,
     table,
 )
@@ -32,6 +34,7 @@ from quality.summary import analyse, goals
 
 from raytune_rl.population.splits import Split, Splits
 from raytune_rl.worlds.cohort import Cohort
+from raytune_rl.worlds.delivery import Delivered
 from raytune_rl.worlds.real import FRESH, SEEN, study_space
 from raytune_rl.worlds.task import WorldTask
 
@@ -76,6 +79,17 @@ def test_the_incumbent_is_chosen_by_validation_and_judged_by_test() -> None:
     validation = np.array([[3.0, 1.0, 2.0, np.nan, 0.5]])
     test = np.array([[30.0, 10.0, 5.0, 0.0, 50.0]])
     np.testing.assert_array_equal(incumbents(validation, test), [[30.0, 10.0, 10.0, 10.0, 50.0]])
+
+
+def test_a_model_is_the_best_checkpoint_until_the_first_segment_is_done_and_then_what_is_delivered() -> None:
+    values = np.array([[5.0, 4.0, 6.0, 3.0, 2.0, 1.0, 7.0]])
+    averages = np.array([[3.5, 2.5]])
+    plain = Result(validation=values[:, :6], test=10 * values[:, :6], accuracy=values[:, :6] / 10)
+    np.testing.assert_array_equal(judged(plain, "test"), [[50.0, 40.0, 40.0, 30.0, 20.0, 10.0]])
+    delivered = Delivered(validation=averages, test=100 * averages, accuracy=averages / 100)
+    found = replace(plain, delivered=delivered)
+    np.testing.assert_array_equal(judged(found, "test"), [[50.0, 40.0, 350.0, 350.0, 350.0, 250.0]])
+    np.testing.assert_allclose(judged(found, "accuracy"), [[0.5, 0.4, 0.035, 0.035, 0.035, 0.025]])
 
 
 def test_improvement_counts_ties_half_and_knows_its_uncertainty() -> None:
@@ -157,7 +171,30 @@ def test_every_method_spends_exactly_the_budget(name: str, tiny: WorldTask) -> N
     assert sum(trained) == 2 * plan.budget == 2 * 8 * SEGMENTS
     for values in (result.validation, result.test, result.accuracy):
         assert values.shape == (2, plan.budget) and np.isfinite(values).mean() > 0.95
-    assert incumbents(result.validation, result.accuracy)[:, -1].min() > 0.6
+    assert judged(result, "accuracy")[:, -1].min() > 0.6
+    assert (result.delivered is not None) == rows()[name].delivers
+    if result.delivered is not None:
+        for values in (result.delivered.validation, result.delivered.test, result.delivered.accuracy):
+            assert values.shape == (2, SEGMENTS) and np.isfinite(values).all()
+        best = incumbents(result.validation, result.validation)[:, plan.members - 1 :: plan.members]
+        assert (result.delivered.validation <= best + 1e-5).all()
+        np.testing.assert_array_equal(judged(result, "test")[:, -1], result.delivered.test[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("delivering", "without"),
+    [
+        (RANKED, "ours, best checkpoint"),
+        ("PBT/1 from grid, averaged", "PBT/1 from grid"),
+        ("PBT/2 from grid + cosine, averaged", "PBT/2 from grid + cosine"),
+        ("grid + cosine, averaged", "grid + cosine"),
+    ],
+)
+def test_averaging_is_all_that_such_rows_differ_in(delivering: str, without: str, tiny: WorldTask) -> None:
+    assert rows()[delivering].delivers and not rows()[without].delivers
+    found, plain = (rows()[name].method(tiny, Plan(seeds=2)) for name in (delivering, without))
+    for name in ("validation", "test", "accuracy"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
 
 
 @pytest.mark.parametrize("name", ["PBT/2", "PB2", "ASHA", "BOHB", "TPE"])
@@ -223,6 +260,7 @@ def test_the_grid_is_a_factor_three_apart_within_the_space(tiny: WorldTask) -> N
 def test_the_short_form_has_seen_and_fresh_cases_and_the_declared_rows_exist() -> None:
     assert {name for name, _ in SHORT} <= {*SEEN, *FRESH} and len(FRESH) >= 6 and not {*SEEN} & {*FRESH}
     assert rows()[RANKED].kind == "ours" and rows()[SIMPLE].kind == "simple"
+    assert rows()[RANKED].delivers and not any(r.delivers for r in rows().values() if r.kind in ("simple", "peer"))
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +292,34 @@ def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: 
         pd.DataFrame({"median": [0.0] * 3}, index=pd.Index(sorted(three), name="method")),
         check_dtype=False,
     )
+
+
+def test_averages_are_kept_and_are_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def method(task: WorldTask, plan: Plan) -> Result:
+        values = np.tile(np.arange(plan.budget, 0.0, -1.0), (plan.seeds, 1))
+        averages = plan.seed + np.tile(np.arange(SEGMENTS, dtype=float), (plan.seeds, 1))
+        delivered = Delivered(validation=averages, test=averages, accuracy=-averages)
+        return Result(validation=values, test=values, accuracy=values, delivered=delivered)
+
+    one = {"averaged": Row(kind="simple", method=method, together=80, delivers=True)}
+    monkeypatch.setattr(store, "_rows", lambda controller: one)
+    (job,) = store.jobs(tmp_path, [("wine", "sgd")], one, members=8, seeds=5, controller=None)
+    (without,) = store.jobs(
+        tmp_path,
+        [("wine", "sgd")],
+        {name: replace(row, delivers=False) for name, row in one.items()},
+        members=8,
+        seeds=5,
+        controller=None,
+    )
+    assert job.path != without.path
+    store.play(job)
+    result = store.read(job.path)
+    assert result.delivered is not None and result.delivered.test.shape == (5, SEGMENTS)
+    finals, curves = store.collect([job])
+    last = [plan + SEGMENTS - 1.0 for plan in (1000, 1000, 1002, 1002, 1004)]
+    assert finals["loss"].tolist() == last and finals["accuracy"].tolist() == [-value for value in last]
+    assert curves["wine/sgd"]["averaged"][0, [0, 6, 7, 14, 15, 159]].tolist() == [160, 154, 1000, 1000, 1001, 1019]
 
 
 def test_results_of_two_controllers_lie_apart_and_the_fields_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from raytune_rl.analysis.compare import compare
 from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.texts import count, gap, number
 from raytune_rl.records import Incumbent, Mode
+from raytune_rl.rundir.summary import origin
 
 Verdict = tuple[str, str]
 
@@ -73,7 +74,8 @@ def _reached(run: Run, best: Incumbent) -> str:
     with_it = " with its ensemble" if other is not None and other.get("of") == "ensemble" else ""
     reached = f"{run.name} reached a {run.metric} of {number(best.value)}{with_it} ({_direction(run.mode)} is better)"
     if other is None:
-        return f"{reached}, with member {best.member} in segment {best.segment}."
+        told = (run.summary or {}).get("best") or {"member": best.member, "segment": best.segment}
+        return f"{reached}, with {origin(told)}."
     against = f"{other['name']} with {_budget(run, other)} ({number(other['value'])})"
     if other.get("better") is None:
         return f"{reached}, the same as {against}."

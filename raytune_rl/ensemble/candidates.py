@@ -46,16 +46,17 @@ def kinship(segments: pd.DataFrame, places: Sequence[Place]) -> Callable[[Place,
     return lambda one, other: bool(ancestors[one] & ancestors[other])
 
 
-def averaged(ingredients: Sequence[Kept]) -> Kept:
-    """The mean of the ingredients' weights (Wortsman et al. 2022). What is no floating-point number (counts) is the
-    first one's."""
+def averaged(ingredients: Sequence[Kept], shares: Sequence[float] | np.ndarray | None = None) -> Kept:
+    """The mean of the ingredients' weights (Wortsman et al. 2022), by their ``shares`` or all alike. What is no
+    floating-point number (counts) is the first one's."""
     first = ingredients[0]
 
     def mean(name: str) -> Any:
         arrays = [one.state["network"][name] for one in ingredients]
         if not np.issubdtype(arrays[0].dtype, np.floating):
             return arrays[0]
-        return np.mean(arrays, axis=0, dtype=np.float64).astype(arrays[0].dtype)
+        doubles = [np.asarray(array, dtype=np.float64) for array in arrays]
+        return np.average(doubles, axis=0, weights=shares).astype(arrays[0].dtype)
 
     network = {name: mean(name) for name in first.state["network"]}
     return replace(first, origin="soup", state={**first.state, "network": network})

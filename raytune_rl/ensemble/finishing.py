@@ -1,4 +1,4 @@
-"""The end of a run: its ensemble is built, judged once on the test split, and written down.
+"""The end of a run: what it delivers is chosen, its ensemble is built, both are judged once on the test split.
 
 Nothing here may spoil a run that has trained well: what goes wrong is a line in the log.
 """
@@ -21,8 +21,12 @@ from raytune_rl.records import Mode
 
 if TYPE_CHECKING:
     from raytune_rl.ensemble.building import Built
+    from raytune_rl.ensemble.delivery import Delivered
 
 logger = logging.getLogger(__name__)
+
+MOST_GIB = 2.0
+"""Run directories with more state than this deliver their best checkpoint as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,30 @@ class Judged:
 
         card = model_card(self.built, self.task, segments, name=name, directory=directory, test=self.test, best=best)
         save(self.built, self.task.network, folder, card)
+
+
+def delivery_of(
+    candidate: object, states: Callable[[float], Sequence[Kept]], *, metric: str, mode: Mode
+) -> Delivered | None:
+    """What a population that has been trained delivers instead of its best checkpoint; None where that is better, or
+    where the candidate is no torch task.
+
+    Args:
+        states: reads those that were kept, at most so many bytes.
+        metric, mode: the experiment's.
+    """
+    if not isinstance(candidate, TorchTask):
+        return None
+    from raytune_rl.ensemble.delivery import delivered_model
+
+    try:
+        return delivered_model(candidate, states(MOST_GIB * 2**30), metric=metric, mode=mode)
+    except ValueError as error:
+        logger.warning("the run delivers its best checkpoint as it is: %s", error)
+    except Exception as error:  # a user's network or metric may raise anything
+        logger.warning("the run delivers its best checkpoint as it is (%s: %s)", type(error).__name__, error)
+        logger.debug("its traceback", exc_info=True)
+    return None
 
 
 def judged_ensemble(

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,16 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 BEST = "best"
 
 
-def export(factory: Callable[..., nn.Module], state: State, directory: Path) -> None:
-    """Write the model of ``state``; see ``write_model``."""
+def export(
+    factory: Callable[..., nn.Module],
+    state: State,
+    directory: Path,
+    *,
+    temperature: float = 1.0,
+    parts: Sequence[Mapping[str, float]] = (),
+) -> None:
+    """Write the model of ``state``; see ``write_model``. ``temperature``: of its outputs; ``parts``: whose weights were
+    averaged, where they were."""
     values: dict[str, Value] = state["hyperparameters"]
     config = {
         "kind": "torch",
@@ -37,6 +45,8 @@ def export(factory: Callable[..., nn.Module], state: State, directory: Path) -> 
         "metrics": {name: value if math.isfinite(value) else None for name, value in state["metrics"].items()},
         "member": state["member"],
         "steps": state["steps"],
+        "temperature": temperature,
+        "parts": [dict(part) for part in parts],
     }
     write_model(directory, {name: to_tensor(array) for name, array in state["network"].items()}, config)
 
@@ -65,7 +75,32 @@ def load(directory: str | os.PathLike[str], network: Callable[..., nn.Module] | 
         module.load_state_dict(read_weights(path))
     except RuntimeError as error:
         raise ValueError(f"The weights of {path} do not fit the network: {' '.join(str(error).split())}") from error
-    return module.eval()
+    return heat(module.eval(), _temperature(config, path))
+
+
+class Heat:
+    """A forward hook that divides a network's outputs by a temperature: the module stays the user's own, and its
+    weights what they were."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def __call__(self, module: nn.Module, inputs: Any, outputs: Any) -> Any:
+        return outputs / self.temperature
+
+
+def heat(network: nn.Module, temperature: float) -> nn.Module:
+    """``network``, its outputs from now on divided by ``temperature``."""
+    if temperature != 1.0:
+        network.register_forward_hook(Heat(temperature))
+    return network
+
+
+def _temperature(config: Mapping[str, Any], path: Path) -> float:
+    found = config.get("temperature", 1.0)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
+        raise ValueError(f"{path / CONFIG}: temperature is {found!r}; it must be a positive number.")
+    return float(found)
 
 
 def build_from(factory: Callable[..., nn.Module], config: Mapping[str, Any]) -> nn.Module:

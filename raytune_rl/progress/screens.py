@@ -15,6 +15,7 @@ from rich.text import Text
 from raytune_rl.progress.board import Plan, Row, View, action_text, clock_text, short, values_text
 from raytune_rl.progress.columns import Column, table
 from raytune_rl.records import Status
+from raytune_rl.rundir.summary import origin
 
 MEMBER_ROWS = 20
 BEST_ROWS = 10
@@ -149,7 +150,7 @@ def final_screen(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
 def verdict(plan: Plan, summary: Mapping[str, Any]) -> Text:
     """What came out, in one sentence."""
     best, other = summary.get("best"), summary.get("comparison")
-    text = Text(plan.name, style="bold")
+    text = Text(plan.name or "This run", style="bold")
     if not best:
         return text.append(f": no member reached a valid {plan.metric}; run.log says why.", style="red")
     ours, who = best["value"], ""
@@ -157,7 +158,7 @@ def verdict(plan: Plan, summary: Mapping[str, Any]) -> Text:
         ours, who = (summary.get("ensemble") or {}).get("value"), " of the ensemble"
     if ours is None or not other:
         text.append(f": {plan.metric} {short(best['value'])}")
-        return text.append(f", reached by member {best['member']} in segment {best['segment']}.")
+        return text.append(f", reached by {origin(best)}.")
     text.append(f": {plan.metric}{who} {short(ours)}")
     against = f"{other['name']} with the same budget ({short(other['value'])})"
     if other["better"] is None:
@@ -182,9 +183,11 @@ def _best_block(best: Mapping[str, Any]) -> RenderableType:
     tests = {name: value for name, value in metrics.items() if name.startswith("test")}
     others = {name: value for name, value in metrics.items() if name not in tests}
     grid = Table.grid(padding=(0, 6, 0, 0))
-    title = f"Best: member {best['member']} after segment {best['segment']}"
     grid.add_row(_pairs("Hyperparameters", best["hyperparameters"]), _pairs("Metrics", {**others, **tests}))
-    return Group(Text(title, style="bold"), grid)
+    title = Text(f"Best: {origin(best)}", style="bold")
+    if "checkpoint" in best:
+        title.append(f" (alone {short(best['checkpoint']['value'])})", style="dim")
+    return Group(title, grid)
 
 
 def _pairs(title: str, values: Mapping[str, Any]) -> RenderableType:

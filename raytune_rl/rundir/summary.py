@@ -75,6 +75,7 @@ def build_summary(
     agent: AgentSummary,
     best_path: str | None = None,
     incumbent: Incumbent | None = None,
+    delivered: Mapping[str, Any] | None = None,
     test: Mapping[str, float] | None = None,
     comparison: Comparison | None = None,
     ensemble: Mapping[str, Any] | None = None,
@@ -89,20 +90,22 @@ def build_summary(
         best_path: where the best model lies inside the run directory.
         incumbent: whose model lies there; the best row of the table if left out. (The two differ where a member went
             through a segment twice.)
-        test: metrics of that model on the test split, joined to its validation metrics.
+        delivered: ``{value, metrics, temperature, parts}`` where the model that lies there is more than the
+            incumbent's: ``best`` has its value and metrics then, and the incumbent's own under ``checkpoint``.
+        test: metrics of the model that lies there on the test split, joined to its validation metrics.
         comparison: left out of the summary if there is none.
         ensemble: ``{value, members, weights, metrics, path}``; left out of the summary if there is none.
     """
     best = incumbent or best_of(segments, metric, mode)
     summary: dict[str, Any] = {
-        "best": None if best is None else _best(best, path=best_path, test=test or {}),
+        "best": None if best is None else _best(best, path=best_path, test=test or {}, delivered=delivered),
         **({} if ensemble is None else {"ensemble": dict(ensemble)}),
         "timing": timing(segments, counters),
         "counts": counts(segments, decisions, counters),
         "agent": {"algorithm": agent.algorithm, "checkpoint": agent.checkpoint, "transitions": agent.transitions},
     }
     if comparison is not None:
-        alone = None if best is None else best.value
+        alone = None if best is None else summary["best"]["value"]
         ours = alone if comparison.of == "best" else (ensemble or {}).get("value")
         summary["comparison"] = compare(ours, comparison, mode)
     return summary
@@ -184,22 +187,27 @@ def comparison_of(
     mode: Mode,
     name: str = "random search",
     test: Mapping[str, float] | None = None,
+    delivered: Mapping[str, Any] | None = None,
 ) -> Comparison | None:
-    """The comparison with another run, from its ``segments.parquet``; None if it reached nothing."""
+    """The comparison with another run, from its ``segments.parquet``; None if it reached nothing. ``test`` and
+    ``delivered`` as for ``build_summary``."""
     best = best_of(segments, metric, mode)
     if best is None:
         return None
+    told = _best(best, path=None, test=test or {}, delivered=delivered)
     return Comparison(
         name=name,
-        value=best.value,
-        metrics={**best.metrics, **(test or {})},
+        value=told["value"],
+        metrics=told["metrics"],
         segments=len(segments),
         train_s=float(segments["seconds"].sum()),
     )
 
 
-def _best(best: Incumbent, *, path: str | None, test: Mapping[str, float]) -> dict[str, Any]:
-    return {
+def _best(
+    best: Incumbent, *, path: str | None, test: Mapping[str, float], delivered: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    found = {
         "member": best.member,
         "segment": best.segment,
         "value": best.value,
@@ -207,6 +215,25 @@ def _best(best: Incumbent, *, path: str | None, test: Mapping[str, float]) -> di
         "hyperparameters": dict(best.hyperparameters),
         "path": path,
     }
+    if delivered is None:
+        return found
+    return {
+        **found,
+        "value": delivered["value"],
+        "metrics": {**best.metrics, **delivered["metrics"], **test},
+        "temperature": delivered["temperature"],
+        "parts": [dict(part) for part in delivered["parts"]],
+        "checkpoint": {"value": best.value, "metrics": dict(best.metrics)},
+    }
+
+
+def origin(best: Mapping[str, Any]) -> str:
+    """What ``summary["best"]`` is, in words."""
+    parts, temperature = best.get("parts", ()), best.get("temperature", 1.0)
+    found = f"member {best['member']} after segment {best['segment']}"
+    if len(parts) > 1:
+        found = f"the average of {len(parts)} checkpoints around that of {found}"
+    return found if temperature == 1.0 else f"{found}, at a temperature of {temperature:.2f}"
 
 
 def _values(row: pd.Series, prefix: str) -> dict[str, Any]:

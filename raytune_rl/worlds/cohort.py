@@ -10,7 +10,7 @@ import torch
 
 from raytune_rl.population.curves import curve_signals
 from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_slope
-from raytune_rl.population.packed.population import PackedPopulation
+from raytune_rl.population.packed.population import PackedPopulation, Weights
 from raytune_rl.population.predictions import Sample
 from raytune_rl.population.splits import Split
 from raytune_rl.records import Value
@@ -140,9 +140,20 @@ class Cohort:
         """Loss and accuracy (NaN for a regression) of all members on ``split``, arrays of shape (K,)."""
         return self.judge(self.outputs(split), split)
 
-    def outputs(self, split: Split) -> torch.Tensor:
-        """What all members make of ``split``, shape (K, N, ...)."""
-        return self._population.outputs(split.inputs.to(self._device))
+    def outputs(self, split: Split, models: Weights | None = None) -> torch.Tensor:
+        """What all members make of ``split``, shape (K, N, ...); or other ``models`` like them, (n, N, ...)."""
+        return self._population.outputs(split.inputs.to(self._device), models)
+
+    @property
+    def present(self) -> Weights:
+        """What the members are, in place."""
+        return self._population.weights
+
+    @property
+    def best(self) -> tuple[Weights, np.ndarray]:
+        """What each of them was at its best by validation, in place, and its loss then, (K,): infinite where there was
+        none yet that is finite."""
+        return self._best.weights, self._best_loss
 
     def judge(self, outputs: torch.Tensor, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Loss and accuracy of such outputs, as ``score``."""

@@ -12,6 +12,7 @@ import numpy as np
 from quality.protocol import FIRST_SEED, MEMBERS, SEGMENTS
 from raytune_rl.controller.schedule import schedule_factor
 from raytune_rl.worlds.cohort import Cohort
+from raytune_rl.worlds.delivery import Delivered, deliver
 from raytune_rl.worlds.task import WorldTask
 
 
@@ -44,11 +45,27 @@ class Plan:
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """Arrays of shape (seeds, budget), in the order of training: the validation loss after each member-segment, and
-    what nobody sees before the end, loss and accuracy (NaN for regression) on test."""
+    what nobody sees before the end, loss and accuracy (NaN for regression) on test.
+
+    ``delivered``: where the method is judged by the average of checkpoints that it would deliver, and not by its best
+    one: that average after each segment of the population, arrays of shape (seeds, ``SEGMENTS``).
+    """
 
     validation: np.ndarray
     test: np.ndarray
     accuracy: np.ndarray
+    delivered: Delivered | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Result]) -> Result:
+        """The runs of several, one after the other."""
+        averages = [part.delivered for part in parts if part.delivered is not None]
+        return cls(
+            validation=np.concatenate([part.validation for part in parts]),
+            test=np.concatenate([part.test for part in parts]),
+            accuracy=np.concatenate([part.accuracy for part in parts]),
+            delivered=Delivered.joined(averages) if averages else None,
+        )
 
 
 Method = Callable[[WorldTask, Plan], Result]
@@ -57,11 +74,16 @@ Starts = Callable[[WorldTask, int, np.random.Generator], np.ndarray]
 
 
 class Log:
-    """Collects what cohorts of (seeds x members) give, segment by segment."""
+    """Collects what cohorts of (seeds x members) give, segment by segment.
 
-    def __init__(self, plan: Plan) -> None:
+    Args:
+        deliver: also the average that each run would deliver after each segment. For one cohort that trains to the end.
+    """
+
+    def __init__(self, plan: Plan, *, deliver: bool = False) -> None:
         self._plan = plan
         self._rows: list[list[np.ndarray]] = []
+        self._delivered: list[Delivered] | None = [] if deliver else None
 
     def add(self, cohort: Cohort, validation: np.ndarray) -> np.ndarray:
         """One segment of a cohort; gives the losses back with infinity for NaN, shape (seeds, members)."""
@@ -71,6 +93,8 @@ class Log:
         loss, accuracy = cohort.score(split)
         parts = (safe, np.nan_to_num(loss, nan=np.inf), accuracy)
         self._rows.append([values.reshape(self._plan.seeds, -1) for values in parts])
+        if self._delivered is not None:
+            self._delivered.append(deliver(cohort, self._plan.members))
         if self._plan.watch is not None:
             self._plan.watch(cohort, self._rows[-1][0])
         return self._rows[-1][0]
@@ -97,7 +121,8 @@ class Log:
         validation, test, accuracy = (
             np.concatenate(parts, axis=1)[:, : self._plan.budget] for parts in zip(*self._rows, strict=True)
         )
-        return Result(validation=validation, test=test, accuracy=accuracy)
+        delivered = None if self._delivered is None else Delivered.stack(self._delivered)
+        return Result(validation=validation, test=test, accuracy=accuracy, delivered=delivered)
 
 
 def apply(cohort: Cohort, positions: np.ndarray, ages: int | Sequence[int], cosine: bool) -> None:

@@ -17,7 +17,8 @@ from raytune_rl.controller.tokens import TokenPolicy, initial_weights
 from raytune_rl.pretrained import Pretrained
 
 Kind = Literal["simple", "peer", "structure", "ours"]
-"""A rule without search, a tool of the field, our controller without what it has learned, and with it."""
+"""A rule without search; a tool of the field; our controller without what it has learned, or such a rule or tool with
+our average in place of its best checkpoint; our controller with what it has learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +27,14 @@ class Row:
 
     Attributes:
         together: members of one run that train at the same time; ``None``: a population's.
+        delivers: whether it is judged by the average of its members' checkpoints (``worlds.delivery``) that a run of
+            this package delivers, and not by the best checkpoint.
     """
 
     kind: Kind
     method: Method
     together: int | None = None
+    delivers: bool = False
 
     def side_by_side(self, members: int) -> int:
         """Members of one run that train at the same time."""
@@ -88,13 +92,25 @@ def rows(directory: str | None = None) -> Mapping[str, Row]:
                 ),
             }
     found |= {
-        "controller, random actions": Row(kind="structure", method=controlled(Random)),
+        "grid + cosine, averaged": _delivering("structure", static(grid, cosine=True, deliver=True)),
+        "PBT/1 from grid, averaged": _delivering("structure", pbt(grid, interval=1, cosine=False, deliver=True)),
+        "PBT/2 from grid + cosine, averaged": _delivering(
+            "structure", pbt(grid, interval=2, cosine=True, deliver=True)
+        ),
+        "controller, random actions": _delivering("structure", controlled(Random, deliver=True)),
         "controller, does nothing": Row(kind="structure", method=controlled(Cosine)),
         "controller, no schedule": Row(kind="structure", method=controlled(Fixed)),
-        "controller, untrained": Row(kind="structure", method=controlled(lambda: TokenPolicy(fresh))),
+        "controller, untrained": _delivering("structure", controlled(lambda: TokenPolicy(fresh), deliver=True)),
         "our starts, then nothing": Row(kind="structure", method=controlled(lambda: StartsOnly(select=False))),
-        "our starts, selection only": Row(kind="structure", method=controlled(lambda: StartsOnly(select=True))),
-        RANKED: Row(kind="ours", method=controlled(lambda: Pretrained(directory))),
-        "ours, learning on": Row(kind="ours", method=controlled(lambda: Pretrained(directory, learn=True))),
+        "our starts, selection only": _delivering(
+            "structure", controlled(lambda: StartsOnly(select=True), deliver=True)
+        ),
+        RANKED: _delivering("ours", controlled(lambda: Pretrained(directory), deliver=True)),
+        "ours, best checkpoint": Row(kind="ours", method=controlled(lambda: Pretrained(directory))),
+        "ours, learning on": _delivering("ours", controlled(lambda: Pretrained(directory, learn=True), deliver=True)),
     }
     return found
+
+
+def _delivering(kind: Kind, method: Method) -> Row:
+    return Row(kind=kind, method=method, delivers=True)

@@ -21,7 +21,7 @@ KINDS = {"simple": PLAIN, "peer": "#2e4057", "structure": GREY, "ours": OURS}
 LABELS = {
     "simple": "simple rules",
     "peer": "tools of the field",
-    "structure": "our structure, nothing learned",
+    "structure": "our structure or averages, nothing learned",
     "ours": "ours",
 }
 

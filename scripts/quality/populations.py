@@ -38,12 +38,12 @@ PB2_INTERVAL_LARGE = 4
 member and decision, and beyond 200 rows one decision takes Ray minutes."""
 
 
-def controlled(make_policy: Callable[[], Policy], *, ensemble: bool = False) -> Method:
-    """A policy behind the controller of this package; ``ensemble``: that is the objective."""
+def controlled(make_policy: Callable[[], Policy], *, ensemble: bool = False, deliver: bool = False) -> Method:
+    """A policy behind the controller of this package; ``ensemble``: that is the objective; ``deliver``: see ``Log``."""
 
     def run(task: WorldTask, plan: Plan) -> Result:
         cohort = Cohort(task, range(plan.seeds * plan.members), seed=plan.seed)
-        log = Log(plan)
+        log = Log(plan, deliver=deliver)
         policies = [make_policy() for _ in range(plan.seeds)]
         controllers = [
             make_controller(
@@ -62,18 +62,19 @@ def controlled(make_policy: Callable[[], Policy], *, ensemble: bool = False) -> 
     return run
 
 
-def static(starts: Starts, *, cosine: bool) -> Method:
-    """Values that stay, with or without a cosine over the learning rate."""
+def static(starts: Starts, *, cosine: bool, deliver: bool = False) -> Method:
+    """Values that stay, with or without a cosine over the learning rate; ``deliver``: see ``Log``."""
 
     def nothing(members: _Members, segment: int, losses: np.ndarray) -> None:
         """Everybody goes on."""
 
-    return _population(starts, nothing, interval=SEGMENTS, cosine=cosine)
+    return _population(starts, nothing, interval=SEGMENTS, cosine=cosine, deliver=deliver)
 
 
-def pbt(starts: Starts, *, interval: int, cosine: bool) -> Method:
+def pbt(starts: Starts, *, interval: int, cosine: bool, deliver: bool = False) -> Method:
     """Population Based Training (Jaderberg et al. 2017) as Ray has it: a copy's values are drawn anew with probability
-    0.25, otherwise multiplied by 1.2 or 0.8, and kept within their bounds (which Ray leaves to the user)."""
+    0.25, otherwise multiplied by 1.2 or 0.8, and kept within their bounds (which Ray leaves to the user). ``deliver``,
+    which Ray does not know: see ``Log``."""
 
     def exploit(members: _Members, segment: int, losses: np.ndarray) -> None:
         space = members.task.space
@@ -85,7 +86,7 @@ def pbt(starts: Starts, *, interval: int, cosine: bool) -> Method:
                 )
             members.replace(target, source, space.encode(values))
 
-    return _population(starts, exploit, interval=interval, cosine=cosine)
+    return _population(starts, exploit, interval=interval, cosine=cosine, deliver=deliver)
 
 
 def pb2(starts: Starts, *, cosine: bool) -> Method:
@@ -161,13 +162,18 @@ class _Members:
 
 
 def _population(
-    starts: Starts, exploit: Callable[[_Members, int, np.ndarray], None], *, interval: int, cosine: bool
+    starts: Starts,
+    exploit: Callable[[_Members, int, np.ndarray], None],
+    *,
+    interval: int,
+    cosine: bool,
+    deliver: bool = False,
 ) -> Method:
     """Train; after every ``interval`` segments but the last, ``exploit(members, segment, losses)``."""
 
     def run(task: WorldTask, plan: Plan) -> Result:
         cohort = Cohort(task, range(plan.seeds * plan.members), seed=plan.seed)
-        log = Log(plan)
+        log = Log(plan, deliver=deliver)
         positions = np.concatenate([starts(task, plan.members, rng) for rng in plan.generators()])
         members = _Members(task, plan, positions)
         for segment in range(SEGMENTS):

@@ -7,10 +7,12 @@ in every draw, so they speak of other seeds on these cases, and not of other cas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from quality.harness import Result
 from quality.protocol import OFFSET
 
 DRAWS = 2000
@@ -18,7 +20,22 @@ Interval = tuple[float, float, float]
 """A figure, and the two ends of its interval."""
 
 Curves = Mapping[str, Mapping[str, np.ndarray]]
-"""By case and method: the test loss of the incumbent after each member-segment, (seeds, budget)."""
+"""By case and method: the test loss of the model that the method would give after each member-segment, (seeds,
+budget)."""
+
+
+def judged(result: Result, figure: Literal["test", "accuracy"]) -> np.ndarray:
+    """Of the model that a method would give after each member-segment, (seeds, budget): its best checkpoint by
+    validation, or, where it delivers averages, the one after the last segment that all members have trained (before
+    there is such a segment, the best checkpoint)."""
+    plain: np.ndarray = incumbents(result.validation, getattr(result, figure))
+    if result.delivered is None:
+        return plain
+    averages = getattr(result.delivered, figure)
+    members, rest = divmod(plain.shape[1], averages.shape[1])
+    assert rest == 0
+    done = np.arange(1, plain.shape[1] + 1) // members
+    return np.where(done > 0, averages[:, np.maximum(done - 1, 0)], plain)
 
 
 def incumbents(validation: np.ndarray, test: np.ndarray) -> np.ndarray:

@@ -26,10 +26,14 @@ import torch
 from quality.harness import Plan, Result
 from quality.methods import Row, rows
 from quality.protocol import FIRST_SEED, SEGMENTS
-from quality.statistics import Curves, incumbents
+from quality.statistics import Curves, judged
 from raytune_rl.population.optimisers import OptimizerName
 from raytune_rl.pretrained import Pretrained
+from raytune_rl.worlds.delivery import Delivered
 from raytune_rl.worlds.real import SEEN, evaluation_task
+
+FIGURES = ("validation", "test", "accuracy")
+"""Of a ``Result``, and of what it says of averages."""
 
 SIDE_BY_SIDE = 160
 """Members that train in one program at the most; more runs of a method follow one after the other."""
@@ -70,6 +74,8 @@ def jobs(
         for name, row in methods.items():
             owner = "field" if row.kind in ("simple", "peer") else f"controller-{mine}"
             file = name.replace(",", "").replace("+", "and").replace(" ", "_")
+            if row.delivers:  # else a result that is only of checkpoints, from before there were averages, would do
+                file += "-delivered"
             place = out / "runs" / f"{members}x{SEGMENTS}-{seeds}" / owner / f"{task}-{optimizer}"
             job = Job(
                 task=task,
@@ -122,14 +128,7 @@ def play(job: Job) -> None:
         row.method(task, Plan(members=job.members, seeds=min(at_once, job.seeds - done), seed=FIRST_SEED + done))
         for done in range(0, job.seeds, at_once)
     ]
-    keep(
-        job.path,
-        Result(
-            validation=np.concatenate([part.validation for part in parts]),
-            test=np.concatenate([part.test for part in parts]),
-            accuracy=np.concatenate([part.accuracy for part in parts]),
-        ),
-    )
+    keep(job.path, Result.joined(parts))
 
 
 _rows = functools.cache(rows)
@@ -147,14 +146,20 @@ def as_a_whole(path: Path) -> Iterator[IO[bytes]]:
 
 def keep(path: Path, result: Result) -> None:
     """For ``read``."""
+    arrays = {name: getattr(result, name) for name in FIGURES}
+    if result.delivered is not None:
+        arrays |= {f"delivered_{name}": getattr(result.delivered, name) for name in FIGURES}
     with as_a_whole(path) as file:
-        np.savez_compressed(file, validation=result.validation, test=result.test, accuracy=result.accuracy)
+        np.savez_compressed(file, **arrays)
 
 
 def read(path: Path) -> Result:
     """What ``keep`` has written."""
     with np.load(path, allow_pickle=False) as data:
-        return Result(validation=data["validation"], test=data["test"], accuracy=data["accuracy"])
+        delivered = None
+        if "delivered_test" in data:
+            delivered = Delivered(**{name: data[f"delivered_{name}"] for name in FIGURES})
+        return Result(**{name: data[name] for name in FIGURES}, delivered=delivered)
 
 
 def collect(done: Sequence[Job]) -> tuple[pd.DataFrame, Curves]:
@@ -164,8 +169,7 @@ def collect(done: Sequence[Job]) -> tuple[pd.DataFrame, Curves]:
     found = []
     for job in done:
         result = read(job.path)
-        curve = incumbents(result.validation, result.test)
-        accuracy = incumbents(result.validation, result.accuracy)[:, -1]
+        curve, accuracy = judged(result, "test"), judged(result, "accuracy")[:, -1]
         curves.setdefault(job.case, {})[job.method] = curve
         found += [
             {

@@ -78,7 +78,7 @@ def test_a_draw_another_budget_and_no_test_data(run: Run) -> None:
 def test_without_a_comparison_nothing_is_claimed(run: Run) -> None:
     first, second = verdict(with_summary(run, best={"value": 0.1}, comparison=None))
     assert run.best is not None
-    assert first == f"paper reached a loss of 0.1 (lower is better), with member {run.best.member} in segment 11."
+    assert first == f"paper reached a loss of 0.1 (lower is better), with member {run.best.member} after segment 11."
     assert "test_loss is 0.4; nothing ran beside it, so it does not show what the agent was worth" in second
 
 

@@ -43,6 +43,20 @@ def trained(members: int = 4, width: int = 16) -> tuple[tuple[Kept, ...], pd.Dat
     return tuple(kept), table(rows)
 
 
+NOISY = TorchTask(blobs_network, blobs, loss=nn.CrossEntropyLoss(), batch_size=4)
+
+
+@functools.cache
+def noisy() -> tuple[Kept, ...]:
+    """One member's states under so high a rate that it wanders about a minimum, which their mean is nearer to."""
+    one = build(NOISY, {"lr": 0.1, "dropout": 0.1})
+    kept = []
+    for segment in range(8):
+        one.train(LENGTH)
+        kept.append(Kept(member=0, segment=segment, origin="snapshot", state=one.get_state()))
+    return tuple(kept)
+
+
 def row(member: int, segment: int, donor: int | None, values: dict[str, Any]) -> dict[str, Any]:
     copied = {"copied_from": donor, "copied_segment": None if donor is None else segment - 1}
     hyperparameters = {f"hp/{name}": value for name, value in values.items()}

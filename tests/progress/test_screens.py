@@ -177,7 +177,7 @@ def test_the_verdict_is_honest(comparison: dict[str, Any], sentence: str) -> Non
 
 def test_a_run_without_comparison_or_result() -> None:
     alone = {name: value for name, value in SUMMARY.items() if name != "comparison"}
-    assert verdict(PLAN, alone).plain == "quickstart: validation_loss 0.0812, reached by member 3 in segment 17."
+    assert verdict(PLAN, alone).plain == "quickstart: validation_loss 0.0812, reached by member 3 after segment 17."
     assert "Same budget" not in "\n".join(lines(final_screen(PLAN, alone)))
     nothing = {**alone, "best": None, "timing": dict.fromkeys(SUMMARY["timing"]) | {"wall_s": 3.0, "train_s": 0.0}}
     text = " ".join(lines(final_screen(PLAN, nothing)))

@@ -19,6 +19,7 @@ from raytune_rl.rundir.summary import (
     compare,
     comparison_of,
     counts,
+    origin,
     timing,
 )
 from raytune_rl.rundir.tables import TableWriter
@@ -143,6 +144,24 @@ def test_the_model_that_was_saved_is_the_one_described() -> None:
     )
     assert (summary["best"]["member"], summary["best"]["value"]) == (7, 0.1)
     assert "comparison" not in summary
+    assert origin(summary["best"]) == "member 7 after segment 3"
+
+
+def test_an_average_is_described_as_what_it_is_beside_the_checkpoint() -> None:
+    parts = [{"member": 0, "segment": 0, "share": 0.7}, {"member": 1, "segment": 0, "share": 0.3}]
+    delivered = {"value": 0.4, "metrics": {"loss": 0.4}, "temperature": 1.25, "parts": parts}
+    other = Comparison(value=0.45, segments=1, train_s=1.0)
+    given = {"metric": "loss", "mode": "min", "counters": COUNTERS, "agent": AGENT, "comparison": other}
+    segments = frame(report(0, 0, 0.5), report(1, 0, 0.6))
+    summary = build_summary(segments, DECIDED, **given, delivered=delivered, test={"test_loss": 0.3})  # type: ignore[arg-type]
+    best = summary["best"]
+    assert (best["value"], best["metrics"]["loss"], best["metrics"]["test_loss"]) == (0.4, 0.4, 0.3)
+    assert best["checkpoint"]["value"] == best["checkpoint"]["metrics"]["loss"] == 0.5
+    assert (best["parts"], best["temperature"]) == (parts, 1.25)
+    assert summary["comparison"]["better"] is True
+    assert (
+        origin(best) == "the average of 2 checkpoints around that of member 0 after segment 0, at a temperature of 1.25"
+    )
 
 
 @pytest.mark.parametrize(

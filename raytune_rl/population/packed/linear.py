@@ -88,17 +88,18 @@ class LinearStack:
         return inputs.ndim == 3 or self.flattens
 
     @torch.no_grad()
-    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What every member makes of the same ``inputs`` (N, ...), without dropout: shape (K, N, outputs)."""
-        members = len(next(iter(self._parameters.values())))
-        hidden = inputs.flatten(1).T.expand(members, -1, -1)
+    def outputs(self, inputs: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What stacks with these ``parameters``, by name (n, ...), make of the same ``inputs`` (N, ...), without
+        dropout: shape (n, N, outputs)."""
+        models = len(next(iter(parameters.values())))
+        hidden = inputs.flatten(1).T.expand(models, -1, -1)
         for part in self._parts:
             if isinstance(part, _Linear):
-                weight = self._parameters[part.weight]
+                weight = parameters[part.weight]
                 if part.bias is None:
                     hidden = torch.bmm(weight, hidden)
                 else:
-                    hidden = torch.baddbmm(self._parameters[part.bias].unsqueeze(2), weight, hidden)
+                    hidden = torch.baddbmm(parameters[part.bias].unsqueeze(2), weight, hidden)
             elif isinstance(part, Activation):
                 hidden = part.forward(hidden.clone())
         return hidden.transpose(1, 2)

@@ -42,12 +42,65 @@ second-level cache from the forward pass to the optimiser's step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """All that n models of one architecture compute with.
+
+    Attributes:
+        parameters: shape (n, P), rows as in ``PackedPopulation.parameters``.
+        buffers: running statistics and the like, by the names of the network, shape (n, ...) each.
+    """
+
+    parameters: torch.Tensor
+    buffers: Tensors
+
+    @classmethod
+    def stack(cls, parts: Sequence[Weights]) -> Weights:
+        """The models of several, one after the other; copies."""
+        return cls(
+            parameters=torch.cat([part.parameters for part in parts]),
+            buffers={name: torch.cat([part.buffers[name] for part in parts]) for name in parts[0].buffers},
+        )
+
+    def __len__(self) -> int:
+        """Models."""
+        return len(self.parameters)
+
+    def take(self, models: slice | torch.Tensor) -> Weights:
+        return Weights(
+            parameters=self.parameters[models],
+            buffers={name: value[models] for name, value in self.buffers.items()},
+        )
+
+    def averages(self, shares: torch.Tensor) -> Weights:
+        """One model for each row of ``shares`` (m, n), the weighted sum of these: running statistics are averaged like
+        parameters, and what is no float (a count of batches) is that of the largest share. Models that have a share in
+        none of them have no part in it, whatever they hold (NaN included)."""
+        used = torch.nonzero(shares.any(dim=0))[:, 0]
+        few, mix = self.take(used), shares[:, used].to(self.parameters)
+
+        def averaged(values: torch.Tensor) -> torch.Tensor:
+            if not values.is_floating_point():
+                return values[mix.argmax(dim=1)]
+            sums: torch.Tensor = torch.tensordot(mix.to(values.dtype), values, dims=1)
+            return sums
+
+        return Weights(
+            parameters=averaged(few.parameters),
+            buffers={name: averaged(value) for name, value in few.buffers.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Weights and optimiser state of all members at some time, which may be another one for each of them."""
 
     parameters: torch.Tensor
     optimizer: list[torch.Tensor]
     buffers: Tensors
+
+    @property
+    def weights(self) -> Weights:
+        return Weights(parameters=self.parameters, buffers=self.buffers)
 
     def tensors(self) -> list[torch.Tensor]:
         return [self.parameters, *self.optimizer, *self.buffers.values()]
@@ -187,15 +240,25 @@ class PackedPopulation:
         return losses
 
     @torch.no_grad()
-    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What every member makes of the same ``inputs`` (N, ...), in eval mode: shape (K, N, ...)."""
+    def outputs(self, inputs: torch.Tensor, models: Weights | None = None) -> torch.Tensor:
+        """What every member makes of the same ``inputs`` (N, ...), in eval mode: shape (K, N, ...); or what other
+        ``models`` of the same architecture make of them, n of them: (n, N, ...)."""
+        given = self.weights if models is None else models
+        views = self._views if models is None else self._views_of(given.parameters)
         if self._stack is not None and (inputs.ndim == 2 or self._stack.flattens):
-            return self._stack.outputs(inputs)
+            return self._stack.outputs(inputs, views)
         self._skeleton.eval()
-        if self._count == 1:
-            return self._alone(self._views, self._current_buffers(), inputs.unsqueeze(0))[0]
-        found: torch.Tensor = self._predict(self._views, self._current_buffers(), inputs)
+        if self._count == 1:  # its layers have no batching rules
+            each = [given.take(slice(model, model + 1)) for model in range(len(given))]
+            one = inputs.unsqueeze(0)
+            return torch.cat([self._alone(self._views_of(part.parameters), part.buffers, one)[0] for part in each])
+        found: torch.Tensor = self._predict(views, given.buffers, inputs)
         return found
+
+    @property
+    def weights(self) -> Weights:
+        """The members' own, in place."""
+        return Weights(parameters=self.parameters, buffers=self._own_buffers())
 
     def gradient_norms(self) -> torch.Tensor:
         """L2 norms of the last step's gradients before clipping, over what trains, shape (K,)."""
@@ -310,6 +373,13 @@ class PackedPopulation:
         given, held = ({name: value[0] for name, value in tensors.items()} for tensors in (parameters, buffers))
         outputs, now = self._member_forward(given, held, inputs[0])
         return outputs.unsqueeze(0), {name: value.unsqueeze(0) for name, value in now.items()}
+
+    def _views_of(self, parameters: torch.Tensor) -> Tensors:
+        """Parameters (n, P) by the network's names, (n, ...) each."""
+        return {
+            name: parameters[:, columns].view(-1, *self._views[name].shape[1:])
+            for name, columns in self.columns().items()
+        }
 
     def _member_outputs(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = functional_call(self._skeleton, (parameters, buffers), (inputs,))

@@ -1,0 +1,181 @@
+"""The one model that a run delivers: an average of related checkpoints, at a temperature, where validation says so.
+
+A population whose members copy from each other ends in one basin of the loss, so the mean of their weights is a model
+(``combining.soups``); a temperature keeps a model that has learned its training data by heart from being too sure of
+itself (Guo et al. 2017). Both cost nothing when predicting. Chosen on the validation split; never worse there than the
+best checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from raytune_rl.combining.calibration import temperature_of
+from raytune_rl.combining.losses import Array, Floats
+from raytune_rl.combining.soups import soup_shares
+from raytune_rl.ensemble.candidates import averaged, mixable, ordered
+from raytune_rl.ensemble.kept import Kept, Place
+from raytune_rl.ensemble.links import answers, predictions, task_of
+from raytune_rl.population.evaluation import evaluate, measure, outputs_of
+from raytune_rl.population.export import export, heat, restore
+from raytune_rl.population.networks import arguments_of
+from raytune_rl.population.optimisers import to_tensor
+from raytune_rl.population.splits import load_splits
+from raytune_rl.population.torch_task import TorchTask
+from raytune_rl.records import Mode
+
+CPU: Final = torch.device("cpu")
+SECONDS: Final = 20.0
+"""Of predicting on the validation split that choosing may take."""
+DOUBT: Final = 0.5
+"""Rows that the belief in a temperature of 1 is worth."""
+EXAMPLE_ROWS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """What ``best/`` holds, where that is more than a checkpoint.
+
+    Attributes:
+        task: whose model it is.
+        state: with the averaged weights; all else is the best checkpoint's.
+        temperature: that outputs are divided by, at least 1.
+        parts: the checkpoints and their shares, the largest first.
+        metrics: on the validation split.
+        value: of the experiment's metric among them.
+    """
+
+    task: TorchTask
+    state: Mapping[str, Any]
+    temperature: float
+    parts: tuple[tuple[Place, float], ...]
+    metrics: Mapping[str, float]
+    value: float
+
+    def model(self) -> nn.Module:
+        """In eval mode, on the CPU."""
+        return heat(restore(self.task.network, dict(self.state)), self.temperature)
+
+    def export(self, directory: Path) -> bool:
+        """Write it for ``raytune_rl.load``; True, as where a checkpoint was found to export."""
+        state = {**self.state, "metrics": dict(self.metrics)}
+        export(self.task.network, state, directory, temperature=self.temperature, parts=self._told())
+        return True
+
+    def summary(self) -> dict[str, Any]:
+        """For ``summary.json``."""
+        return {
+            "value": self.value,
+            "metrics": dict(self.metrics),
+            "temperature": self.temperature,
+            "parts": self._told(),
+        }
+
+    def test(self) -> dict[str, float]:
+        """Its metrics on the test split; empty where there is none. To be called once, at the end."""
+        split = load_splits(self.task.data, CPU).test
+        if split is None:
+            return {}
+        return evaluate(self.model(), split, loss=self.task.loss, metrics=self.task.metrics, prefix="test", device=CPU)
+
+    def _told(self) -> list[dict[str, float]]:
+        """The parts as files hold them."""
+        return [{"member": member, "segment": segment, "share": share} for (member, segment), share in self.parts]
+
+
+def delivered_model(task: TorchTask, kept: Sequence[Kept], *, metric: str, mode: Mode) -> Delivered | None:
+    """The average and the temperature with the best ``metric`` on validation; None where the best checkpoint by itself
+    is as good, or ``metric`` is none that a validation split gives.
+
+    Args:
+        task: whose members they are.
+        kept: their states; those of other architectures than the best one's are left out.
+        metric, mode: of the experiment.
+    """
+    known = [one for one in ordered(kept, metric, mode) if metric in one.state["metrics"]]
+    candidates = [one for one in known if math.isfinite(one.state["metrics"][metric])]
+    if not candidates or not metric.startswith("validation_"):
+        return None
+    bench = _Bench(task, metric, mode)
+    candidates.sort(key=lambda one: bench.signed(one.state["metrics"]))
+    candidates = [one for one in candidates if mixable(candidates[0].state, one.state, bench.architecture)]
+    shares = soup_shares([bench.signed(one.state["metrics"]) for one in candidates], bench.judge(candidates))
+    used = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] > 0]
+    state = averaged([candidates[i] for i in used], shares[used]).state if len(used) > 1 else candidates[used[0]].state
+    temperature, metrics = bench.tempered(restore(task.network, state))
+    if len(used) == 1 and temperature == 1.0:
+        return None
+    leader = candidates[0].state
+    return Delivered(
+        task=task,
+        state={**leader, "network": state["network"]},
+        temperature=temperature,
+        parts=tuple((candidates[i].place, float(shares[i])) for i in used),
+        metrics={**leader["metrics"], **metrics},
+        value=metrics[metric],
+    )
+
+
+class _Bench:
+    """Judges weights on the validation split."""
+
+    def __init__(self, task: TorchTask, metric: str, mode: Mode) -> None:
+        self.task, self.metric = task, metric
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.validation = load_splits(task.data, CPU).validation
+
+    def signed(self, metrics: Mapping[str, float]) -> float:
+        """Lower is better."""
+        return self.sign * metrics[self.metric]
+
+    def architecture(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments that the network was built with, without those that only regularise it."""
+        found = arguments_of(self.task.network, state["hyperparameters"])
+        places = self.task.places(found)
+        return {name: value for name, value in found.items() if places[name] == "network"}
+
+    def judge(self, candidates: Sequence[Kept]) -> Any:
+        """For ``soup_shares``; averages for which there is no time are infinitely bad."""
+        deadline = time.monotonic() + SECONDS
+        network = restore(self.task.network, candidates[0].state)
+
+        def judged(all_shares: Floats) -> Array:
+            found = np.full(len(all_shares), np.inf)
+            for row, shares in enumerate(all_shares):
+                if time.monotonic() > deadline:
+                    break
+                used = np.flatnonzero(shares).tolist()
+                state = averaged([candidates[i] for i in used], shares[used]).state
+                network.load_state_dict({name: to_tensor(array) for name, array in state["network"].items()})
+                found[row] = self.signed(self.measured(outputs_of(network, self.validation, device=CPU)))
+            return found
+
+        return judged
+
+    def measured(self, outputs: torch.Tensor) -> dict[str, float]:
+        return measure(outputs, self.validation, loss=self.task.loss, metrics=self.task.metrics, prefix="validation")
+
+    def tempered(self, network: nn.Module) -> tuple[float, dict[str, float]]:
+        """The temperature of a classifier, and its metrics at it; 1 where it would make the metric worse."""
+        outputs = outputs_of(network, self.validation, device=CPU)
+        plain = self.measured(outputs)
+        found = task_of(self.task.loss, outputs[:EXAMPLE_ROWS], self.validation.targets[:EXAMPLE_ROWS], None)
+        if found is None or found[1] not in ("softmax", "sigmoid"):
+            return 1.0, plain
+        kind, link = found
+        temperature = temperature_of(
+            predictions(outputs, link), answers(self.validation.targets, kind, link), coldest=1.0, doubt=DOUBT
+        )
+        heated = self.measured(outputs / temperature)
+        if temperature < 1.01 or not self.signed(heated) <= self.signed(plain):
+            return 1.0, plain
+        return temperature, heated

@@ -1,0 +1,115 @@
+"""The model that each population of a cohort would deliver if it ended now, as a run does (``ensemble.delivery``).
+
+It is an average of the members' best and present weights, by ``combining.soups``, and for a classification has a
+temperature of at least 1; validation decides on both. Training goes on as if nobody had asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from raytune_rl.combining.calibration import temperature_of
+from raytune_rl.combining.losses import Floats
+from raytune_rl.combining.soups import soup_shares
+from raytune_rl.population.packed.population import Weights
+from raytune_rl.population.predictions import Sample
+from raytune_rl.worlds.cohort import Cohort
+
+DOUBT: Final = 0.5
+"""Rows that the belief in a temperature of 1 is worth; as where a run delivers."""
+LEAST: Final = 1.01
+"""Temperatures below it are taken for 1; likewise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """What delivered models are worth: validation loss, test loss and test accuracy (NaN for a regression), arrays of
+    one shape. Losses are infinite where nobody has had a finite one."""
+
+    validation: np.ndarray
+    test: np.ndarray
+    accuracy: np.ndarray
+
+    @classmethod
+    def stack(cls, parts: Sequence[Delivered]) -> Delivered:
+        """Of several times, along a new last axis."""
+        return cls(
+            validation=np.stack([part.validation for part in parts], axis=-1),
+            test=np.stack([part.test for part in parts], axis=-1),
+            accuracy=np.stack([part.accuracy for part in parts], axis=-1),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Delivered]) -> Delivered:
+        """Of several groups of populations, one after the other along the first axis."""
+        return cls(
+            validation=np.concatenate([part.validation for part in parts]),
+            test=np.concatenate([part.test for part in parts]),
+            accuracy=np.concatenate([part.accuracy for part in parts]),
+        )
+
+
+def deliver(cohort: Cohort, members: int) -> Delivered:
+    """Of G populations of ``members`` each, one after the other in the cohort: shape (G,).
+
+    It takes at most 45 predictions of the validation split per population beside one of every member, three of them at
+    a time.
+    """
+    validation, test = cohort.task.splits.validation, cohort.task.splits.test
+    assert test is not None
+    present = _safe(cohort.score(validation)[0])
+    models = Weights.stack(
+        [_chosen(cohort, slice(first, first + members), present) for first in range(0, len(cohort), members)]
+    )
+    outputs = cohort.outputs(validation, models)
+    loss = _safe(cohort.judge(outputs, validation)[0])
+    heat = _temperatures(cohort, outputs).view(-1, *[1] * (outputs.ndim - 1))
+    heated = _safe(cohort.judge(outputs / heat, validation)[0])
+    better = torch.as_tensor(heated <= loss, device=heat.device).view_as(heat)
+    heat = torch.where(better, heat, 1.0)
+    test_loss, accuracy = cohort.judge(cohort.outputs(test, models) / heat, test)
+    return Delivered(validation=np.minimum(loss, heated), test=_safe(test_loss), accuracy=accuracy)
+
+
+def _chosen(cohort: Cohort, members: slice, present: np.ndarray) -> Weights:
+    """The average of one population, one model. ``present``: everybody's present losses, (K,)."""
+    best, best_losses = cohort.best
+    candidates = Weights.stack([best.take(members), cohort.present.take(members)])
+    was, now = candidates.parameters.chunk(2)
+    same = (was == now).all(dim=1).cpu().numpy() & (best_losses[members] == present[members])
+    losses = np.concatenate([best_losses[members], np.where(same, np.inf, present[members])])  # no model twice
+    validation = cohort.task.splits.validation
+
+    def mixed(shares: Floats) -> Weights:
+        return candidates.averages(torch.as_tensor(shares, device=candidates.parameters.device))
+
+    def judge(shares: Floats) -> np.ndarray:
+        return cohort.judge(cohort.outputs(validation, mixed(shares)), validation)[0]
+
+    if not np.isfinite(losses).any():
+        return cohort.present.take(members).take(slice(0, 1))
+    return mixed(soup_shares(losses, judge)[None])
+
+
+def _temperatures(cohort: Cohort, outputs: torch.Tensor) -> torch.Tensor:
+    """By which the delivered models' ``outputs`` (G, N, ...) for the validation split are to be divided, (G,)."""
+    found = torch.ones(len(outputs), dtype=outputs.dtype, device=outputs.device)
+    loss, targets = cohort.task.loss, cohort.task.splits.validation.targets
+    if loss == "mse":
+        return found
+    sample = Sample.of(loss, targets, limit=targets.numel())
+    for group, shares in enumerate(sample.predictions(outputs)):
+        if np.isfinite(shares).all():
+            temperature = temperature_of(shares, sample.jury.targets, coldest=1.0, doubt=DOUBT)
+            found[group] = temperature if temperature >= LEAST else 1.0
+    return found
+
+
+def _safe(losses: np.ndarray) -> np.ndarray:
+    """Infinity in place of NaN."""
+    return np.nan_to_num(losses, nan=np.inf, posinf=np.inf)

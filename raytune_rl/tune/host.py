@@ -35,6 +35,8 @@ REPORTS = "reports"
 MISSING_METRIC = "missing_metric"
 UNPACKED = "unpacked"
 """Key of a result: why members of the trial train one by one, said once."""
+SAID = "said"
+"""Key of a result: warnings from the trial's process."""
 HUNG_NOTE = "hung.json"
 PACK_HUNG_NOTE = "pack-hung.json"
 FILE_POLL = 0.05
@@ -137,12 +139,33 @@ class RefTransfer:
         return snapshot
 
 
+class Said(logging.Handler):
+    """Keeps the warnings of a trial's process for its next report: the run's log is written in the driver's."""
+
+    MOST = 20
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._messages) < self.MOST:
+            self._messages.append(record.getMessage())
+
+    def taken(self) -> list[str]:
+        """What was said since the last call."""
+        found, self._messages = self._messages, []
+        return found
+
+
 class HostTrainable(tune.Trainable):
     """Hosts the members of ``specs[config["trial"]]``. Made for ``tune.with_parameters(HostTrainable, specs=...)``."""
 
     def setup(self, config: dict[str, Any], specs: Sequence[HostSpec] = ()) -> None:
         os.chdir(os.environ.get("TUNE_ORIG_WORKING_DIR", "."))  # candidates' relative paths mean the user's directory
         logging.getLogger("ray.tune.trainable").setLevel(logging.WARNING)  # a line per restored Trainable otherwise
+        self._said = Said()
+        logging.getLogger("raytune_rl").addHandler(self._said)
         self._spec = specs[config["trial"]]
         self._store = StateStore(self._spec.state_uri)
         self._watchdog = Watchdog(self._spec.segment_timeout)
@@ -187,6 +210,8 @@ class HostTrainable(tune.Trainable):
         if self._pack is not None and (reason := self._pack.reason) is not None and reason not in self._told:
             self._told.add(reason)
             result[UNPACKED] = reason
+        if said := self._said.taken():
+            result[SAID] = said
         return result
 
     def apply(self, orders: Orders) -> None:
@@ -220,6 +245,7 @@ class HostTrainable(tune.Trainable):
         return {"slots": {index: slot.to_save() for index, slot in self._slots.items()}}
 
     def cleanup(self) -> None:
+        logging.getLogger("raytune_rl").removeHandler(self._said)
         self._watchdog.close()
         for slot in self._slots.values():
             slot.close()

@@ -20,7 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raytune_rl.records import Decision, Report, Step
 from raytune_rl.tune import adapter, deaths
-from raytune_rl.tune.host import MISSING_METRIC, REPORTS, UNPACKED, FileTransfer, Orders
+from raytune_rl.tune.host import MISSING_METRIC, REPORTS, SAID, UNPACKED, FileTransfer, Orders
 from raytune_rl.tune.slot import needs_donor
 
 logger = logging.getLogger(__name__)
@@ -146,6 +146,8 @@ class PopulationScheduler(FIFOScheduler):
             return self._give_up(result[MISSING_METRIC])
         if UNPACKED in result:
             logger.info("trial %d trains members one by one: %s", index, result[UNPACKED])
+        for message in result.get(SAID, ()):
+            logger.warning("trial %d: %s", index, message)
         reports = list(result[REPORTS])
         result[REPORTS].clear()  # Tune keeps the last result, in memory and in its snapshots
         if self.live.fatal is not None:
@@ -302,15 +304,9 @@ class PopulationScheduler(FIFOScheduler):
         copies: dict[int, Any] = {}
         for decision in decisions:
             donor, kind = decision.source.member, decision.source.kind
-            if (
-                not needs_donor(decision)
-                or donor is None
-                or self._home.get(donor)
-                in (
-                    None,
-                    self._home[decision.member],
-                )
-            ):
+            if donor is None or not needs_donor(decision):
+                continue
+            if self._home.get(donor) in (None, self._home[decision.member]):
                 continue
             if (donor, kind) not in exports:
                 exports[donor, kind] = self._export(donor, kind)

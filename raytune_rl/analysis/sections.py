@@ -20,6 +20,7 @@ from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.svg import inline_svg
 from raytune_rl.analysis.texts import count, duration, number
 from raytune_rl.errors import BadInput
+from raytune_rl.rundir.summary import origin
 
 MEMBERS, COPIES, PATH = 64, 40, 60
 """Rows that the tables of members, copies and the best path show at most."""
@@ -53,8 +54,11 @@ def facts(run: Run) -> list[tuple[str, str]]:
     copies = run.lineage
     others = int((copies["receiver"] != copies["donor"]).sum())
     population = int(run.segments["member"].nunique())
+    best = (run.summary or {}).get("best") or {}
+    delivered = f"{origin(best)} (alone {number(best['checkpoint']['value'])})" if "checkpoint" in best else ""
     told = [
         ("agent", run.agent),
+        ("delivered", delivered),
         ("population", count(population, "members")),
         ("trained", count(len(run.segments), "segments")),
         ("copies", f"{others:,}"),

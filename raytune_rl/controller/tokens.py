@@ -38,7 +38,7 @@ IMPOSSIBLE: Final = -1e4
 # What a fresh network does, and learning adds to: starting values about a hand default, then something like PBT.
 RATE_CENTRE, RATE_SIGN, RATE_WIDTH = -1.56 + 2.0, -0.74, 0.5
 """log10 + 2 of the learning rate that starting values gather about (0.15 for SGD, 0.005 for Adam), and its spread."""
-OFF_SLOPE: Final = 7.0
+OFF_SLOPE, MOMENTUM_SLOPE = 3.0, 7.0
 """How much less likely full regularisation is than none, and the lowest momentum than the highest, in nats."""
 PERMUTED_FROM: Final = 6
 """The first dimension of starting points whose digits are permuted, see ``halton``."""
@@ -189,7 +189,7 @@ def _start_prior(member: Array, tokens: Array, xp: Any) -> Array:
     rate = tokens[..., _SLOT["role/learning_rate"], None] * tokens[..., _SLOT["log"], None]
     regularised = tokens[..., _REGULARISATION].sum(-1)[..., None]
     momentum = tokens[..., _SLOT["role/momentum"], None]
-    return rate * rates + regularised * off + momentum * OFF_SLOPE * position
+    return rate * rates + regularised * off + momentum * MOMENTUM_SLOPE * position
 
 
 def _move_prior(member: Array, moves: Array, xp: Any) -> Array:

@@ -1,9 +1,8 @@
 """The one model that a run delivers: an average of related checkpoints, at a temperature, where validation says so.
 
 A population whose members copy from each other ends in one basin of the loss, so the mean of their weights is a model
-(``combining.soups``); a temperature keeps a model that has learned its training data by heart from being too sure of
-itself (Guo et al. 2017). Both cost nothing when predicting. Chosen on the validation split; never worse there than the
-best checkpoint.
+(``combining.soups``); a temperature makes its probabilities mean what they say (Guo et al. 2017). Both cost nothing
+when predicting. Chosen on the validation split; never worse there than the best checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from raytune_rl.combining.calibration import temperature_of
+from raytune_rl.combining.calibration import cautious_temperature
 from raytune_rl.combining.losses import Array, Floats
 from raytune_rl.combining.soups import soup_shares
 from raytune_rl.ensemble.candidates import averaged, mixable, ordered
@@ -36,8 +35,6 @@ from raytune_rl.records import Mode
 CPU: Final = torch.device("cpu")
 SECONDS: Final = 20.0
 """Of predicting on the validation split that choosing may take."""
-DOUBT: Final = 0.5
-"""Rows that the belief in a temperature of 1 is worth."""
 EXAMPLE_ROWS: Final = 16
 
 
@@ -48,7 +45,7 @@ class Delivered:
     Attributes:
         task: whose model it is.
         state: with the averaged weights; all else is the best checkpoint's.
-        temperature: that outputs are divided by, at least 1.
+        temperature: that outputs are divided by.
         parts: the checkpoints and their shares, the largest first.
         metrics: on the validation split.
         value: of the experiment's metric among them.
@@ -172,10 +169,8 @@ class _Bench:
         if found is None or found[1] not in ("softmax", "sigmoid"):
             return 1.0, plain
         kind, link = found
-        temperature = temperature_of(
-            predictions(outputs, link), answers(self.validation.targets, kind, link), coldest=1.0, doubt=DOUBT
-        )
+        temperature = cautious_temperature(predictions(outputs, link), answers(self.validation.targets, kind, link))
         heated = self.measured(outputs / temperature)
-        if temperature < 1.01 or not self.signed(heated) <= self.signed(plain):
+        if not self.signed(heated) <= self.signed(plain):
             return 1.0, plain
         return temperature, heated

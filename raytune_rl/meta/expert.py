@@ -14,8 +14,8 @@ from raytune_rl.hyperparameters import LEVELS, STAY
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 
-REGULARISED = (0.6, 0.2, 0.1, 0.05, 0.05, 0.0, 0.0)
-"""Shares of the starting levels of regularisation: mostly off."""
+REGULARISED = (0.35, 0.25, 0.15, 0.1, 0.1, 0.05, 0.0)
+"""Shares of the starting levels of regularisation: off or low for the most part."""
 
 
 class Grid(Rule):

@@ -1,29 +1,23 @@
 """The model that each population of a cohort would deliver if it ended now, as a run does (``ensemble.delivery``).
 
 It is an average of the members' best and present weights, by ``combining.soups``, and for a classification has a
-temperature of at least 1; validation decides on both. Training goes on as if nobody had asked.
+temperature; validation decides on both. Training goes on as if nobody had asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
 
-from raytune_rl.combining.calibration import temperature_of
+from raytune_rl.combining.calibration import cautious_temperature
 from raytune_rl.combining.losses import Floats
 from raytune_rl.combining.soups import soup_shares
 from raytune_rl.population.packed.population import Weights
 from raytune_rl.population.predictions import Sample
 from raytune_rl.worlds.cohort import Cohort
-
-DOUBT: Final = 0.5
-"""Rows that the belief in a temperature of 1 is worth; as where a run delivers."""
-LEAST: Final = 1.01
-"""Temperatures below it are taken for 1; likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +99,7 @@ def _temperatures(cohort: Cohort, outputs: torch.Tensor) -> torch.Tensor:
     sample = Sample.of(loss, targets, limit=targets.numel())
     for group, shares in enumerate(sample.predictions(outputs)):
         if np.isfinite(shares).all():
-            temperature = temperature_of(shares, sample.jury.targets, coldest=1.0, doubt=DOUBT)
-            found[group] = temperature if temperature >= LEAST else 1.0
+            found[group] = cautious_temperature(shares, sample.jury.targets)
     return found
 
 

@@ -7,6 +7,7 @@ from raytune_rl.combining.calibration import (
     COLDEST,
     HOTTEST,
     brier_score,
+    cautious_temperature,
     expected_calibration_error,
     temperature_of,
     tempered,
@@ -109,3 +110,10 @@ def test_the_brier_score_is_the_squared_distance() -> None:
     assert brier_score(np.eye(3), np.arange(3)) == 0.0
     assert brier_score(np.array([[0.6, 0.4]]), np.array([1])) == pytest.approx(0.72)
     assert brier_score(np.eye(2), np.array([1, 0])) == 2.0
+
+
+def test_few_rows_that_are_all_right_do_not_make_a_model_sure() -> None:
+    shares = np.tile([0.8, 0.2], (3, 1))
+    assert temperature_of(shares, np.zeros(3, dtype=np.int64)) < 0.06
+    assert 0.5 <= cautious_temperature(shares, np.zeros(3, dtype=np.int64)) < 1.0
+    assert cautious_temperature(np.tile([0.5, 0.5], (3, 1)), np.zeros(3, dtype=np.int64)) == 1.0

@@ -28,7 +28,7 @@ def test_it_is_better_on_validation_than_the_best_checkpoint() -> None:
     assert found is not None
     assert found.value == found.metrics["validation_loss"] < best_alone()
     assert len(found.parts) > 1 and sum(share for _, share in found.parts) == pytest.approx(1.0)
-    assert found.temperature >= 1.0
+    assert found.temperature >= 0.5
 
 
 def test_its_value_is_that_of_its_model() -> None:
@@ -87,7 +87,7 @@ def test_a_metric_of_members_only_leaves_the_best_checkpoint() -> None:
 def test_one_checkpoint_is_at_most_tempered() -> None:
     kept, _ = trained()
     found = delivered_model(TASK, kept[:1], metric="validation_loss", mode="min")
-    assert found is None or (len(found.parts) == 1 and found.temperature > 1.0)
+    assert found is None or (len(found.parts) == 1 and found.temperature != 1.0)
     assert delivered_model(TASK, [], metric="validation_loss", mode="min") is None
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from raytune_rl.combining.calibration import cautious_temperature
 from raytune_rl.population.packed.losses import LossName
 from raytune_rl.population.splits import Split, Splits
 from raytune_rl.worlds.cohort import Cohort
@@ -122,7 +123,7 @@ def test_the_model_is_the_average_that_a_network_of_its_own_would_be() -> None:
     task = clouds(lambda: nn.Sequential(nn.Linear(2, 2)))
     cohort = Cohort(task, [0, 1], seed=0)
     cohort.apply([setting(task, 0.0)] * 2)  # the smallest rate: hardly any training
-    wanted = torch.tensor([[-0.2, -0.2], [0.2, 0.2]]), torch.tensor([0.2, -0.2])  # not sure enough: no temperature
+    wanted = torch.tensor([[-0.2, -0.2], [0.2, 0.2]]), torch.tensor([0.2, -0.2])
     apart = torch.tensor([[3.0, -3.0], [-3.0, 3.0]])  # across the direction in which the classes lie
     tensors = cohort._population.tensors()
     for member, sign in enumerate((1.0, -1.0)):
@@ -136,6 +137,9 @@ def test_the_model_is_the_average_that_a_network_of_its_own_would_be() -> None:
     with torch.no_grad():
         said = [network(split.inputs) for split in (validation, test)]
     answers = (validation.targets, test.targets)
+    heat = cautious_temperature(said[0].softmax(dim=1).double().numpy(), answers[0].numpy())
+    assert heat != 1.0
+    said = [outputs / heat for outputs in said]
     theirs = [float(nn.functional.cross_entropy(*pair)) for pair in zip(said, answers, strict=True)]
     found = deliver(cohort, 2)
     assert theirs[0] < present.min()

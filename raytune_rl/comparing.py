@@ -58,18 +58,14 @@ def ensemble_of(experiment: Experiment, trained: Trained, segments: pd.DataFrame
 
 
 def _random_search(experiment: Experiment, directory: RunDirectory, train: Train) -> Comparison | None:
-    """The same candidates for the same segments with random values that never change."""
+    """The same candidates for the same segments with random values that never change; its best checkpoint, which is
+    what tools that search give."""
     inside = _inside(directory, RANDOM_SEARCH)
     theirs = train(_static(experiment, Fixed()), inside, composition.random_points(experiment))
     if theirs.interrupted:
         return None
-    delivered = delivered_by(experiment, theirs)
     return comparison_of(
-        inside.read_table(layout.SEGMENTS),
-        metric=experiment.metric,
-        mode=experiment.mode,
-        test=theirs.test() if delivered is None else delivered.test(),
-        delivered=None if delivered is None else delivered.summary(),
+        inside.read_table(layout.SEGMENTS), metric=experiment.metric, mode=experiment.mode, test=theirs.test()
     )
 
 

@@ -87,8 +87,8 @@ class Experiment:
             ``"deep-ensemble"``: the hand default under a cosine with as many seeds as members, its ensemble built as
             the run's own.
         average: whether the model that is delivered may be an average of the weights of several checkpoints, and its
-            classes' probabilities at a temperature, where that is better on validation (torch tasks, seconds). The
-            comparison's is treated alike.
+            classes' probabilities at a temperature, where that is better on validation (torch tasks, seconds). Random
+            search is compared by its best checkpoint, as other tools give it.
         ensemble: how the members become an ensemble when the run is over (torch tasks, seconds); ``None`` = not.
         seed: all randomness derives from it.
         storage_path: where run directories are made; anything that Ray accepts.

@@ -159,13 +159,27 @@ def verdict(plan: Plan, summary: Mapping[str, Any]) -> Text:
     if ours is None or not other:
         text.append(f": {plan.metric} {short(best['value'])}")
         return text.append(f", reached by {origin(best)}.")
-    text.append(f": {plan.metric}{who} {short(ours)}")
-    against = f"{other['name']} with the same budget ({short(other['value'])})"
-    if other["better"] is None:
+    name, ours, theirs, better = _judged(plan, summary, ours)
+    text.append(f": {name}{who} {short(ours)}")
+    against = f"{other['name']} with the same budget ({short(theirs)})"
+    if better is None:
         return text.append(f", the same as {against}.")
-    gap = _gap(ours, other["value"], better=other["better"])
-    style = "green" if other["better"] else "yellow"
-    return text.append(f", {gap} than {against}.", style=style)
+    gap = _gap(ours, theirs, better=better)
+    return text.append(f", {gap} than {against}.", style="green" if better else "yellow")
+
+
+def _judged(plan: Plan, summary: Mapping[str, Any], ours: float) -> tuple[str, float, float, bool | None]:
+    """By what the comparison is told: the metric, our value, the other's, whether ours is better.
+
+    On test data where both have been tested: both have been chosen by their validation values, which flatter."""
+    other = summary["comparison"]
+    mine = (summary["ensemble"] if other.get("of") == "ensemble" else summary["best"])["metrics"]
+    tested = f"test_{plan.metric.removeprefix('validation_')}"
+    if tested in mine and tested in other["metrics"] and other["better"] is not None and ours != other["value"]:
+        lower_wins = other["better"] == (ours < other["value"])
+        one, two = mine[tested], other["metrics"][tested]
+        return tested, one, two, None if one == two else (one < two) == lower_wins
+    return plan.metric, ours, other["value"], other["better"]
 
 
 def _gap(ours: float, theirs: float, *, better: bool) -> str:
@@ -219,7 +233,11 @@ def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
         cost = (str(other["segments"]), _seconds(other["train_s"]))
         table.add_row(Text(other["name"]), *_scores(other, tests), *cost)
         if other["ratio"] is not None:
-            table.add_row("ratio", f"{other['ratio']:.3g}", style="dim")
+            pairs = [(best["metrics"][name], other["metrics"][name]) for name in tests]
+            ratios = [
+                f"{ours / theirs:.3g}" if theirs else "" for ours, theirs in pairs if other.get("of") != "ensemble"
+            ]
+            table.add_row("ratio", f"{other['ratio']:.3g}", *ratios, style="dim")
     return table
 
 

@@ -187,18 +187,15 @@ def comparison_of(
     mode: Mode,
     name: str = "random search",
     test: Mapping[str, float] | None = None,
-    delivered: Mapping[str, Any] | None = None,
 ) -> Comparison | None:
-    """The comparison with another run, from its ``segments.parquet``; None if it reached nothing. ``test`` and
-    ``delivered`` as for ``build_summary``."""
+    """The comparison with another run, from its ``segments.parquet``; None if it reached nothing."""
     best = best_of(segments, metric, mode)
     if best is None:
         return None
-    told = _best(best, path=None, test=test or {}, delivered=delivered)
     return Comparison(
         name=name,
-        value=told["value"],
-        metrics=told["metrics"],
+        value=best.value,
+        metrics={**best.metrics, **(test or {})},
         segments=len(segments),
         train_s=float(segments["seconds"].sum()),
     )

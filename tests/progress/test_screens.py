@@ -140,14 +140,14 @@ def test_the_final_screen(width: int) -> None:
     found = lines(final_screen(PLAN, SUMMARY), width)
     assert max(len(line) for line in found) <= width
     text = " ".join(" ".join(found).split())
-    assert "validation_loss 0.0812, 31% better (lower) than random search with the same budget (0.118)." in text
+    assert "test_loss 0.0911, 30% better (lower) than random search with the same budget (0.131)." in text
     for part in (
         "Best: member 3 after segment 17",
         "learning_rate 3.2e-4",
         "test_loss 0.0911",
         "raytune_rl (PPO) 0.0812 0.0911 160 3 min 17 s",
         "random search 0.118 0.131 160 3 min 16 s",
-        "ratio 0.688",
+        "ratio 0.688 0.695",
         "1 min 48 s for 3 min 17 s of training, 1.10 times the ideal 98.5 s; decisions 0.8 ms (p99 4.2)",
         "8 members, 160 segments, 21 copies, 1 failure, 0 restarts, 2 rollbacks",
         "PPO, 152 transitions",
@@ -172,7 +172,15 @@ def test_other_candidates_are_not_loaded_but_found() -> None:
     ],
 )
 def test_the_verdict_is_honest(comparison: dict[str, Any], sentence: str) -> None:
-    assert sentence in verdict(PLAN, changed(**comparison)).plain
+    assert sentence in verdict(PLAN, changed(metrics={}, **comparison)).plain
+
+
+def test_test_data_decide_where_both_have_been_tested() -> None:
+    """By their validation values, which chose them, they may be the other way round."""
+    text = verdict(PLAN, changed(value=0.08, better=False, metrics={"test_loss": 0.1})).plain
+    assert text.startswith("quickstart: test_loss 0.0911, 8.9% better (lower) than random search")
+    text = verdict(PLAN, changed(value=0.09, better=True, metrics={"test_loss": 0.09})).plain
+    assert text.startswith("quickstart: test_loss 0.0911, 1.2% worse (higher) than random search")
 
 
 def test_a_run_without_comparison_or_result() -> None:
@@ -210,7 +218,7 @@ def test_the_ensemble_stands_below_the_best_member() -> None:
 
 def test_a_deep_ensemble_is_compared_with_the_ensemble() -> None:
     other = changed(name="deep ensemble", of="ensemble", value=0.075, better=True) | {"ensemble": ENSEMBLE}
-    expected = "validation_loss of the ensemble 0.0701, 6.5% better (lower) than deep ensemble with the same budget"
+    expected = "test_loss of the ensemble 0.0822, 37% better (lower) than deep ensemble with the same budget"
     assert expected in verdict(PLAN, other).plain
     without = changed(name="deep ensemble", of="ensemble", value=0.075, better=None)
     assert "reached by member 3" in verdict(PLAN, without).plain

@@ -6,14 +6,13 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from raytune_rl.combining.calibration import brier_score, cautious_temperature, expected_calibration_error
+from raytune_rl.combining.calibration import brier_score, expected_calibration_error, temperature_of
 from raytune_rl.combining.losses import Array, Evidence, Kind
 from raytune_rl.ensemble.batched import alike
 from raytune_rl.ensemble.candidates import greedy_soups, kinship, mixable, ordered
@@ -23,7 +22,6 @@ from raytune_rl.ensemble.model import EnsembleModel
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.population.evaluation import evaluate, outputs_of
 from raytune_rl.population.export import restore
-from raytune_rl.population.networks import arguments_of
 from raytune_rl.population.splits import Split, load_splits
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.records import Mode
@@ -113,7 +111,7 @@ def build(
         related = kinship(segments, [one.place for one in candidates])
 
         def same(one: Kept, other: Kept) -> bool:
-            return related(one.place, other.place) and mixable(one.state, other.state, bench.architecture)
+            return related(one.place, other.place) and mixable(one.state, other.state, task)
 
         for soup, parts in greedy_soups(candidates, losses.tolist(), related=same, judge=bench.loss):
             ingredients[len(candidates)] = parts
@@ -156,7 +154,7 @@ def _assembled(bench: _Bench, chosen: Sequence[Chosen], loss: float, *, apart: f
     outputs = outputs_of(model, bench.validation, device=CPU)
     by_class = bench.kind == "classification"
     if bench.settings.calibrate and by_class:
-        model.temperature = cautious_temperature(predictions(outputs, bench.link), bench.targets)
+        model.temperature = temperature_of(predictions(outputs, bench.link), bench.targets)
     metrics = evaluate(
         model, bench.validation, loss=bench.task.loss, metrics=bench.task.metrics, prefix="validation", device=CPU
     )
@@ -230,12 +228,6 @@ class _Bench:
 
     def network(self, one: Kept) -> nn.Module:
         return restore(self.task.network, one.state)
-
-    def architecture(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The arguments that the network was built with, without those that only regularise it."""
-        found = arguments_of(self.task.network, state["hyperparameters"])
-        places = self.task.places(found)
-        return {name: value for name, value in found.items() if places[name] == "network"}
 
     def evidence(self, one: Kept) -> Evidence:
         outputs = outputs_of(self.network(one), self.validation, device=CPU)

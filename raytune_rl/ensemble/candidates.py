@@ -12,6 +12,8 @@ import pandas as pd
 from raytune_rl.analysis.lineage import find_rows, parents, path_to
 from raytune_rl.ensemble.kept import ORIGINS, Kept, Place
 from raytune_rl.population.candidate import State
+from raytune_rl.population.networks import arguments_of
+from raytune_rl.population.torch_task import TorchTask
 
 
 def ordered(kept: Sequence[Kept], metric: str, mode: str) -> list[Kept]:
@@ -62,10 +64,17 @@ def averaged(ingredients: Sequence[Kept], shares: Sequence[float] | np.ndarray |
     return replace(first, origin="soup", state={**first.state, "network": network})
 
 
-def mixable(one: State, other: State, arguments: Callable[[State], Mapping[str, Any]]) -> bool:
-    """Whether two states are of one architecture, told by their shapes and by the network's ``arguments``."""
+def mixable(one: State, other: State, task: TorchTask) -> bool:
+    """Whether two states are of one architecture, told by their shapes and by the arguments that their networks were
+    built with; those that only regularise may differ."""
     shapes = [{name: array.shape for name, array in state["network"].items()} for state in (one, other)]
-    return shapes[0] == shapes[1] and arguments(one) == arguments(other)
+    return shapes[0] == shapes[1] and _architecture(one, task) == _architecture(other, task)
+
+
+def _architecture(state: State, task: TorchTask) -> Mapping[str, Any]:
+    found = arguments_of(task.network, state["hyperparameters"])
+    places = task.places(found)
+    return {name: value for name, value in found.items() if places[name] == "network"}
 
 
 def greedy_soups(

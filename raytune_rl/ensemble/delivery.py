@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from raytune_rl.combining.calibration import cautious_temperature
+from raytune_rl.combining.calibration import temperature_of
 from raytune_rl.combining.losses import Array, Floats
 from raytune_rl.combining.soups import soup_shares
 from raytune_rl.ensemble.candidates import averaged, mixable, ordered
@@ -26,7 +26,6 @@ from raytune_rl.ensemble.kept import Kept, Place
 from raytune_rl.ensemble.links import answers, predictions, task_of
 from raytune_rl.population.evaluation import evaluate, measure, outputs_of
 from raytune_rl.population.export import export, heat, restore
-from raytune_rl.population.networks import arguments_of
 from raytune_rl.population.optimisers import to_tensor
 from raytune_rl.population.splits import load_splits
 from raytune_rl.population.torch_task import TorchTask
@@ -104,7 +103,7 @@ def delivered_model(task: TorchTask, kept: Sequence[Kept], *, metric: str, mode:
         return None
     bench = _Bench(task, metric, mode)
     candidates.sort(key=lambda one: bench.signed(one.state["metrics"]))
-    candidates = [one for one in candidates if mixable(candidates[0].state, one.state, bench.architecture)]
+    candidates = [one for one in candidates if mixable(candidates[0].state, one.state, task)]
     shares = soup_shares([bench.signed(one.state["metrics"]) for one in candidates], bench.judge(candidates))
     used = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] > 0]
     state = averaged([candidates[i] for i in used], shares[used]).state if len(used) > 1 else candidates[used[0]].state
@@ -134,13 +133,7 @@ class _Bench:
         """Lower is better."""
         return self.sign * metrics[self.metric]
 
-    def architecture(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The arguments that the network was built with, without those that only regularise it."""
-        found = arguments_of(self.task.network, state["hyperparameters"])
-        places = self.task.places(found)
-        return {name: value for name, value in found.items() if places[name] == "network"}
-
-    def judge(self, candidates: Sequence[Kept]) -> Any:
+    def judge(self, candidates: Sequence[Kept]) -> Callable[[Floats], Array]:
         """For ``soup_shares``; averages for which there is no time are infinitely bad."""
         deadline = time.monotonic() + SECONDS
         network = restore(self.task.network, candidates[0].state)
@@ -169,7 +162,7 @@ class _Bench:
         if found is None or found[1] not in ("softmax", "sigmoid"):
             return 1.0, plain
         kind, link = found
-        temperature = cautious_temperature(predictions(outputs, link), answers(self.validation.targets, kind, link))
+        temperature = temperature_of(predictions(outputs, link), answers(self.validation.targets, kind, link))
         heated = self.measured(outputs / temperature)
         if not self.signed(heated) <= self.signed(plain):
             return 1.0, plain

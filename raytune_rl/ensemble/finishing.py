@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from raytune_rl.ensemble.delivery import Delivered
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MOST_GIB = 2.0
 """Run directories with more state than this deliver their best checkpoint as it is."""
@@ -86,14 +87,10 @@ def delivery_of(
         return None
     from raytune_rl.ensemble.delivery import delivered_model
 
-    try:
-        return delivered_model(candidate, states(MOST_GIB * 2**30), metric=metric, mode=mode)
-    except ValueError as error:
-        logger.warning("the run delivers its best checkpoint as it is: %s", error)
-    except Exception as error:  # a user's network or metric may raise anything
-        logger.warning("the run delivers its best checkpoint as it is (%s: %s)", type(error).__name__, error)
-        logger.debug("its traceback", exc_info=True)
-    return None
+    return _spared(
+        "the run delivers its best checkpoint as it is",
+        lambda: delivered_model(candidate, states(MOST_GIB * 2**30), metric=metric, mode=mode),
+    )
 
 
 def judged_ensemble(
@@ -119,14 +116,22 @@ def judged_ensemble(
         return None
     from raytune_rl.ensemble.building import build, on_test_split
 
-    try:
+    def judged() -> Judged:
         kept = states(settings.max_gib * 2**30)
         built = build(settings, candidate, kept, segments, metric=metric, mode=mode, seed=seed)
         value = built.metrics.get(metric, math.nan)
         return Judged(built=built, task=candidate, value=value, test=on_test_split(built, candidate))
+
+    return _spared("no ensemble of this run", judged)
+
+
+def _spared(without: str, make: Callable[[], T]) -> T | None:
+    """What ``make`` makes; if it raises, the log says what the run does ``without`` it."""
+    try:
+        return make()
     except ValueError as error:
-        logger.warning("no ensemble of this run: %s", error)
+        logger.warning("%s: %s", without, error)
     except Exception as error:  # a user's network or metric may raise anything
-        logger.warning("no ensemble of this run (%s: %s)", type(error).__name__, error)
+        logger.warning("%s (%s: %s)", without, type(error).__name__, error)
         logger.debug("its traceback", exc_info=True)
     return None

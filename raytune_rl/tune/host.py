@@ -143,6 +143,7 @@ class Said(logging.Handler):
     """Keeps the warnings of a trial's process for its next report: the run's log is written in the driver's."""
 
     MOST = 20
+    """Messages between two reports; further ones are dropped."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

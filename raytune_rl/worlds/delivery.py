@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from raytune_rl.combining.calibration import cautious_temperature
+from raytune_rl.combining.calibration import temperature_of
 from raytune_rl.combining.losses import Floats
 from raytune_rl.combining.soups import soup_shares
 from raytune_rl.population.packed.population import Weights
@@ -99,7 +99,7 @@ def _temperatures(cohort: Cohort, outputs: torch.Tensor) -> torch.Tensor:
     sample = Sample.of(loss, targets, limit=targets.numel())
     for group, shares in enumerate(sample.predictions(outputs)):
         if np.isfinite(shares).all():
-            found[group] = cautious_temperature(shares, sample.jury.targets)
+            found[group] = temperature_of(shares, sample.jury.targets)
     return found
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,18 @@ def steer(report: Report) -> Answer:
     return Answer(stop=at == (2, 5))
 
 
-def test_changes_copies_and_stops_arrive(tmp_path: Path) -> None:
-    run, sink, _ = Run(tmp_path, Counting(seconds=0.02), steer, segments=12).start()
+def wait_for_the_donor(counting: CountingMember, call: int, *, flag: str) -> None:
+    """Member 3 is not at the segment of its copy before member 1 of the other trial has a best checkpoint to give."""
+    if counting.context.member == 1 and call == 1:
+        Path(flag).touch()
+    deadline = time.monotonic() + 60.0
+    while counting.context.member == 3 and call == 4 and not Path(flag).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_changes_copies_and_stops_arrive(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    trick = partial(wait_for_the_donor, flag=str(tmp_path_factory.mktemp("flags") / "donor"))
+    run, sink, _ = Run(tmp_path, Counting(seconds=0.02, trick=trick), steer, segments=12).start()
     outcome = run.fit()
     assert outcome.interrupted is None and outcome.restarts == 0 and outcome.dropped == ()
     zero, one, two, three = (sink.of(m) for m in range(4))

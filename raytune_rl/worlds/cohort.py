@@ -10,7 +10,8 @@ import torch
 
 from raytune_rl.population.curves import curve_signals
 from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_slope
-from raytune_rl.population.packed.population import PackedPopulation, Weights
+from raytune_rl.population.packed.population import PackedPopulation
+from raytune_rl.population.packed.weights import Weights
 from raytune_rl.population.predictions import Sample
 from raytune_rl.population.splits import Split
 from raytune_rl.records import Value

@@ -15,7 +15,7 @@ import torch
 from raytune_rl.combining.calibration import temperature_of
 from raytune_rl.combining.losses import Floats
 from raytune_rl.combining.soups import soup_shares
-from raytune_rl.population.packed.population import Weights
+from raytune_rl.population.packed.weights import Weights
 from raytune_rl.population.predictions import Sample
 from raytune_rl.worlds.cohort import Cohort
 

@@ -11,6 +11,7 @@ from torch import nn
 from raytune_rl.population.networks import freeze, training_mode
 from raytune_rl.population.optimisers import OptimizerName, make_optimizer, set_momentum
 from raytune_rl.population.packed import PackedPopulation, population
+from raytune_rl.population.packed.weights import Weights
 
 MEMBERS, STEPS, BATCH = 4, 100, 16
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -203,7 +204,7 @@ def test_other_models_are_asked_without_becoming_members(make: Any, members: int
     for network in others:
         network(inputs[0, 0])
     states = [dict(network.state_dict()) for network in others]
-    models = population.Weights(
+    models = Weights(
         parameters=torch.stack([torch.cat([p.detach().flatten() for p in network.parameters()]) for network in others]),
         buffers={name: torch.stack([state[name] for state in states]) for name in packed.weights.buffers},
     )
@@ -211,21 +212,10 @@ def test_other_models_are_asked_without_becoming_members(make: Any, members: int
     torch.testing.assert_close(packed.outputs(inputs[0, 0], models), theirs)
     torch.testing.assert_close(packed.outputs(inputs[0, 0], models.take(slice(1, 2))), theirs[1:2])
     torch.testing.assert_close(
-        packed.outputs(inputs[0, 0], population.Weights.stack([models, packed.weights]))[-members:],
+        packed.outputs(inputs[0, 0], Weights.stack([models, packed.weights]))[-members:],
         packed.outputs(inputs[0, 0]),
     )
     assert all(torch.equal(one, two) for one, two in zip(packed.snapshot().tensors(), before.tensors(), strict=True))
-
-
-def test_an_average_is_of_those_with_a_share() -> None:
-    models = population.Weights(
-        parameters=torch.tensor([[1.0, 2.0], [3.0, 6.0], [torch.nan, 0.0]]),
-        buffers={"mean": torch.tensor([[1.0], [2.0], [torch.nan]]), "count": torch.tensor([3, 5, 7])},
-    )
-    found = models.averages(torch.tensor([[0.75, 0.25, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64))
-    torch.testing.assert_close(found.parameters, torch.tensor([[1.5, 3.0], [3.0, 6.0]]))
-    torch.testing.assert_close(found.buffers["mean"], torch.tensor([[1.25], [2.0]]))
-    assert found.buffers["count"].tolist() == [3, 5] and len(found) == 2
 
 
 def test_a_layer_used_twice_counts_twice() -> None:

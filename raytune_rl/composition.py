@@ -164,6 +164,7 @@ HAND_DEFAULTS: Mapping[str, float] = {
     "weight_decay": 1e-4,
     "dropout": 0.0,
     "label_smoothing": 0.0,
+    "augmentation": 0.0,
     "momentum": 0.9,
     "batch_size": 64,
     "frozen_layers": 0,

@@ -43,9 +43,15 @@ def test_the_hand_default_is_one_per_role_inside_the_bounds() -> None:
     others = {
         "lr": roles.learning_rate(tune.loguniform(1e-2, 1.0)),
         "batch_size": roles.batch_size(tune.choice([16, 32])),
+        "shift": roles.augmentation(tune.uniform(0.0, 0.5)),
         "width": tune.randint(2, 11),
     }
-    assert hand_default(make(hyperparameters=others)) == {"lr": pytest.approx(1e-2), "batch_size": 32, "width": 6}
+    assert hand_default(make(hyperparameters=others)) == {
+        "lr": pytest.approx(1e-2),
+        "batch_size": 32,
+        "shift": 0.0,
+        "width": 6,
+    }
 
 
 @pytest.mark.cluster

@@ -102,6 +102,7 @@ DOMAINS = {
     "label_smoothing": tune.uniform(0.0, 0.5),
     "initialisation": tune.choice(["kaiming", "orthogonal", "zero"]),
     "frozen_layers": tune.randint(0, 12),
+    "augmentation": tune.uniform(0.0, 1.0),
     "none": tune.uniform(-1e6, 1e6),
 }
 SOME = [

@@ -19,7 +19,7 @@ from raytune_rl.controller.policies import Rule
 from raytune_rl.controller.policy import Choice, Situation
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.hyperparameters import LEVELS, STAY
-from raytune_rl.hyperparameters.roles import REGULARISATION, ROLES, Role
+from raytune_rl.hyperparameters.roles import REGULARISATION, SEEN_ROLES, Role, seen_as
 from raytune_rl.mdp.action import SOURCES, ActionSpec
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from raytune_rl.mdp.observation import ObservationSpec
@@ -57,9 +57,10 @@ _SLOT = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
 JUDGED: Final[frozenset[Role]] = frozenset(
     {"learning_rate", "weight_decay", "momentum", "dropout", "label_smoothing", "none"}
 )
-"""Roles that occur in meta-training. Of the others the network knows nothing."""
-_UNJUDGED = [_SLOT[f"role/{role}"] for role in ROLES if role not in JUDGED]
-_REGULARISATION = [_SLOT[f"role/{role}"] for role in sorted(REGULARISATION)]
+"""Roles that occur in meta-training. Of the others the network knows nothing, and what is seen as one of these (see
+``SEEN_AS``) it takes for that."""
+_UNJUDGED = [_SLOT[f"role/{role}"] for role in SEEN_ROLES if role not in JUDGED]
+_REGULARISATION = [_SLOT[f"role/{role}"] for role in sorted({seen_as(role) for role in REGULARISATION})]
 
 
 def shapes() -> dict[str, tuple[int, ...]]:

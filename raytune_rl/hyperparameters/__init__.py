@@ -5,12 +5,13 @@
 
 from raytune_rl.hyperparameters import roles
 from raytune_rl.hyperparameters.kinds import LEVELS, STAY, Choice, Float, Hyperparameter, Integer
-from raytune_rl.hyperparameters.roles import ROLES, Role, Spec
+from raytune_rl.hyperparameters.roles import ROLES, SEEN_ROLES, Role, Spec
 from raytune_rl.hyperparameters.space import SearchSpace
 
 __all__ = [
     "LEVELS",
     "ROLES",
+    "SEEN_ROLES",
     "STAY",
     "Choice",
     "Float",

@@ -134,7 +134,7 @@ class _Number(Hyperparameter, ABC):
         if self.lower < low or self.upper > high:
             raise ValueError(
                 f"hyperparameter '{self.name}': the range {self.lower:g} to {self.upper:g} leaves "
-                f"[{low:g}, {high:g}], where a {self.role} must be"
+                f"[{low:g}, {high:g}], the bounds of the role {self.role}"
             )
 
     @property
@@ -261,8 +261,8 @@ class Choice(Hyperparameter):
                 )
             if _is_number(option) and not low <= option <= high:
                 raise ValueError(
-                    f"hyperparameter '{self.name}': the option {option!r} leaves [{low:g}, {high:g}], where a "
-                    f"{self.role} must be"
+                    f"hyperparameter '{self.name}': the option {option!r} leaves [{low:g}, {high:g}], the bounds "
+                    f"of the role {self.role}"
                 )
         if len({(type(option), option) for option in self.options}) < len(self.options):
             raise ValueError(f"hyperparameter '{self.name}': an option occurs twice in {list(self.options)!r}")

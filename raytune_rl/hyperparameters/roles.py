@@ -2,7 +2,7 @@
 
 A range and a scale say how a value moves, a role says what to expect when it does. Users wrap a Ray Tune domain in a
 role (``roles.learning_rate(tune.loguniform(1e-5, 1.0))``); whatever has none is ``plain``. The observation tells the
-agent the role of each hyperparameter as a one-hot vector in the order of ``ROLES``, so that a policy meta-trained
+agent the role of each hyperparameter as a one-hot vector in the order of ``SEEN_ROLES``, so that a policy meta-trained
 with one search space finds its way in another.
 
 What a role changes beside the observation:
@@ -14,6 +14,7 @@ role                effect
 ``weight_decay``    starting values include the lower end of the range exactly
 ``dropout``         as ``weight_decay``
 ``label_smoothing`` as ``weight_decay``
+``augmentation``    as ``weight_decay``; the observation shows it as ``dropout`` (see ``SEEN_AS``)
 ``initialisation``  set at the start only, unless ``live=True`` is passed
 ``momentum``, ``batch_size``, ``frozen_layers``, ``none``: the observation only
 ==================  ==========================================================================================
@@ -21,6 +22,7 @@ role                effect
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -34,12 +36,22 @@ Role: TypeAlias = Literal[
     "initialisation",
     "frozen_layers",
     "none",
+    "augmentation",
 ]
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
-"""All roles, in the order of the observation's one-hot vector. Append only: trained policies depend on the order."""
+"""All roles. Append only: trained policies depend on the order."""
 
-REGULARISATION: Final[frozenset[Role]] = frozenset({"weight_decay", "dropout", "label_smoothing"})
+SEEN_AS: Final[Mapping[Role, Role]] = {"augmentation": "dropout"}
+"""Roles that came after the shipped controller was trained, and the role that the observation shows each of them as. A
+flag of its own would be an input more, and weights trained without it would fit no longer. Dropout is what augmentation
+is most like: noise in training alone, 0 = none, on a linear scale (noise on the inputs is a penalty on the network's
+slopes, Bishop 1995; dropout of the inputs is such a noise). A role that is to be told apart needs a new controller."""
+
+SEEN_ROLES: Final[tuple[Role, ...]] = tuple(role for role in ROLES if role not in SEEN_AS)
+"""The roles of the observation's one-hot vector, in its order."""
+
+REGULARISATION: Final[frozenset[Role]] = frozenset({"weight_decay", "dropout", "label_smoothing", "augmentation"})
 """Roles whose lower end usually means "off". Sampling a range uniformly almost never turns them off, and off is often
 right (shared/learned-control.md), so starting values include that end."""
 
@@ -51,8 +63,14 @@ ROLE_BOUNDS: Final[dict[Role, tuple[float, float]]] = {
     "batch_size": (1.0, float("inf")),
     "label_smoothing": (0.0, 1.0),
     "frozen_layers": (0.0, float("inf")),
+    "augmentation": (0.0, float("inf")),
 }
 """What numbers of a role can mean at all, both ends included; a range that leaves them is a mistake."""
+
+
+def seen_as(role: Role) -> Role:
+    """The role that the observation shows ``role`` as: one of ``SEEN_ROLES``."""
+    return SEEN_AS.get(role, role)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +127,11 @@ def initialisation(domain: Any, *, live: bool = False) -> Spec:
 def frozen_layers(domain: Any, *, live: bool = True) -> Spec:
     """How many layers (or which group of them) do not train."""
     return Spec(domain=domain, role="frozen_layers", live=live)
+
+
+def augmentation(domain: Any, *, live: bool = True) -> Spec:
+    """How strongly training examples are changed on their way to the network, not negative; 0 = not at all."""
+    return Spec(domain=domain, role="augmentation", live=live)
 
 
 def plain(domain: Any, *, live: bool = True) -> Spec:

@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from raytune_rl.hyperparameters import LEVELS, ROLES
+from raytune_rl.hyperparameters import LEVELS, ROLES, SEEN_ROLES, Role
 from raytune_rl.hyperparameters.kinds import LEARNING_RATE_FACTORS, LINEAR_SHARES, LOG_FACTORS
+from raytune_rl.hyperparameters.roles import seen_as
 
 LIMIT: Final = 4.0
 """Every feature is clipped to [-LIMIT, LIMIT]."""
@@ -86,6 +87,11 @@ MEMBER_FEATURES: Final = (
     Row("ensemble_change", "nats", "-4 to 4", "change of the greedy ensemble's score over the last segment"),
 )
 
+
+def _roles_seen_as(flag: Role) -> str:
+    return " or ".join(role for role in ROLES if seen_as(role) == flag)
+
+
 SLOT_FEATURES: Final = (
     Row("present", "flag", "0, 1", "the slot holds a hyperparameter; everything else is 0 without one"),
     Row("position", "range", "0 to 1", "where its value is in its range, in its scale"),
@@ -100,7 +106,7 @@ SLOT_FEATURES: Final = (
     Row("value", "magnitude", "-4 to 4", "the value itself: log10 + 2 on a log scale, else asinh; 0 for a choice"),
     Row("lower", "magnitude", "-4 to 4", "the lower end of its range, likewise"),
     Row("upper", "magnitude", "-4 to 4", "the upper end of its range, likewise"),
-    *(Row(f"role/{role}", "flag", "0, 1", f"its role is {role}") for role in ROLES),
+    *(Row(f"role/{role}", "flag", "0, 1", f"its role is {_roles_seen_as(role)}") for role in SEEN_ROLES),
 )
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raytune_rl.hyperparameters import ROLES, Hyperparameter, SearchSpace
+from raytune_rl.hyperparameters import SEEN_ROLES, Hyperparameter, SearchSpace
+from raytune_rl.hyperparameters.roles import seen_as
 from raytune_rl.mdp.crowd import Crowd
 from raytune_rl.mdp.features import LIMIT, MEMBER_FEATURES, SLOT_FEATURES, slot_prefix
 from raytune_rl.mdp.score import OFFSET
@@ -212,7 +213,7 @@ def _description(hyperparameter: Hyperparameter) -> _Fixed:
     lower, upper = [math.log10(end) + 2.0 if hyperparameter.is_log else end for end in ends]
     return _Fixed(
         flags=tuple(map(float, flags)),
-        roles=tuple(float(hyperparameter.role == role) for role in ROLES),
+        roles=tuple(float(seen_as(hyperparameter.role) == role) for role in SEEN_ROLES),
         log=hyperparameter.is_log,
         lower=lower,
         upper=upper,

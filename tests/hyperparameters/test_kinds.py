@@ -210,6 +210,11 @@ def test_an_unknown_option_cannot_be_encoded() -> None:
         (lambda: Float(name="lr", lower=0.0, upper=1.0, step=0.0), "the step 0 must be greater than 0"),
         (lambda: Float(name="lr", lower=0.0, upper=1.0, step=2.0), "the step 2 must"),
         (lambda: Float(name="p", role="dropout", lower=0.0, upper=1.5), "leaves"),
+        (
+            lambda: Float(name="a", role="augmentation", lower=-0.1, upper=0.5),
+            r"leaves \[0, inf\], the bounds of the role augm",
+        ),
+        (lambda: Choice(name="a", role="augmentation", options=(-0.1, 0.5)), "the option -0.1 leaves"),
         (lambda: Float(name="p", role="droput", lower=0.0, upper=1.0), "the role 'droput' must be one of"),
         (lambda: Float(name="", lower=0.0, upper=1.0), "the name of a hyperparameter must be"),
         (lambda: Integer(name="n", lower=0.5, upper=2), "0.5 must be an integer"),

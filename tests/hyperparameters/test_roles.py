@@ -2,7 +2,8 @@
 
 import pytest
 
-from raytune_rl.hyperparameters import ROLES, roles
+from raytune_rl.hyperparameters import ROLES, SEEN_ROLES, roles
+from raytune_rl.hyperparameters.roles import REGULARISATION, SEEN_AS, seen_as
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -20,7 +21,7 @@ def test_only_the_initialisation_is_set_once_unless_somebody_says_so() -> None:
 
 
 def test_the_order_of_the_roles_is_what_trained_policies_know() -> None:
-    assert ROLES == (
+    assert SEEN_ROLES == (
         "learning_rate",
         "weight_decay",
         "dropout",
@@ -31,3 +32,10 @@ def test_the_order_of_the_roles_is_what_trained_policies_know() -> None:
         "frozen_layers",
         "none",
     )
+
+
+def test_a_role_that_they_do_not_know_is_shown_as_one_of_its_kind() -> None:
+    assert (*SEEN_ROLES, *SEEN_AS) == ROLES
+    for role in ROLES:
+        assert seen_as(role) in SEEN_ROLES and seen_as(role) == SEEN_AS.get(role, role)
+        assert (role in REGULARISATION) == (seen_as(role) in REGULARISATION), "else starting levels are seen elsewhere"

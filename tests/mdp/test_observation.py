@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray import tune
 
-from raytune_rl.hyperparameters import ROLES
+from raytune_rl.hyperparameters import SEEN_ROLES, SearchSpace, roles
 from raytune_rl.mdp import SIGNALS, MemberState, ObservationSpec, Standing
 from raytune_rl.mdp.crowd import Crowd
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
@@ -167,7 +168,17 @@ def test_each_hyperparameter_shows_its_place_its_kind_and_its_role() -> None:
     assert (seen["hp/lr/log"], seen["hp/dropout/log"]) == (1.0, 0.0)
     assert (seen["hp/activation/ordered"], seen["hp/width/ordered"]) == (0.0, 1.0)
     for h in SPACE:
-        assert [role for role in ROLES if seen[f"hp/{h.name}/role/{role}"]] == [h.role]
+        assert [role for role in SEEN_ROLES if seen[f"hp/{h.name}/role/{role}"]] == [h.role]
+
+
+def test_augmentation_is_shown_as_dropout_and_widens_nothing() -> None:
+    shown = {}
+    for role in (roles.dropout, roles.augmentation):
+        spec = ObservationSpec(SearchSpace.from_specs({"strength": role(tune.uniform(0.0, 0.5))}))
+        state = live([0.5], positions=(0.25,))
+        seen = spec.observe(state, [state], segments=20, incumbent_score=None, copy_allowed=True)
+        shown[role.__name__] = dict(zip(spec.features, seen.tolist(), strict=True))
+    assert shown["augmentation"] == shown["dropout"] and shown["dropout"]["hp/strength/role/dropout"] == 1.0
 
 
 def test_the_population_is_seen_without_its_dead() -> None:

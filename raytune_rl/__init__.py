@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raytune_rl.experiment import Experiment, StopRule
     from raytune_rl.hyperparameters import roles
     from raytune_rl.mdp import reward as rewards
+    from raytune_rl.population import augmentations
     from raytune_rl.population.torch_task import TorchTask
     from raytune_rl.pretrained import Pretrained
     from raytune_rl.rllib.settings import Agent
@@ -40,11 +41,12 @@ _HOMES = {
     "Random": "controller.policies",
     "StopRule": "experiment",
     "TorchTask": "population.torch_task",
+    "augmentations": "population.augmentations",
     "load": "ensemble.loading",
     "rewards": "mdp.reward",
     "roles": "hyperparameters.roles",
 }
-_MODULES = {"rewards", "roles"}
+_MODULES = {"augmentations", "rewards", "roles"}
 
 __all__ = [
     "PBT",
@@ -62,6 +64,7 @@ __all__ = [
     "StopRule",
     "TorchTask",
     "__version__",
+    "augmentations",
     "load",
     "rewards",
     "roles",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import ray
 
 from raytune_rl.analysis import Run
 from raytune_rl.commands import BAD_INPUT
@@ -129,6 +130,45 @@ def test_bad_input_is_one_sentence_and_status_2(
     assert len(captured.err.strip().splitlines()) == 1
     assert all(word in captured.err for word in words), captured.err
     assert "Traceback" not in captured.err
+
+
+AUGMENTED = """
+import threading
+from ray import tune
+from torch import nn
+from raytune_rl import Experiment, TorchTask, augmentations, roles
+from tests.population.models import blobs, mlp
+
+def locked():
+    lock = threading.Lock()
+    return lambda inputs, strength, generator: inputs if lock else inputs
+
+experiment = Experiment(
+    candidate=TorchTask(mlp, blobs, loss=nn.CrossEntropyLoss(), {argument}),
+    hyperparameters={{"noise": roles.augmentation(tune.uniform({low}, 1.0))}},
+    metric="validation_loss", mode="min",
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "low", "words"),
+    [
+        ("", 0.0, ["'noise'", "TorchTask(augment=...)"]),
+        ("augment=3", 0.0, ["augment must be a function", "int"]),
+        ("augment=locked()", 0.0, ["cannot be pickled", "lock"]),
+        ("augment=augmentations.noise", -0.5, ["'noise'", "-0.5", "augmentation"]),
+    ],
+)
+def test_a_wrong_augmentation_ends_before_ray_starts(
+    argument: str, low: float, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "augmented.py"
+    file.write_text(AUGMENTED.format(argument=argument, low=low))
+    assert main([str(file), "--out", str(tmp_path / "run")]) == BAD_INPUT
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("error: ") and all(word in told.splitlines()[-1] for word in words), told
+    assert not ray.is_initialized()
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,13 +16,14 @@ from raytune_rl.records import Value
 
 
 class Controls:
-    """Network, optimiser, training loss, batch size and clipping of one member.
+    """Network, optimiser, training loss, batch size, clipping and strength of augmentation of one member.
 
     Args:
         places: where each hyperparameter takes hold.
         start: values of those that count at the start only; they are what ``read`` answers for them ever after.
         batch_size: examples per step, at most ``examples`` (those that there are).
         grad_clip: largest gradient norm (L2, over all parameters); 0 switches clipping off.
+        augmentation: the strength; 0 = batches stay as they are.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Controls:
         examples: int,
         batch_size: int,
         grad_clip: float,
+        augmentation: float,
     ) -> None:
         self.network = built.network
         self.optimizer = optimizer
@@ -43,6 +45,7 @@ class Controls:
         self.loss: Loss = copy.deepcopy(loss) if isinstance(loss, nn.Module) else functools.partial(loss)
         self.batch_size = min(batch_size, examples)
         self.grad_clip = grad_clip
+        self.augmentation = augmentation
         self.frozen_layers = 0
         self.start = start
         self._places = places
@@ -66,6 +69,8 @@ class Controls:
                 self.batch_size = min(max(round(float(value)), 1), self._examples)
             case "grad_clip":
                 self.grad_clip = float(value)
+            case "augmentation":
+                self.augmentation = float(value)
             case "dropout":
                 for module, attribute in self._dropout[name]:
                     setattr(module, attribute, float(value))
@@ -94,6 +99,8 @@ class Controls:
                 return self.batch_size
             case "grad_clip":
                 return self.grad_clip
+            case "augmentation":
+                return self.augmentation
             case "dropout":
                 module, attribute = self._dropout[name][0]
                 return float(getattr(module, attribute))

@@ -7,20 +7,20 @@ counters of a member the whole of its random state: nothing else must be saved t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-START, TRAIN, SHUFFLE = range(3)
+START, TRAIN, SHUFFLE, AUGMENT = range(4)
 """First integer of a stream's name, so that the uses never share numbers."""
 
 
 @contextmanager
 def random_stream(device: torch.device, *name: int) -> Iterator[None]:
     """Torch's generators of the CPU and ``device`` hold the stream ``name`` inside, and what they held after."""
-    seed = int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0])
+    seed = _seed(name)
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)
@@ -30,6 +30,17 @@ def random_stream(device: torch.device, *name: int) -> Iterator[None]:
         yield
 
 
+def generator(device: torch.device, *name: int) -> torch.Generator:
+    """A generator of its own on ``device``, at the start of the stream ``name``."""
+    made = torch.Generator(device=device)
+    made.manual_seed(_seed(name))
+    return made
+
+
 def permutation(size: int, *name: int) -> torch.Tensor:
     """The indices 0..size-1 in the order of the stream ``name``: int64, shape (size,), on the CPU."""
     return torch.from_numpy(np.random.default_rng([SHUFFLE, *name]).permutation(size))
+
+
+def _seed(name: Sequence[int]) -> int:
+    return int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0])

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
+from raytune_rl.population.augmenting import Augmenter
 from raytune_rl.population.candidate import MemberContext, SegmentResult, State
 from raytune_rl.population.controls import Controls
 from raytune_rl.population.curves import curve_signals
@@ -28,7 +29,7 @@ from raytune_rl.population.optimisers import (
 )
 from raytune_rl.population.places import START_ONLY
 from raytune_rl.population.precision import MixedPrecision
-from raytune_rl.population.randomness import START, TRAIN, random_stream
+from raytune_rl.population.randomness import AUGMENT, START, TRAIN, generator, random_stream
 from raytune_rl.population.splits import Batches, load_splits
 from raytune_rl.records import Value
 
@@ -90,12 +91,15 @@ class TorchMember:
         training_mode(network, controls.frozen_layers)
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         every = max(1, length // PROBES)
+        augmenter = self.augmenter()
         losses: list[torch.Tensor] = []
         gradients: list[torch.Tensor] = []
         updates: list[torch.Tensor] = []
         with random_stream(self.device, TRAIN, self.seed, self.steps):
             for step in range(length):
                 inputs, targets = self.batches.take(controls.batch_size)
+                if augmenter is not None:
+                    inputs = augmenter(inputs)
                 with self._precision.autocast():
                     loss = controls.loss(network(inputs), targets)
                 optimizer.zero_grad(set_to_none=True)
@@ -111,6 +115,13 @@ class TorchMember:
                     updates.append(_relative_change(parameters, before))
                 losses.append(loss.detach())
             return self.conclude(torch.stack(losses), torch.stack(gradients), torch.stack(updates))
+
+    def augmenter(self) -> Augmenter | None:
+        """What changes the batches of the segment that begins now; ``None`` where they stay as they are."""
+        strength = self.controls.augmentation
+        if self.task.augment is None or not strength > 0:
+            return None
+        return Augmenter(self.task.augment, strength, generator(self.device, AUGMENT, self.seed, self.steps))
 
     def conclude(self, losses: torch.Tensor, gradients: torch.Tensor, updates: torch.Tensor) -> SegmentResult:
         """Validate after a segment and say what it gave: its losses, shape (length,), and the norms of the gradients
@@ -195,6 +206,7 @@ class TorchMember:
             examples=len(self._train),
             batch_size=task.batch_size,
             grad_clip=task.grad_clip,
+            augmentation=task.augmentation,
         )
         for name, value in values.items():
             controls.write(name, value)

@@ -5,6 +5,8 @@ Imports no torch, so that ``raytune_rl`` stays light; the work is in ``torch_mem
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from raytune_rl.combining.credit import Jury
+    from raytune_rl.population.augmentations import Augment
     from raytune_rl.population.evaluation import Loss, Metric
     from raytune_rl.population.optimisers import OptimizerFactory, OptimizerName
     from raytune_rl.population.predictions import Sample
@@ -43,6 +46,7 @@ class TorchTask:
     ``dropout``           the dropout layers that follow the network's argument of this name, else all of them
     ``label_smoothing``   of the loss
     ``frozen_layers``     leading layers that do not train (the network's children with parameters); never all
+    ``augmentation``      the strength that ``augment`` is called with; 0 = not called
     ``initialisation``    start only: ``default``, ``xavier``, ``kaiming``, ``orthogonal``, or a gain (a number)
     network argument      start only: passed to ``network``
     setting of the loss   numeric attribute of a loss module, keyword of a loss function
@@ -61,7 +65,10 @@ class TorchTask:
         metrics: functions of (outputs, targets) of a whole split, by name. Default: accuracy where the task is a
             classification (integer targets, or ``BCEWithLogitsLoss``), otherwise none.
         optimizer: ``"adam"``, ``"adamw"``, ``"sgd"``, or a function of the parameters.
-        batch_size, learning_rate, weight_decay, momentum, grad_clip: for what is not a hyperparameter.
+        batch_size, learning_rate, weight_decay, momentum, grad_clip, augmentation: for what is not a hyperparameter.
+        augment: changes the inputs of training batches, and of these only: a function of (inputs (B, ...), strength,
+            generator), see ``population/augmentations.py``, where some are ready. All its random numbers must come from
+            the generator (a ``torch.Generator`` on the inputs' device).
         precision: of the network's arithmetic, by torch's automatic mixed precision: ``"float32"`` (none),
             ``"bfloat16"``, or ``"float16"`` (losses are scaled, so that small gradients survive). Weights, optimiser
             and metrics stay float32.
@@ -86,6 +93,8 @@ class TorchTask:
     weight_decay: float = 0.0
     momentum: float = 0.9
     grad_clip: float = 0.0
+    augment: Augment | None = None
+    augmentation: float = 0.0
     precision: Precision = "float32"
     packed: bool = True
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -109,6 +118,12 @@ class TorchTask:
             )
         if self.batch_size < 1:
             raise ValueError(f"TorchTask: batch_size must be at least 1, not {self.batch_size}.")
+        if self.augment is not None:
+            _check_augment(self.augment)
+        if not 0 <= self.augmentation < math.inf:
+            raise ValueError(f"TorchTask: augmentation must be a number of at least 0, not {self.augmentation!r}.")
+        if self.augmentation > 0 and self.augment is None:
+            raise ValueError(f"TorchTask: augmentation is {self.augmentation}, the strength of an augment; give one.")
         for metric, function in (self.metrics or {}).items():
             if not callable(function):
                 raise ValueError(f"TorchTask: the metric {metric!r} must be a function of (outputs, targets).")
@@ -120,6 +135,11 @@ class TorchTask:
             place = place_of(name, role=self.roles.get(name), network=self.network, loss=self.loss)
             if place is None:
                 raise ValueError(self._unreachable(name))
+            if place == "augmentation" and self.augment is None:
+                raise ValueError(
+                    f"The hyperparameter {name!r} is the strength of an augmentation, and the task has none: give it "
+                    "TorchTask(augment=...), such as augmentations.noise."
+                )
             found[name] = place
         return found
 
@@ -129,6 +149,11 @@ class TorchTask:
 
     def check(self, hyperparameters: Mapping[str, Value]) -> None:
         places = self.places(hyperparameters)
+        if self.augment is not None and self.augmentation == 0 and "augmentation" not in places.values():
+            raise ValueError(
+                f"TorchTask(augment={_name(self.augment)}) would never be called: no hyperparameter is its strength "
+                "(roles.augmentation), and TorchTask(augmentation=...) is 0."
+            )
         missing = [
             name for name, needed in network_arguments(self.network).items() if needed and name not in hyperparameters
         ]
@@ -205,10 +230,22 @@ class TorchTask:
         settings = ", ".join(sorted(loss_settings(self.loss))) or "none"
         return (
             f"The hyperparameter {name!r} reaches nothing: give it a role (learning_rate, weight_decay, momentum, "
-            "dropout, batch_size, label_smoothing for CrossEntropyLoss, frozen_layers, initialisation), name it "
-            f"grad_clip, or name it like an argument of {_name(self.network)} ({arguments}) or a setting of the loss "
-            f"({settings})."
+            "dropout, batch_size, label_smoothing for CrossEntropyLoss, frozen_layers, augmentation, initialisation), "
+            f"name it grad_clip, or name it like an argument of {_name(self.network)} ({arguments}) or a setting of "
+            f"the loss ({settings})."
         )
+
+
+def _check_augment(augment: object) -> None:
+    wanted = "a function of (inputs, strength, generator)"
+    if not callable(augment):
+        raise ValueError(f"TorchTask: augment must be {wanted}, not {type(augment).__name__}.")
+    try:
+        inspect.signature(augment).bind(*range(3))
+    except TypeError as error:
+        raise ValueError(f"TorchTask: augment must be {wanted}, which {_name(augment)} is not: {error}.") from None
+    except ValueError:
+        return  # some built-in functions do not say what they take
 
 
 def _name(function: Callable[..., object]) -> str:

@@ -22,6 +22,8 @@ def focal(outputs: object, targets: object, gamma: float = 2.0) -> None: ...
         ("smooth", "label_smoothing", "label_smoothing"),
         ("ignore_index", None, "loss"),
         ("gain", None, "initialisation"),
+        ("strength", "augmentation", "augmentation"),
+        ("augmentation", None, "augmentation"),
         ("colour", "none", None),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from ray import cloudpickle
 from torch import nn
 
+from raytune_rl.population import augmentations
 from raytune_rl.population.candidate import Candidate, MemberContext
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.tasks.breast_cancer import breast_cancer, breast_cancer_network
@@ -41,6 +43,12 @@ def test_importing_it_is_light() -> None:
         (TorchTask(mlp, blobs, loss=nn.MSELoss()), {"label_smoothing": 0.1}, "'label_smoothing' reaches nothing"),
         (TorchTask(no_dropout, blobs, loss=nn.CrossEntropyLoss()), {"dropout": 0.1}, "has no dropout layer"),
         (TorchTask(needs, blobs, loss=nn.CrossEntropyLoss()), {"lr": 0.1}, r"needs\(\) needs the argument 'depth'"),
+        (TASK, {"augmentation": 0.1}, "'augmentation' is the strength of an augmentation, and the task has"),
+        (
+            dataclasses.replace(TASK, augment=augmentations.noise),
+            {"lr": 0.1},
+            r"augment=noise\(\)\) would never be called: no hyperparameter is its strength",
+        ),
         (
             TorchTask(lambda: 3, blobs, loss=nn.CrossEntropyLoss()),
             {"dropout": 0.1},
@@ -62,6 +70,10 @@ def test_check_says_what_cannot_work(task: TorchTask, values: dict[str, Any], me
         ({"optimizer": "adagrad"}, "'adam', 'adamw', 'sgd' or a function, not 'adagrad'"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"metrics": {"f1": 3}}, "'f1' must be a function"),
+        ({"augment": 0.1}, r"augment must be a function of \(inputs, strength, generator\), not float"),
+        ({"augment": lambda inputs: inputs}, r"which <lambda>\(\) is not: too many positional arguments"),
+        ({"augmentation": 0.1}, "augmentation is 0.1, the strength of an augment; give one"),
+        ({"augment": augmentations.noise, "augmentation": -0.1}, "must be a number of at least 0, not -0.1"),
     ],
 )
 def test_a_wrong_task_is_refused_when_it_is_made(arguments: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from raytune_rl.population.augmenting import Augmenter
 from raytune_rl.population.splits import Batches
 
 BLOCK = 2**20
@@ -18,12 +19,20 @@ class Examples:
     Args:
         batches: the members' own streams; they are moved on.
         sizes: examples per batch, by member.
+        augmenters: what changes the batches of each member, if anything does.
         steps: how many batches will be taken.
     """
 
-    def __init__(self, batches: Sequence[Batches], sizes: Sequence[int], steps: int) -> None:
+    def __init__(
+        self,
+        batches: Sequence[Batches],
+        sizes: Sequence[int],
+        augmenters: Sequence[Augmenter | None],
+        steps: int,
+    ) -> None:
         self._batches = batches
         self._sizes = sizes
+        self._augmenters = [(row, found) for row, found in enumerate(augmenters) if found is not None]
         self._left = steps
         self._wide = max(sizes)
         self._block: torch.Tensor = torch.empty(0, dtype=torch.int64)
@@ -38,6 +47,11 @@ class Examples:
         rows = self._block[self._next]
         self._next += 1
         inputs, targets = self._batches[0].rows(rows)
+        for row, augmenter in self._augmenters:
+            # Without the filling, so that random numbers and statistics of the batch are those that the member has
+            # alone; a copy, for what comes back may be a view of what is given.
+            own = inputs[row, : self._sizes[row]]
+            own.copy_(augmenter(own.clone()))
         if self._weights is None and min(self._sizes) < self._wide:
             place = torch.arange(self._wide).unsqueeze(0)
             sizes = torch.tensor(self._sizes).unsqueeze(1)

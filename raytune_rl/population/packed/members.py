@@ -108,7 +108,12 @@ def _segment(
     population: PackedPopulation, members: Sequence[TorchMember], length: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Train, and return the losses (length, K) and the norms of gradients and updates (probes, K)."""
-    examples = Examples([member.batches for member in members], [m.controls.batch_size for m in members], length)
+    examples = Examples(
+        [member.batches for member in members],
+        [member.controls.batch_size for member in members],
+        [member.augmenter() for member in members],
+        length,
+    )
     every = max(1, length // PROBES)
     losses: list[torch.Tensor] = []
     gradients: list[torch.Tensor] = []

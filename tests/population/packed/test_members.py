@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from raytune_rl.population import augmentations
 from raytune_rl.population.candidate import MemberContext, SegmentResult
 from raytune_rl.population.packed.members import TorchPack
 from raytune_rl.population.torch_member import TorchMember
@@ -190,6 +191,48 @@ def test_divergence_stays_with_its_member() -> None:
             other.train(LENGTH)
     assert np.isnan(results[1].metrics["validation_loss"])
     assert_alike([packed[0], packed[2]], [alone[0], alone[2]])
+
+
+class Double(nn.Module):
+    """Float64 inside, from the first layer on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.layers(inputs.double())
+        return outputs
+
+
+@pytest.mark.parametrize(("network", "exact"), [(Double, True), (mlp, False)])
+def test_augmentation_is_what_each_member_would_see_alone(network: Any, exact: bool) -> None:
+    def start(member: int) -> dict[str, Value]:
+        return {"lr": 1e-2, "batch_size": 16 + 8 * member, "strength": [0.0, 0.5, 1.0][member]}
+
+    task = dataclasses.replace(TASK, network=network, augment=augmentations.noise, roles={"strength": "augmentation"})
+    packed, alone, pack = build(task, start), build(task, start), TorchPack()
+    bare = build(dataclasses.replace(task, augment=lambda inputs, strength, generator: inputs), start)
+    for _ in range(3):
+        train(pack, packed)
+        for other in (*alone, *bare):
+            other.train(LENGTH)
+        alone[0].apply({"strength": 0.25})
+        packed[0].apply({"strength": 0.25})
+    assert_alike(packed, alone)
+    for member, other in zip(packed, alone, strict=True):
+        for name, array in other.get_state()["network"].items():
+            np.testing.assert_allclose(member.get_state()["network"][name], array, atol=1e-9 if exact else 1e-4)
+    with pytest.raises(AssertionError):
+        assert_alike(packed[1:], bare[1:])
+
+
+def test_an_augmentation_that_breaks_batches_is_left_to_the_plain_loop_to_tell() -> None:
+    task = dataclasses.replace(TASK, augment=lambda inputs, strength, generator: inputs[:, :1], augmentation=0.1)
+    pack, members = TorchPack(), build(task)
+    assert list(pack.train(members, LENGTH)) == [None] * 3 and "augment was given" in str(pack.reason)
+    with pytest.raises(ValueError, match="augment was given inputs"):
+        members[0].train(LENGTH)
 
 
 def test_dropout_is_repeatable_and_of_each_layers_own_rate() -> None:

@@ -29,6 +29,14 @@ def test_all_randomness_is_the_generators_and_the_inputs_stay(augment: Augment) 
     assert torch.equal(torch.get_rng_state(), before) and torch.equal(inputs, given)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("augment", [noise, shift])
+def test_they_work_where_a_member_trains(augment: Augment) -> None:
+    inputs = images(16, 1, 8, 8).cuda()
+    first, again = (augment(inputs, 0.5, torch.Generator("cuda").manual_seed(3)) for _ in range(2))
+    assert first.device == inputs.device and torch.equal(first, again) and not torch.equal(first, inputs)
+
+
 def test_noise_is_in_units_of_each_inputs_spread() -> None:
     scales = torch.tensor([1.0, 1000.0, 0.0])
     inputs = torch.randn(20_000, 3, generator=generator(1)) * scales + 7.0

@@ -41,7 +41,7 @@ def test_the_strength_reaches_training_batches_and_nothing_else() -> None:
     changed = member.train(2).metrics
     assert calls == [((120, 2), 0.5)] * 2
     assert changed["train_loss"] != pytest.approx(plain["train_loss"], rel=0.05)
-    member.apply({"a": 0.0})
+    assert member.apply({"a": 0.0}) == {"a": 0.0}
     again = member.train(2).metrics
     assert len(calls) == 2 and again["train_loss"] == pytest.approx(plain["train_loss"], abs=1e-6)
 

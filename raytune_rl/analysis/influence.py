@@ -21,14 +21,15 @@ COPY = "copy"
 hyperparameters."""
 
 MAX_DECISIONS = 20_000
-"""More than these change no correlation that anybody could see."""
+"""Of more than these so many are taken, in even steps: the others change no correlation that anybody could see."""
 
 SHARE_OF_CHANCE = 0.05
 _FLAGS = ("/present", "/live", "/log", "/ordered")
 
 
 def observed(decisions: pd.DataFrame) -> pd.DataFrame:
-    """What was seen, one column per feature that ever changed, one row per decision that a policy made."""
+    """What was seen, one column per feature that ever changed, one row per decision that a policy made
+    (``MAX_DECISIONS`` at the most)."""
     chosen = _asked(decisions)
     columns = [c for c in chosen.columns if c.startswith(OBSERVATION) and not c.endswith(_FLAGS) and "/role/" not in c]
     frame = chosen[columns].astype(np.float64)
@@ -64,9 +65,6 @@ def saw_and_did(decisions: pd.DataFrame) -> pd.DataFrame:
         ``chance`` (what noise alone reaches among all these pairs in one of twenty runs), ``beyond_chance``.
     """
     saw, did = observed(decisions), done(decisions)
-    if len(saw) > MAX_DECISIONS:
-        kept = np.linspace(0, len(saw) - 1, MAX_DECISIONS).astype(int)
-        saw, did = saw.iloc[kept], did.iloc[kept]
     parts = []
     for name in did.columns:
         rows = did[name].notna().to_numpy(dtype=bool)
@@ -89,12 +87,16 @@ def saw_and_did(decisions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked(decisions: pd.DataFrame) -> pd.DataFrame:
-    """The decisions that a policy made during training: with an action, on an observation, not the starting values."""
+    """The decisions that a policy made during training: with an action, on an observation, not the starting values;
+    ``MAX_DECISIONS`` at the most."""
     actions = [column for column in decisions.columns if str(column).startswith(ACTION)]
     if not actions:
         return decisions.iloc[:0]
     asked = decisions[actions[0]].notna().to_numpy(dtype=bool) & (decisions["segment"] > 0).to_numpy(dtype=bool)
-    return decisions[asked]
+    rows = np.flatnonzero(asked)
+    if len(rows) > MAX_DECISIONS:
+        rows = rows[np.linspace(0, len(rows) - 1, MAX_DECISIONS).astype(int)]
+    return decisions.iloc[rows]
 
 
 def _spearman(saw: pd.DataFrame, did: pd.Series) -> pd.Series:

@@ -299,16 +299,16 @@ class Run:
             )
         columns = [frames.HYPERPARAMETER + name for name in self.hyperparameters]
         values = path[columns].ffill().bfill()
-        reached = frames.sound_values(path, self.metric)
+        reached = frames.sound_values(path, self.metric).tolist()
+        cells = values.astype(object).to_numpy().tolist()
         legs = []
-        for place, (member, segment) in enumerate(zip(path["member"], path["segment"], strict=True)):
-            cells = zip(self.hyperparameters, (values[column].iloc[place] for column in columns), strict=True)
-            value = float(reached[place])
+        for member, segment, value, row in zip(path["member"], path["segment"], reached, cells, strict=True):
+            known = zip(self.hyperparameters, row, strict=True)
             legs.append(
                 Leg(
                     member=int(member),
                     segment=int(segment),
-                    hyperparameters={name: _plain(cell) for name, cell in cells if not pd.isna(cell)},
+                    hyperparameters={name: _plain(cell) for name, cell in known if not pd.isna(cell)},
                     value=value if np.isfinite(value) else None,
                 )
             )

@@ -36,7 +36,9 @@ class Scale:
         if not self.categories:
             return np.asarray(pd.to_numeric(values, errors="coerce").to_numpy(dtype=float, na_value=np.nan))
         order = {text: float(index) for index, text in enumerate(self.categories)}
-        return np.array([np.nan if pd.isna(cell) else order.get(_text(cell), np.nan) for cell in values], dtype=float)
+        codes, found = pd.factorize(values)  # missing ones are -1
+        places = np.array([*(order.get(_text(cell), np.nan) for cell in found), np.nan], dtype=float)
+        return places[codes]
 
 
 def scale_of(name: str, values: pd.Series, described: Mapping[str, Any] | None, seen_as_log: bool) -> Scale:

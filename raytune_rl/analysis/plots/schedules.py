@@ -115,11 +115,20 @@ def _quantiles(run: Run, ax: Axes, values: np.ndarray) -> None:
     segments = run.segments["segment"].to_numpy()
     order = np.argsort(segments, kind="stable")
     found, starts = np.unique(segments[order], return_index=True)
-    groups = np.split(values[order], starts[1:])
-    shares = np.array([np.nanquantile(g, (0.05, 0.25, 0.5, 0.75, 0.95)) for g in groups]).T
+    shares = _quantiles_of(np.split(values[order], starts[1:]), (0.05, 0.25, 0.5, 0.75, 0.95))
     ax.fill_between(found, shares[0], shares[4], color=SKY, alpha=0.2, linewidth=0, zorder=1)
     ax.fill_between(found, shares[1], shares[3], color=SKY, alpha=0.35, linewidth=0, zorder=1)
     ax.plot(found, shares[2], color=SKY, linewidth=1.2, zorder=2)
+
+
+def _quantiles_of(groups: Sequence[np.ndarray], shares: Sequence[float]) -> np.ndarray:
+    """Shape (shares, groups). Groups of one size, as most are, are ordered in one call."""
+    found = np.empty((len(shares), len(groups)))
+    sizes = np.array([len(group) for group in groups])
+    for size in np.unique(sizes):
+        alike = np.flatnonzero(sizes == size)
+        found[:, alike] = np.nanquantile([groups[place] for place in alike.tolist()], shares, axis=1)
+    return found
 
 
 def _shares(run: Run, ax: Axes, values: np.ndarray, scale: Scale) -> None:

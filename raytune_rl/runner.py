@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ from raytune_rl.trained import Trained
 from raytune_rl.tune.storage import StateStore, refuse_foreign
 
 logger = logging.getLogger(__name__)
+
+DIFFERENCES = 3
+"""So many fields are named where an experiment is not the one of the run that it is to go on with."""
 
 MAY_DIFFER = frozenset(
     {
@@ -266,7 +269,7 @@ def _summarise(
             restarts=ours.sink.counts.restarts,
         ),
         agent=AgentSummary(
-            algorithm=experiment.agent.algorithm if isinstance(experiment.agent, Agent) else repr(experiment.agent),
+            algorithm=_who(experiment),
             checkpoint=layout.AGENT if learner and directory.exists(layout.AGENT) else None,
             transitions=getattr(policy, "transitions", 0),
         ),
@@ -305,11 +308,27 @@ def _opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
     there = directory.read_json(layout.EXPERIMENT)["experiment"]
     here = plain(composition.resolved_fields(experiment))
     assert isinstance(here, dict)
-    names = [name for name in here if name not in MAY_DIFFER and here[name] != there.get(name)]
-    if names:
-        differences = "; ".join(f"{n} is {there.get(n)!r} there and {here[n]!r} here" for n in names)
-        raise BadInput(f"--resume {directory}: the experiment is not the one of that run: {differences}.")
+    found = list(_differences(there, {name: value for name, value in here.items() if name not in MAY_DIFFER}))
+    if found:
+        told = [f"{name} is {_short(was)} there and {_short(now)} here" for name, was, now in found[:DIFFERENCES]]
+        more = [f"and {len(found) - DIFFERENCES} more fields differ"] if len(found) > DIFFERENCES else []
+        raise BadInput(f"--resume {directory}: the experiment is not the one of that run: {'; '.join(told + more)}.")
     return directory
+
+
+def _differences(there: Any, here: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The fields of ``here`` that are others in ``there``: where, and both values."""
+    for name, now in here.items():
+        was = there.get(name)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            yield from _differences(was, {**dict.fromkeys(was), **now}, f"{path}{name}.")
+        elif was != now:
+            yield f"{path}{name}", was, now
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _placement(
@@ -328,7 +347,7 @@ def _placement(
     content = describe_experiment(
         name=experiment.name, experiment=composition.resolved_fields(experiment), seed=experiment.seed
     )
-    directory.write_json(layout.EXPERIMENT, {**content, "groups": placement.groups})
+    directory.write_json(layout.EXPERIMENT, {**content, "agent": _who(experiment), "groups": placement.groups})
     return placement
 
 
@@ -337,12 +356,17 @@ def _save_agent(controller: Controller, directory: RunDirectory) -> None:
         controller.policy.save(str(path))
 
 
+def _who(experiment: Experiment) -> str:
+    """Who decides, as people are told."""
+    agent = experiment.agent
+    return agent.algorithm if isinstance(agent, Agent) else repr(agent)
+
+
 def _folder(source: Path | None) -> str | None:
     return None if source is None else str(source.resolve().parent)
 
 
 def _screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
-    agent = experiment.agent
     return Plan(
         name=experiment.name,
         members=experiment.population,
@@ -351,7 +375,7 @@ def _screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
         directory=str(directory),
         hyperparameters=experiment.space().names,
         segments=experiment.segments,
-        algorithm=agent.algorithm if isinstance(agent, Agent) else repr(agent),
+        algorithm=_who(experiment),
         budget_s=experiment.stop.seconds,
         done=_trained_before(directory),
         loadable=isinstance(experiment.candidate, TorchTask),

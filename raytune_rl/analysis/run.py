@@ -122,6 +122,8 @@ class Run:
         agent = self.fields.get("agent")
         if self.summary is not None and self.summary.get("agent"):
             return str(self.summary["agent"]["algorithm"])
+        if isinstance(told := self.experiment.get("agent"), str):
+            return told
         if isinstance(agent, Mapping) and "algorithm" in agent:
             return str(agent["algorithm"])
         return str(agent).rsplit(":", 1)[-1] if agent else "agent"

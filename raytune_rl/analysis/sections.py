@@ -268,14 +268,13 @@ def compared(table: pd.DataFrame, metric: str) -> Table:
     told = all(agent in label for label, agent in zip(table.index, table["agent"], strict=True))
     about = ["seed"] if told else ["agent", "seed"]
     head = ["run", *about, metric, "behind", *(t.replace("/", " ") for t in tests)]
-    head += ["member", "segment", "segments", "training time", "wall time", "copies", "failures", "finished"]
+    head += ["segments", "training time", "wall time", "copies", "failures", "finished"]
     rows = []
     for label, row in table.astype(object).iterrows():
         numbers = [number(_cell(row[name])) for name in ("best", "behind", *tests)]
-        place = [number(_whole(row[name])) for name in ("member", "segment")]
         spent = [f"{row['segments']:,}", duration(row["train_s"]), duration(_cell(row["wall_s"]))]
         counts = [f"{row['copies']:,}", f"{row['failures']:,}", "yes" if row["finished"] else "no"]
-        rows.append((str(label), *(str(row[name]) for name in about), *numbers, *place, *spent, *counts))
+        rows.append((str(label), *(str(row[name]) for name in about), *numbers, *spent, *counts))
     text = {0, head.index("seed") - 1, len(head) - 1}
     return Table(head=tuple(head), rows=tuple(rows), numeric=tuple(i not in text for i in range(len(head))), strong=0)
 

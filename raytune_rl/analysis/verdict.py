@@ -121,7 +121,8 @@ def _trust_in(table: pd.DataFrame, valid: pd.DataFrame) -> str:
     means = f"the mean over runs is {_means(seeds)}"
     if budgets.nunique() > 1:
         unequal = f"They did not train equally long ({budgets.min():,} to {budgets.max():,} segments)"
-        return f"{unequal}; {means}" if repeated else f"{unequal}, so compare them at the same point of the curves"
+        several = repeated and len(seeds) > 1
+        return f"{unequal}; {means}" if several else f"{unequal}, so compare them at the same point of the curves"
     if not repeated:
         return "Not every agent ran more than once, so differences may be chance"
     if len(seeds) > 1:

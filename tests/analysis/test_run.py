@@ -34,6 +34,12 @@ def test_a_run_is_read_as_it_was_written(run: Run, directory: Path) -> None:
     assert run.best.metrics["test_loss"] == 0.4
 
 
+def test_a_run_is_called_after_its_agent_before_and_after_its_end(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "running", agent=PBT(), finished=False)
+    edit_json(directory / "experiment.json", agent="PBT(quantile=0.25)")
+    assert not Run.load(directory).finished and Run.load(directory).agent == "PBT(quantile=0.25)"
+
+
 def test_a_run_that_goes_on_is_read_at_every_moment(tmp_path: Path) -> None:
     source = write_run(tmp_path / "source", agent=PBT(), finished=False)
     running = tmp_path / "running"

@@ -16,18 +16,19 @@ import numpy as np
 
 from raytune_rl.combining.credit import Jury
 from raytune_rl.controller.drafts import chosen, draft, positions_of
+from raytune_rl.controller.endings import ending, missing_metric, over
 from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.floor import Floor, fallen
 from raytune_rl.controller.gallery import Gallery, placed, told
 from raytune_rl.controller.incumbency import Incumbency
 from raytune_rl.controller.ledger import Ledger
 from raytune_rl.controller.policy import Choice, Policy, Situation
+from raytune_rl.controller.roster import Roster
 from raytune_rl.controller.schedule import Schedule, schedule_factor
 from raytune_rl.controller.taken import Taken
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.crowd import Crowd
-from raytune_rl.mdp.episode import EpisodeBuffer
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, RewardContext
 from raytune_rl.mdp.score import Score
@@ -100,8 +101,7 @@ class Controller:
         self.timed = timed
         self._score = Score(metric=metric, mode=mode)
         self._best = Incumbency(metric=metric, mode=mode, target=target)
-        self._ledgers: dict[int, Ledger] = {}
-        self._buffer = EpisodeBuffer()
+        self._roster = Roster()
         self.jury = jury
         self._gallery = None if jury is None else Gallery(jury)
         self._spread = space.spread(population, np.random.default_rng([seed, 0x5EED]))
@@ -112,7 +112,7 @@ class Controller:
     @property
     def members(self) -> dict[int, MemberState]:
         """The newest state of every member, by index."""
-        return {index: ledger.state for index, ledger in sorted(self._ledgers.items())}
+        return self._roster.states
 
     @property
     def incumbent(self) -> Incumbent | None:
@@ -124,8 +124,8 @@ class Controller:
 
         Given values are taken as they are; without, the member's share of the spread is used, or the policy's choice.
         """
-        if member in self._ledgers:
-            return self._ledgers[member].start
+        if member in self._roster:
+            return self._roster[member].start
         if hyperparameters is not None:
             decision = self._decision(member, 0, self.space.encode(hyperparameters))
             decision = replace(decision, hyperparameters={**decision.hyperparameters, **hyperparameters})
@@ -134,7 +134,7 @@ class Controller:
         else:
             spread = self._spread
             decision = self._decision(member, 0, spread[member % len(spread)])
-        self._ledgers[member] = Ledger.begin(decision, self._newcomer)
+        self._roster.join(member, Ledger.begin(decision, self._newcomer))
         return decision
 
     def step(self, reports: Sequence[Report]) -> Step:
@@ -150,22 +150,24 @@ class Controller:
 
         For drivers that are told what to do from outside (``guided.Guided``); ``decide`` comes next.
         """
-        before = [self._rewound(report) for report in reports]
-        opened = [self._ledgers[r.member].decisions.get(r.segment) or self._forgotten(r) for r in reports]
+        before = [self._roster.rewound(report) for report in reports]
+        opened = [self._roster[r.member].decisions.get(r.segment) or self._forgotten(r) for r in reports]
         for report, decision in zip(reports, opened, strict=True):
             self._take(report, decision)
         if self._gallery is not None:
             self._place(self._gallery, reports, before)
-        after = [self._ledgers[r.member].state for r in reports]
-        self._check_metric(reports)
+        after = [self._roster[r.member].state for r in reports]
+        self.problem = self.problem or missing_metric(reports, self.metric)
+        if self.problem is not None:
+            self.stop_all(self.problem)
         if self._best.reached:
             self.stop_all(self._best.reached)
-        population = self._alive()
+        population = self._roster.alive
         crowd = Crowd.of(population, len(self.space))
-        endings = [self._ending(report) for report in reports]
+        endings = [ending(report, segments=self.segments, stopping=bool(self.stopping)) for report in reports]
         rewards = [
-            self.reward(b, a, self._context(report, ending is not None, population))
-            for b, a, report, ending in zip(before, after, reports, endings, strict=True)
+            self.reward(b, a, self._context(report, end is not None, population))
+            for b, a, report, end in zip(before, after, reports, endings, strict=True)
         ]
         taken = Taken(
             reports=tuple(map(told, reports, after)),
@@ -176,12 +178,12 @@ class Controller:
             endings=tuple(endings),
             population=tuple(population),
         )
-        self._collect(taken)
+        self._roster.collect(taken)
         return taken
 
     def decide(self, taken: Taken) -> Step:
         """The second half of ``step``: the policy is asked about those whose episode goes on."""
-        asked = [i for i, ending in enumerate(taken.endings) if ending is None]
+        asked = [i for i, end in enumerate(taken.endings) if end is None]
         choices = self._ask([taken.reports[i] for i in asked], [taken.observations[i] for i in asked])
         by_index = dict(zip(asked, choices, strict=True))
         decisions = []
@@ -190,7 +192,7 @@ class Controller:
                 decision = self._steered(state, taken.observations[i], by_index[i], taken.population)
             else:
                 decision = self._unsteered(report, state, taken.endings[i])
-            self._ledgers[report.member].open(decision)
+            self._roster[report.member].open(decision)
             decisions.append(decision)
         return Step(
             reports=taken.reports,
@@ -214,7 +216,7 @@ class Controller:
 
     def learn(self, *, wait: bool = False) -> None:
         """Hand what the episodes hold to the policy and pick up finished updates. Blocks only with ``wait``."""
-        self.policy.learn(self._buffer.drain(), wait=wait)
+        self.policy.learn(self._roster.drain(), wait=wait)
 
     def stop_all(self, reason: str) -> None:
         """Every decision from now on is a stop."""
@@ -222,27 +224,21 @@ class Controller:
 
     def lost(self, members: Iterable[int]) -> None:
         """Their trial died and will come again from its last checkpoint."""
-        for member in members:
-            self._ledgers[member].lost += 1
+        self._roster.lost(members)
 
     def drop(self, members: Iterable[int]) -> None:
         """Their trial is gone for good."""
-        for member in members:
-            if member in self._ledgers:
-                ledger = self._ledgers[member]
-                ledger.push(replace(ledger.state, alive=False))
-                self._buffer.close(member)
+        self._roster.drop(members)
 
     def durable(self, member: int, segment: int) -> None:
         """A checkpoint of the member after ``segment`` is safe on disk (or about to be)."""
-        self._ledgers[member].mark_durable(segment + 1)
+        self._roster[member].mark_durable(segment + 1)
 
     def get_state(self, *, sparse: bool = False) -> dict[str, Any]:
         """Everything that a restarted driver needs, as plain data and records; ``sparse``: where members only ever go
         back to what was called ``durable``."""
         return {
-            "ledgers": {index: ledger.to_dict(sparse=sparse) for index, ledger in self._ledgers.items()},
-            "buffer": self._buffer.to_dict(),
+            **self._roster.get_state(sparse=sparse),
             "incumbent": self.incumbent,
             "predictions": {} if self._gallery is None else self._gallery.predictions,
             "stopping": None,  # an interrupted run goes on
@@ -250,8 +246,7 @@ class Controller:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self._ledgers = {index: Ledger.from_dict(data) for index, data in state["ledgers"].items()}
-        self._buffer = EpisodeBuffer.from_dict(state["buffer"])
+        self._roster.set_state(state)
         self._best.holder = state["incumbent"]
         if self._gallery is not None:
             self._gallery.set_predictions(state["predictions"])
@@ -259,25 +254,14 @@ class Controller:
 
     # -- taking reports in -----------------------------------------------------------------------------------------
 
-    def _rewound(self, report: Report) -> MemberState:
-        """The member's state before the report, wound back (or forward) to where the report says it was."""
-        ledger = self._ledgers[report.member]
-        if ledger.state.segment != report.segment:
-            logger.info("member %d goes on from segment %d", report.member, report.segment)
-            self._buffer.rewind(report.member, report.segment)
-            ledger.rewind(report.segment)
-        if not ledger.state.alive:
-            ledger.push(replace(ledger.state, alive=True))
-        return ledger.state
-
     def _forgotten(self, report: Report) -> Decision:
         """The decision behind a report where it is not known any more (an older state had to be taken up): what was in
         force, made by nobody."""
         found = positions_of(self.space, report, factor=self._factor(report.segment))
-        return self._decision(report.member, report.segment, found or self._ledgers[report.member].state.positions)
+        return self._decision(report.member, report.segment, found or self._roster[report.member].state.positions)
 
     def _take(self, report: Report, opened: Decision) -> None:
-        ledger = self._ledgers[report.member]
+        ledger = self._roster[report.member]
         in_force = ledger.decisions.get(report.decision) or opened
         seen = report if self.timed else _without_times(report)
         state = advance(ledger.state, seen, score=self._score, positions=in_force.positions)
@@ -289,7 +273,7 @@ class Controller:
         gallery.take(reports)
         standings = gallery.standings()
         for state in before:
-            ledger = self._ledgers[state.member]
+            ledger = self._roster[state.member]
             ledger.push(placed(state, ledger.state, standings.get(state.member), self._best.score))
 
     @property
@@ -297,25 +281,7 @@ class Controller:
         """The standing of a member that has not reported yet."""
         return None if self._gallery is None else Standing()
 
-    def _check_metric(self, reports: Sequence[Report]) -> None:
-        """A metric that nobody reports is the user's mistake, known at the first report and not before."""
-        for report in reports:
-            if report.metrics and self.metric not in report.metrics and report.status in ("ok", "diverged"):
-                known = ", ".join(sorted(report.metrics))
-                self.problem = f"metric is {self.metric!r}, which the candidate does not report; it reports {known}."
-                self.stop_all(self.problem)
-
     # -- rewards and episodes --------------------------------------------------------------------------------------
-
-    def _ending(self, report: Report) -> str | None:
-        """Why the member's episode ends with this report, if it does."""
-        if report.status != "ok":
-            return "failed"
-        if report.done:
-            return "done"
-        if self.segments is not None and report.segment + 1 >= self.segments:
-            return "budget"
-        return "stopped" if self.stopping else None
 
     def _context(self, report: Report, final: bool, population: Sequence[MemberState]) -> RewardContext:
         return RewardContext(
@@ -325,26 +291,6 @@ class Controller:
             population=tuple(population),
             incumbent_score=self._best.score,
         )
-
-    def _collect(self, taken: Taken) -> None:
-        for report, decision, reward, observation, terminated, truncated in zip(
-            taken.reports,
-            taken.opened,
-            taken.rewards,
-            taken.observations,
-            taken.terminated,
-            taken.truncated,
-            strict=True,
-        ):
-            if decision.action:
-                self._buffer.add(
-                    decision,
-                    reward,
-                    tuple(observation.tolist()),
-                    episode=f"{report.member}-{self._ledgers[report.member].episode}",
-                    terminated=terminated,
-                    truncated=truncated,
-                )
 
     # -- deciding --------------------------------------------------------------------------------------------------
 
@@ -396,18 +342,19 @@ class Controller:
             fallen(state),
             state.best_segment,
         )
-        self._buffer.close(state.member)
-        self._ledgers[state.member].push(replace(state, returned_segment=state.segment))
+        self._roster.break_off(state.member)
+        self._roster[state.member].push(replace(state, returned_segment=state.segment))
         back = Source(kind="checkpoint", member=state.member, name=FLOOR)
         return self._decision(state.member, state.segment, state.best_positions, source=back)
 
-    def _unsteered(self, report: Report, state: MemberState, ending: str | None) -> Decision:
+    def _unsteered(self, report: Report, state: MemberState, why: str | None) -> Decision:
         """A decision that no policy is asked for: the end, or a restart after a failure."""
-        ledger = self._ledgers[report.member]
+        ledger = self._roster[report.member]
         if report.error:
             logger.warning("member %d, segment %d:\n%s", report.member, report.segment, report.error.rstrip())
-        failed_for_good = ending == "failed" and state.restarts > self.failures.max_restarts
-        if ending == "failed" and not failed_for_good and not self._over(report):
+        failed_for_good = why == "failed" and state.restarts > self.failures.max_restarts
+        at_the_end = bool(self.stopping) or over(report, segments=self.segments)
+        if why == "failed" and not failed_for_good and not at_the_end:
             ledger.episode += 1
             own_best = Source(kind="checkpoint", member=report.member, name="own_best")
             logger.warning(
@@ -419,12 +366,9 @@ class Controller:
             ledger.push(replace(state, alive=False))
         return self._decision(report.member, state.segment, state.positions, stop=True)
 
-    def _over(self, report: Report) -> bool:
-        return bool(self.stopping) or (self.segments is not None and report.segment + 1 >= self.segments)
-
     def _best_positions(self, member: int) -> tuple[float, ...]:
         """The values that a failed member restarts with: those of its best segment, or its start where it has none."""
-        ledger = self._ledgers[member]
+        ledger = self._roster[member]
         return ledger.state.best_positions or ledger.start.positions
 
     def _first_choice(self, member: int) -> Decision:
@@ -444,13 +388,10 @@ class Controller:
         return schedule_factor(self.schedule, segment, self.segments)
 
     def _decision_seed(self, member: int, segment: int) -> int:
-        episode = self._ledgers[member].episode if member in self._ledgers else 0
+        episode = self._roster[member].episode if member in self._roster else 0
         return int(np.random.SeedSequence([self.seed, member, segment, episode]).generate_state(1)[0])
 
     # -- looking around --------------------------------------------------------------------------------------------
-
-    def _alive(self) -> list[MemberState]:
-        return [state for state in self.members.values() if state.alive]
 
     def _observe(self, state: MemberState, crowd: Crowd) -> np.ndarray:
         return self.observation.observe(

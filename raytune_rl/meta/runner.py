@@ -12,7 +12,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from raytune_rl.meta.episodes import episodes_of, play, recorder
 from raytune_rl.rllib.feed import FeedRunner
 from raytune_rl.rllib.tokens import from_module
-from raytune_rl.worlds.generator import META_TRAIN, make_world
+from raytune_rl.worlds.generator import META_TRAIN, World, make_world
 
 WORLDS = "worlds_per_sample"
 """Key of ``env_config``: worlds that one call of ``sample`` plays."""
@@ -35,8 +35,12 @@ class WorldRunner(FeedRunner):
         for _ in range(settings[WORLDS]):
             draw = np.random.SeedSequence([*settings[SEEDS], self.worker_index, self._played])
             number = int(draw.generate_state(1, np.uint64)[0]) % len(META_TRAIN)
-            episodes += episodes_of(play(make_world(number), recorder(weights), seed=self._played))
+            episodes += episodes_of(play(self.world(number), recorder(weights), seed=self._played))
             self._played += 1
         steps = sum(len(episode) for episode in episodes)
         SingleAgentEnvRunner._increase_sampled_metrics(self, steps, len(episodes))
         return episodes
+
+    def world(self, number: int) -> World:
+        """The world of a number of ``META_TRAIN``; to be overridden by who trains in others."""
+        return make_world(number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,47 +67,65 @@ def train_hosted(
     if controller.problem is not None:
         raise BadInput(controller.problem)
 
-    def best_state() -> State | None:
-        incumbent = controller.incumbent
-        if incumbent is None:
-            return None
-        home = next(i for i, group in enumerate(plan.groups) if incumbent.member in group)
-        snapshot = read_snapshot(plan.state_uris[home], incumbent.member, best=True)
-        return None if snapshot is None else snapshot.state
-
-    def export(path: Path) -> bool:
-        state = best_state()
-        if state is not None:
-            candidate.export(state, path)
-        return state is not None
-
-    def test() -> Mapping[str, float]:
-        state = best_state()
-        return {} if state is None else candidate.test(state)
-
-    @functools.lru_cache(maxsize=1)  # what is delivered and the ensemble choose from the same
-    def states(most_bytes: float) -> list[Kept]:
-        size = sum(StateStore(uri).size() for uri in plan.state_uris)
-        if size > most_bytes:
-            raise ValueError(f"the run's states take {size / 2**30:.1f} GiB")
-        found = [read_snapshots(uri) for uri in plan.state_uris]
-        return [
-            Kept(member=one.member, segment=one.segment, origin=origin, state=one.state)
-            for origin in ORIGINS
-            for trial in found
-            for one in trial[origin]
-        ]
-
+    left = _Left(plan, controller)
     return Trained(
         controller=controller,
         sink=sink,
         slots=len(plan.groups),
         decision_ms=[1e3 * seconds for seconds in outcome.decision_seconds],
         interrupted=outcome.interrupted is not None,
-        export=export,
-        test=test,
-        states=states,
+        export=left.export,
+        test=left.test,
+        states=left.states,
     )
+
+
+class _Left:
+    """What the hosts have left behind in their state files."""
+
+    def __init__(self, plan: PopulationPlan, controller: Controller) -> None:
+        self._plan = plan
+        self._controller = controller
+        self._kept: list[Kept] | None = None
+
+    def export(self, path: Path) -> bool:
+        """Write the best model of all; False if there is none."""
+        state = self._best()
+        if state is not None:
+            self._plan.candidate.export(state, path)
+        return state is not None
+
+    def test(self) -> Mapping[str, float]:
+        """What test data say of it."""
+        state = self._best()
+        return {} if state is None else self._plan.candidate.test(state)
+
+    def states(self, most_bytes: float) -> list[Kept]:
+        """All that members are and were at their best. What is delivered and the ensemble choose from the same.
+
+        Raises:
+            ValueError: they are larger than that.
+        """
+        size = sum(StateStore(uri).size() for uri in self._plan.state_uris)
+        if size > most_bytes:
+            raise ValueError(f"the run's states take {size / 2**30:.1f} GiB")
+        if self._kept is None:
+            found = [read_snapshots(uri) for uri in self._plan.state_uris]
+            self._kept = [
+                Kept(member=one.member, segment=one.segment, origin=origin, state=one.state)
+                for origin in ORIGINS
+                for trial in found
+                for one in trial[origin]
+            ]
+        return self._kept
+
+    def _best(self) -> State | None:
+        incumbent = self._controller.incumbent
+        if incumbent is None:
+            return None
+        home = next(i for i, group in enumerate(self._plan.groups) if incumbent.member in group)
+        snapshot = read_snapshot(self._plan.state_uris[home], incumbent.member, best=True)
+        return None if snapshot is None else snapshot.state
 
 
 def _snapshot_every(experiment: Experiment) -> int:

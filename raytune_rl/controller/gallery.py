@@ -110,7 +110,7 @@ def told(report: Report, state: MemberState) -> Report:
     """
     team = state.team
     if team is None or report.status != "ok":
-        return replace(report, predictions=None)
+        return report if report.predictions is None else replace(report, predictions=None)
     measures = {
         "ensemble_loss": math.exp(-team.greedy) - OFFSET,
         "ensemble_uniform_loss": math.exp(-team.uniform) - OFFSET,

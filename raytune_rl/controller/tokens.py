@@ -115,8 +115,6 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
         _dense(weights, "actor.joint", each, first=0) + _dense(weights, "actor.joint", context, first=WIDTH)[:, None]
     )
     moves = _dense(weights, "actor.moves", joint) + weights["actor.moves.bias"]
-    levels = _levels(weights, tokens, joint, xp)
-    levels = levels + _start_prior(member, tokens, xp)
     moves = moves + _move_prior(member, moves, xp)
     first = member[:, _MEMBER["first"]] > 0.5
     known = (tokens[..., _SLOT["present"]] > 0.5) & (tokens[..., _SLOT["ordered"]] > 0.5)
@@ -124,7 +122,11 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     live = tokens[..., _SLOT["live"]] > 0.5
     beginning = first[:, None] & (tokens[..., _SLOT["present"]] > 0.5)
     free = known & (first[:, None] | live)
-    heads = xp.where(first[:, None, None], levels, moves)
+    if xp is np and not first.any():
+        heads = moves  # who acts in the middle of training needs no starting levels
+    else:
+        levels = _levels(weights, tokens, joint, xp) + _start_prior(member, tokens, xp)
+        heads = xp.where(first[:, None, None], levels, moves)
     stay = _one_hot(STAY, LEVELS, heads, xp)
     nothing = xp.where(beginning[..., None], 0.0 * heads, (1.0 - stay) * IMPOSSIBLE + 0.0 * heads)
     heads = xp.where(free[..., None], heads, nothing)

@@ -69,6 +69,16 @@ def resume_training(controller: Any, trial: Trial) -> None:
         core._schedule_trial_train(trial)
 
 
+def train_on(controller: Any, trial: Trial, method: str, *args: Any) -> None:
+    """Let a trial that ``NOOP`` has parked train again, by a method of its actor that does more than ``train`` and
+    returns the same. One call instead of two: each costs the driver half a millisecond."""
+    core = tune_controller_of(controller)
+    if trial in core._trial_to_actor:
+        core._schedule_trial_task(
+            trial, method, args, on_result=core._on_training_result, on_error=core._trial_task_failure
+        )
+
+
 def forget_finished(controller: Any, trial: Trial) -> None:
     """Let go of the results of a trial's finished tasks.
 

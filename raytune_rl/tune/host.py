@@ -227,6 +227,12 @@ class HostTrainable(tune.Trainable):
         if orders.stage:
             self._staged = self._state()
 
+    def follow_and_train(self, orders: Orders) -> dict[str, Any]:
+        """``apply`` and ``train`` in one call."""
+        self.apply(orders)
+        result: dict[str, Any] = self.train()
+        return result
+
     def commit(self) -> bool:
         """Write the state that was put aside. The driver asks for it when all that it presupposes is durable on its
         side; meanwhile the members have gone on training."""

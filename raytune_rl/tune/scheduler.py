@@ -236,8 +236,8 @@ class PopulationScheduler(FIFOScheduler):
             self._controller.learn(wait=False)
             return self._deliver_and_save(step.decisions, {index: reports})[index]
         due = self._save_is_due(index)
-        self._deliver(step.decisions, [index], stage=due)
-        adapter.resume_training(tune_controller, self._trials[index])
+        (orders,) = self._orders(step.decisions, [index], stage=due).values()
+        adapter.train_on(tune_controller, self._trials[index], "follow_and_train", orders)
         self.live.latencies.append(time.perf_counter() - began)
         self._sink.record(step)
         self._controller.learn(wait=False)
@@ -275,28 +275,34 @@ class PopulationScheduler(FIFOScheduler):
         # A pause saves the host. It comes back once more, finds all its members stopped, and ends by itself.
         return str(TrialScheduler.STOP if self.live.interrupted else TrialScheduler.PAUSE)
 
-    def _deliver(
+    def _deliver(self, decisions: Sequence[Decision], trials: Iterable[int], *, saves: Set[int]) -> None:
+        for index, orders in self._orders(decisions, trials, saves=saves).items():
+            if self._in_place:
+                adapter.submit(self._trials[index], "apply", orders)
+            else:
+                self._trials[index].set_config({**self._trials[index].config, "orders": orders})
+
+    def _orders(
         self,
         decisions: Sequence[Decision],
         trials: Iterable[int],
         *,
         saves: Set[int] = frozenset(),
         stage: bool = False,
-    ) -> None:
-        # Every export before the first order: within a barrier nobody's weights change before they were copied.
+    ) -> dict[int, Orders]:
+        """What each trial is to do. Weights that have to come from another trial are asked for here, before anybody
+        gets an order: within a barrier nobody's weights change before they were copied."""
         copies = self._copies(decisions)
+        found = {}
         for index in trials:
             own = tuple(_bare(d) for d in decisions if self._home[d.member] == index)
-            orders = Orders(
+            found[index] = Orders(
                 decisions=own,
                 copies={d.member: copies[d.member] for d in own if d.member in copies},
                 save=index in saves,
                 stage=stage,
             )
-            if self._in_place:
-                adapter.submit(self._trials[index], "apply", orders)
-            else:
-                self._trials[index].set_config({**self._trials[index].config, "orders": orders})
+        return found
 
     def _copies(self, decisions: Sequence[Decision]) -> dict[int, Any]:
         """By receiving member, the weights that have to come from another trial."""

@@ -39,17 +39,23 @@ def note_step(began: float) -> None:
         steps.write(f"{began!r} {time.time() - began!r}\n")
 
 
-class Sleeper(tune.Trainable):
-    """An ordinary class Trainable whose step sleeps for ``pause`` seconds."""
+def pause(seconds: float) -> None:
+    """Sleep; not at all for 0, which would still hand the core to another process."""
+    if seconds:
+        time.sleep(seconds)
 
-    pause = 0.05
+
+class Sleeper(tune.Trainable):
+    """An ordinary class Trainable whose step sleeps for ``seconds``."""
+
+    seconds = 0.05
 
     def setup(self, config: dict[str, Any]) -> None:
         self.lr, self.score = config["lr"], 0.0
 
     def step(self) -> dict[str, float]:
         began = time.time()
-        time.sleep(self.pause)
+        pause(self.seconds)
         self.score += 1.0 - abs(np.log10(self.lr) + 2.0) / 4.0
         note_step(began)
         return {"score": self.score}
@@ -68,7 +74,7 @@ class Sleeper(tune.Trainable):
 class Sprinter(Sleeper):
     """A Trainable whose step takes no time worth mentioning."""
 
-    pause = 0.0
+    seconds = 0.0
 
 
 class TorchSleeper(Sleeper):
@@ -107,7 +113,7 @@ class TorchSleeper(Sleeper):
         return True
 
 
-def _network(width: int, pause: float) -> nn.Module:
+def _network(width: int, seconds: float) -> nn.Module:
     import torch
 
     class Network(torch.nn.Module):
@@ -121,7 +127,7 @@ def _network(width: int, pause: float) -> nn.Module:
             began = time.time()
             outputs: torch.Tensor = self.layer(inputs)
             if self.training:
-                time.sleep(pause)
+                pause(seconds)
                 note_step(began)
             return outputs
 
@@ -129,7 +135,7 @@ def _network(width: int, pause: float) -> nn.Module:
 
 
 def sleeping_network() -> nn.Module:
-    return _network(8, Sleeper.pause)
+    return _network(8, Sleeper.seconds)
 
 
 def instant_network() -> nn.Module:

@@ -15,7 +15,7 @@ from torch import nn
 from raytune_rl.combining.calibration import brier_score, expected_calibration_error, temperature_of
 from raytune_rl.combining.losses import Array, Evidence, Kind
 from raytune_rl.ensemble.batched import alike
-from raytune_rl.ensemble.candidates import greedy_soups, kinship, mixable, ordered
+from raytune_rl.ensemble.candidates import family_soups, kinship, mixable, ordered
 from raytune_rl.ensemble.kept import Kept, Place
 from raytune_rl.ensemble.links import Link, answers, predictions, task_of
 from raytune_rl.ensemble.model import EnsembleModel
@@ -113,7 +113,7 @@ def build(
         def same(one: Kept, other: Kept) -> bool:
             return related(one.place, other.place) and mixable(one.state, other.state, task)
 
-        for soup, parts in greedy_soups(candidates, losses.tolist(), related=same, judge=bench.loss):
+        for soup, parts in family_soups(candidates, losses.tolist(), related=same, judge=bench.loss):
             ingredients[len(candidates)] = parts
             candidates = [*candidates, soup]
             evidence = Evidence.stack([evidence, bench.evidence(soup)])

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from raytune_rl.analysis.lineage import find_rows, parents, path_to
+from raytune_rl.combining.losses import Floats
+from raytune_rl.combining.soups import soup_shares
 from raytune_rl.ensemble.kept import ORIGINS, Kept, Place
 from raytune_rl.population.candidate import State
 from raytune_rl.population.networks import arguments_of
@@ -77,16 +79,16 @@ def _architecture(state: State, task: TorchTask) -> Mapping[str, Any]:
     return {name: value for name, value in found.items() if places[name] == "network"}
 
 
-def greedy_soups(
+def family_soups(
     candidates: Sequence[Kept],
     losses: Sequence[float],
     *,
     related: Callable[[Kept, Kept], bool],
     judge: Callable[[Kept], float],
 ) -> list[tuple[Kept, tuple[Place, ...]]]:
-    """Averages of related candidates that are better than all that they average, with their ingredients.
+    """Averages of related candidates (``combining.soups``) that are better than all that they average, with their
+    ingredients, the largest share first.
 
-    Wortsman et al. 2022, recipe 1: from the best on, a further one goes into the average if that makes it no worse.
     Weights without a common origin lie in different basins and average to nothing, so each group of relatives has a
     soup of its own.
 
@@ -98,13 +100,20 @@ def greedy_soups(
     left = [int(index) for index in np.argsort(losses, kind="stable") if np.isfinite(losses[index])]
     while left:
         leader, *others = left
-        soup, loss = [candidates[leader]], float(losses[leader])
-        relatives = [index for index in others if related(candidates[leader], candidates[index])]
-        for index in relatives:
-            tried = judge(averaged([*soup, candidates[index]]))
-            if tried <= loss:
-                soup, loss = [*soup, candidates[index]], tried
-        if loss < losses[leader]:
-            found.append((averaged(soup), tuple(one.place for one in soup)))
-        left = [index for index in others if index not in relatives]
+        family = [leader, *(index for index in others if related(candidates[leader], candidates[index]))]
+        members = [candidates[index] for index in family]
+
+        def judged(tried: Floats, members: Sequence[Kept] = members) -> Floats:
+            return np.array([judge(_mixed(members, shares)[0]) for shares in tried])
+
+        soup, parts = _mixed(members, soup_shares([losses[index] for index in family], judged))
+        if len(parts) > 1:
+            found.append((soup, parts))
+        left = [index for index in left if index not in family]
     return found
+
+
+def _mixed(members: Sequence[Kept], shares: Floats) -> tuple[Kept, tuple[Place, ...]]:
+    """The average, and whom it is of."""
+    used = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] > 0]
+    return averaged([members[i] for i in used], shares[used]), tuple(members[i].place for i in used)

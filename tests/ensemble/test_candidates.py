@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from raytune_rl.ensemble.candidates import averaged, greedy_soups, kinship, ordered
+from raytune_rl.ensemble.candidates import averaged, family_soups, kinship, ordered
 from raytune_rl.ensemble.kept import Kept
 from tests.ensemble.members import row, table, trained
 
@@ -56,9 +56,9 @@ def test_a_soup_is_kept_only_where_it_helps() -> None:
         return abs(float(one.state["network"]["w"][0]))
 
     losses = [judge(one) for one in candidates]
-    everybody = greedy_soups(candidates[:3], losses[:3], related=lambda a, b: True, judge=judge)
+    everybody = family_soups(candidates[:3], losses[:3], related=lambda a, b: True, judge=judge)
     assert [parts for _, parts in everybody] == [((0, 0), (1, 0))]
-    strangers = greedy_soups(candidates, losses, related=lambda a, b: False, judge=judge)
+    strangers = family_soups(candidates, losses, related=lambda a, b: False, judge=judge)
     assert strangers == []
-    same_sign = greedy_soups([candidates[0], candidates[2]], [1.0, 3.0], related=lambda a, b: True, judge=judge)
+    same_sign = family_soups([candidates[0], candidates[2]], [1.0, 3.0], related=lambda a, b: True, judge=judge)
     assert same_sign == []

@@ -148,11 +148,17 @@ class _Largest(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         given, largest = ctx.saved_tensors
-        found, left = torch.zeros_like(given), slope.clone()
-        for window in _windows(given.shape[-len(ctx.geometry[0]) :], *ctx.geometry):
-            part = left * (given[(..., *window)] == largest)
-            found[(..., *window)].add_(part)
-            left.sub_(part)
+        kernel, stride, dilation = ctx.geometry
+        apart = tuple(stride) == tuple(kernel) and all(spread == 1 for spread in dilation)
+        found, left = torch.zeros_like(given), slope
+        for window in _windows(given.shape[-len(kernel) :], kernel, stride, dilation):
+            place, there = found[(..., *window)], given[(..., *window)] == largest
+            if apart:  # each place belongs to one window
+                part = torch.mul(left, there, out=place)
+            else:
+                part = left * there
+                place.add_(part)
+            left = left - part
         return found, None, None, None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import pickle
 import time
 from pathlib import Path
@@ -92,6 +90,20 @@ def test_the_policy_in_the_settings_is_left_as_it_was() -> None:
     assert not hasattr(agent, "_action")
 
 
+class StopsAll(tune.Stopper):
+    """Ends the experiment after three results, of which Tune tells no scheduler."""
+
+    def __init__(self) -> None:
+        self.results = 0
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self.results += 1
+        return False
+
+    def stop_all(self) -> bool:
+        return self.results >= 3
+
+
 class TestInACluster:
     pytestmark = cluster
 
@@ -124,20 +136,21 @@ class TestInACluster:
         _, scheduler = fit(tmp_path, Counter, iterations=2)
         assert scheduler.core.controller.policy.closed == 1  # type: ignore[attr-defined]
 
-    def test_the_agent_is_let_go_when_a_run_is_cut_short(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        # pytest would keep the log record of the trial's error, its traceback, and with it Tune's controller.
-        monkeypatch.setattr(logging.getLogger("ray.tune.execution.tune_controller"), "disabled", True)
+    @pytest.mark.parametrize("way", ["failure", "stopper"])
+    def test_the_agent_is_let_go_when_a_run_is_cut_short(self, tmp_path: Path, way: str) -> None:
         constants = {"marker": str(tmp_path / "died")}
         scheduler = Recording(hyperparameters=LR, agent=Script())
         tune.Tuner(
-            DiesOnce,
+            DiesOnce if way == "failure" else Counter,
             param_space={"lr": tune.grid_search([0.1, 1.0]), "sleep": 0.05, **constants},
             tune_config=tune.TuneConfig(metric="total", mode="max", scheduler=scheduler),
             run_config=tune.RunConfig(
-                storage_path=str(tmp_path), verbose=0, failure_config=tune.FailureConfig(fail_fast=True)
+                storage_path=str(tmp_path),
+                verbose=0,
+                failure_config=tune.FailureConfig(fail_fast=True),
+                stop=StopsAll() if way == "stopper" else None,
             ),
         ).fit()
-        gc.collect()
         assert scheduler.core.controller.policy.closed == 1  # type: ignore[attr-defined]
 
     def test_a_learning_agent_steers_learns_and_leaves_no_actor(self, tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ class LearningPolicy:
             self._ask("restore", directory, directory=directory)
 
     def close(self) -> None:
+        self._check_ray()
         if self._link is not None:
             try:
                 self._link.close()
@@ -219,8 +220,15 @@ class LearningPolicy:
 
     # -- the learner ---------------------------------------------------------------------------------------------------
 
+    def _check_ray(self) -> None:
+        """Let go of a learner that has ended with its Ray. To ask for it would have Ray start another cluster."""
+        if self._link is not None and self.remote and not _ray_is_up():
+            self._outbox.put_back([chunk for call in self._open for chunk in call.chunks])
+            self._link, self._open = None, deque()
+
     def _ensure_link(self) -> bool:
         """Whether there is a learner now, or one that is starting."""
+        self._check_ray()
         if self._link is None and self.agent.learn and self._failures < MAX_FAILURES and self._sizes is not None:
             if self.remote and not _ray_is_up():
                 return False
@@ -256,6 +264,7 @@ class LearningPolicy:
 
     def _collect(self, *, wait: bool = False) -> None:
         """Take the answers that are there, in order; with ``wait`` all of them."""
+        self._check_ray()
         while self._open:
             call = self._open[0]
             try:

@@ -257,8 +257,21 @@ def search_is_over(controller: Any) -> bool:
 
 
 def at_end(controller: Any, action: Callable[[], None]) -> None:
-    """Call ``action`` when the experiment's controller is gone, whichever way the experiment ended, or at exit."""
-    weakref.finalize(tune_controller_of(controller), action)
+    """Call ``action`` when the experiment has ended, whichever way, while its Ray is still there; at the latest when
+    the controller is gone or this process exits. It may be called more than once.
+
+    Schedulers are not told of an end by a ``Stopper`` for all trials, but callbacks are."""
+    core = tune_controller_of(controller)
+    core._callbacks._callbacks.append(_AtEnd(action))
+    weakref.finalize(core, action)
+
+
+class _AtEnd(tune.Callback):
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self._action()
 
 
 # -- inside the trial's actor -----------------------------------------------------------------------------------------

@@ -222,6 +222,28 @@ def test_experience_on_its_way_survives_in_the_state(learner: Learner) -> None:
     assert learner.batches == [6] and again.transitions == 6
 
 
+def test_a_learner_that_went_with_its_ray_is_not_asked_for(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Whoever calls Ray after ``ray.shutdown()`` starts another one, or waits for one that is gone."""
+    monkeypatch.setattr(policy, "ActorLink", learner)
+    up = [True]
+    monkeypatch.setattr(policy, "_ray_is_up", lambda: up[0])
+    bound = LearningPolicy(Agent(batch=4), remote=True)
+    bound.bind(toy.ToyObservation(), toy.toy_action(), seed=3)  # type: ignore[arg-type]
+    learner.busy = True
+    bound.learn([_chunk(0, 5)])
+    assert learner.batches == [5]
+    up[0] = False
+    for method in ("start", "ready", "result", "close"):
+        monkeypatch.setattr(learner, method, lambda *_: pytest.fail("Ray was asked"))
+    bound.learn([])
+    assert not bound.save(str(tmp_path))
+    assert sum(len(chunk.transitions) for chunk in bound.get_state()["outbox"]) == 5  # nothing is lost
+    bound.close()
+    assert bound.restarts == 0
+
+
 def test_pickling_leaves_live_things_behind(learner: Learner) -> None:
     bound = _policy()
     bound.act([_situation()])

@@ -225,7 +225,17 @@ def _dense(weights: Mapping[str, Array], name: str, inputs: Array, first: int = 
 
 
 def _one_hot(index: int, size: int, like: Array, xp: Any) -> Array:
+    if xp is np:
+        return _unit(index, size)
     return (xp.arange(size) == index) + 0.0 * like.reshape(-1)[0]
+
+
+@cache
+def _unit(index: int, size: int) -> np.ndarray:
+    found = np.zeros(size, dtype=np.float32)
+    found[index] = 1.0
+    found.setflags(write=False)
+    return found
 
 
 class TokenPolicy(Rule):

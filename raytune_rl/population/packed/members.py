@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -44,6 +46,7 @@ class TorchPack:
         self._refused: dict[Hashable, str] = {}  # architectures that have shown that they cannot be packed
         self._fewest: dict[Hashable, int] = {}
         self._populations: dict[Hashable, PackedPopulation] = {}
+        self._builds: WeakKeyDictionary[nn.Module, _Build] = WeakKeyDictionary()
 
     @property
     def reason(self) -> str | None:
@@ -54,7 +57,7 @@ class TorchPack:
         groups: dict[Hashable, list[int]] = {}
         for index, member in enumerate(members):
             assert isinstance(member, TorchMember)
-            groups.setdefault(_kind(member), []).append(index)
+            groups.setdefault(_kind(member, self._build(member.controls.network)), []).append(index)
         results: list[SegmentResult | None] = [None] * len(members)
         for kind, indices in groups.items():
             if len(indices) == 1:
@@ -69,6 +72,12 @@ class TorchPack:
             for index, result in zip(indices, found, strict=True):
                 results[index] = result
         return results
+
+    def _build(self, network: nn.Module) -> _Build:
+        found = self._builds.get(network)
+        if found is None:
+            found = self._builds[network] = _Build.of(network)
+        return found
 
     def _too_few(self, kind: Hashable, members: Sequence[TorchMember]) -> str | None:
         """Why one by one would be faster, if it would."""
@@ -165,17 +174,38 @@ def _obstacle(member: TorchMember) -> str | None:
     return None
 
 
-def _kind(member: TorchMember) -> Hashable:
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """What stays the same of a network as long as it lives; to ask each module for it takes a millisecond.
+
+    Attributes:
+        shapes: of parameters and buffers, by name.
+        rated: modules with a rate that packed members cannot have each their own of, and their places.
+        normal: whether any normalises by statistics of the batch.
+    """
+
+    shapes: tuple[tuple[str, torch.Size], ...]
+    rated: tuple[tuple[int, nn.Module], ...]
+    normal: bool
+
+    @classmethod
+    def of(cls, network: nn.Module) -> _Build:
+        modules = list(network.modules())
+        return cls(
+            shapes=tuple((name, value.shape) for name, value in network.state_dict().items()),
+            rated=tuple((i, module) for i, module in enumerate(modules) if _other_rate(module) is not None),
+            normal=any(isinstance(module, nn.modules.batchnorm._NormBase) for module in modules),
+        )
+
+
+def _kind(member: TorchMember, build: _Build) -> Hashable:
     """What members that go together have in common: whatever is not a tensor of the same shape."""
     controls = member.controls
-    modules = list(controls.network.modules())
-    shapes = tuple((name, value.shape) for name, value in controls.network.state_dict().items())
-    rates = tuple(_other_rate(module) for module in modules)
+    rates = tuple((place, _other_rate(module)) for place, module in build.rated)
     architecture = tuple(sorted((name, str(value)) for name, value in member.architecture.items()))
-    normal = any(isinstance(module, nn.modules.batchnorm._NormBase) for module in modules)
     # statistics of a batch must be those of its own examples, and frozen layers keep theirs
-    batch = (controls.batch_size, controls.frozen_layers) if normal else None
-    return (str(member.device), named_loss(controls.loss), shapes, rates, architecture, batch)
+    batch = (controls.batch_size, controls.frozen_layers) if build.normal else None
+    return (str(member.device), named_loss(controls.loss), build.shapes, rates, architecture, batch)
 
 
 def _other_rate(module: nn.Module) -> float | None:

@@ -87,7 +87,7 @@ def family_soups(
     judge: Callable[[Kept], float],
 ) -> list[tuple[Kept, tuple[Place, ...]]]:
     """Averages of related candidates (``combining.soups``) that are better than all that they average, with their
-    ingredients, the largest share first.
+    ingredients, the best first.
 
     Weights without a common origin lie in different basins and average to nothing, so each group of relatives has a
     soup of its own.
@@ -114,6 +114,6 @@ def family_soups(
 
 
 def _mixed(members: Sequence[Kept], shares: Floats) -> tuple[Kept, tuple[Place, ...]]:
-    """The average, and whom it is of."""
-    used = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] > 0]
+    """The average, and whom it is of; the first one, which is the best, gives it its place and values."""
+    used = np.flatnonzero(shares > 0).tolist()
     return averaged([members[i] for i in used], shares[used]), tuple(members[i].place for i in used)

@@ -203,8 +203,8 @@ class RunDirectory:
         order = pc.sort_indices(table, sort_keys=[("member", "ascending"), ("segment", "ascending")])
         frames = []
         while table.num_columns:
-            names = table.column_names[:COLUMNS_AT_ONCE]
-            part, table = table.select(names).take(order), table.drop_columns(names)
+            columns = table.column_names[:COLUMNS_AT_ONCE]
+            part, table = table.select(columns).take(order), table.drop_columns(columns)
             frames.append(part.to_pandas(split_blocks=True, self_destruct=True))
         return pd.concat(frames, axis="columns")
 

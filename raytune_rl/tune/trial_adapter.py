@@ -262,8 +262,10 @@ def at_end(controller: Any, action: Callable[[], None]) -> None:
 
     Schedulers are not told of an end by a ``Stopper`` for all trials, but callbacks are."""
     core = tune_controller_of(controller)
-    core._callbacks._callbacks.append(_AtEnd(action))
     weakref.finalize(core, action)
+    callbacks = core._callbacks
+    # Another list, since this one is the user's own, for the next Tuner as well.
+    callbacks._callbacks = [*callbacks._callbacks, _AtEnd(action)]
 
 
 class _AtEnd(tune.Callback):
@@ -271,7 +273,11 @@ class _AtEnd(tune.Callback):
         self._action = action
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        self._action()
+        try:
+            self._action()
+        except Exception as error:  # must not take the place of the experiment's results, or of its own error
+            logger.warning("the end of the experiment: %s: %s", type(error).__name__, error)
+            logger.debug("the traceback", exc_info=True)
 
 
 # -- inside the trial's actor -----------------------------------------------------------------------------------------

@@ -156,11 +156,13 @@ class TrialScheduler(FIFOScheduler):
         if self._closed:
             return
         self._closed = True
-        self.controller.learn(wait=self.synchronous)
-        if self._state is not None:
-            self._state.save_agent(self.controller.policy, force=True)
-            self._state.save(self.get_state, changed=True, force=True)
-        self.controller.policy.close()
+        try:
+            self.controller.learn(wait=self.synchronous)
+            if self._state is not None:
+                self._state.save_agent(self.controller.policy, force=True)
+                self._state.save(self.get_state, changed=True, force=True)
+        finally:
+            self.controller.policy.close()
 
     # -- results -------------------------------------------------------------------------------------------------------
 

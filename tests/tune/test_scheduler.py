@@ -95,14 +95,23 @@ class World:
     def _schedule_trial_train(self, trial: FakeTrial) -> None:
         self.log.append((trial.config["trial"], "train"))
 
+    def _schedule_trial_task(
+        self, trial: FakeTrial, method: str, args: tuple[Any, ...], *, on_result: Any, on_error: Any
+    ) -> None:
+        assert (on_result, on_error) == (self._on_training_result, self._trial_task_failure)  # as of ``train`` itself
+        self.log.append((trial.config["trial"], method, *args))
 
-def test_a_result_becomes_orders_before_the_next_train() -> None:
+    def _on_training_result(self) -> None: ...
+
+    def _trial_task_failure(self) -> None: ...
+
+
+def test_a_result_becomes_orders_and_the_next_train_in_one_call() -> None:
     world = World()
     result = {"reports": [Report(member=m, segment=0, steps=1, metrics={"score": 1.0}) for m in (0, 1)]}
     assert world.scheduler.on_trial_result(world, world.trials[0], result) == "NOOP"
-    (index, method, orders), sent_on = world.log
-    assert sent_on == (0, "train")
-    assert (index, method) == (0, "apply")
+    ((index, method, orders),) = world.log
+    assert (index, method) == (0, "follow_and_train")
     assert isinstance(orders, Orders) and not orders.save
     assert [(d.member, d.segment, dict(d.hyperparameters)) for d in orders.decisions] == [
         (0, 1, {"lr": 1.0}),
@@ -124,13 +133,13 @@ def test_a_copy_within_the_trial_needs_nobody_else() -> None:
     world = World(script=lambda report: Answer(source=member(1) if report.member == 0 else KEEP))
     world.result(0, 0)
     assert world.sent("export_state") == []
-    assert world.sent("apply")[0][2].copies == {}
+    assert world.sent("follow_and_train")[0][2].copies == {}
 
 
 def test_a_copy_from_another_trial_is_exported_once_and_first() -> None:
     world = World(script=lambda report: Answer(source=member(2)))
     world.result(0, 0)
-    assert [entry[:2] for entry in world.log] == [(1, "export_state"), (0, "apply"), (0, "train")]
+    assert [entry[:2] for entry in world.log] == [(1, "export_state"), (0, "follow_and_train")]
     assert world.log[0][2:] == (2, "member")
     assert world.log[1][2].copies == {0: "ref-1", 1: "ref-1"}
 
@@ -140,7 +149,7 @@ def test_a_trial_without_an_actor_gives_what_it_has_saved() -> None:
     world.result(1, 7)
     world.trials[1].temporary_state.ray_actor = None
     world.result(0, 0)
-    copy = world.sent("apply")[-1][2].copies[0]
+    copy = world.sent("follow_and_train")[-1][2].copies[0]
     assert copy == FileTransfer(state_uri="/state/1", member=2, kind="member", segment=7)
 
 
@@ -154,7 +163,7 @@ def test_a_trial_trains_on_while_tables_are_flushed_and_saves_after_that() -> No
         assert world.result(0, segment) == "NOOP"
         new = world.log[before:]
         staged.append(new[0][2].stage)
-        expected = ["apply", "train", *(["flush", "commit"] if staged[-1] else [])]
+        expected = ["follow_and_train", *(["flush", "commit"] if staged[-1] else [])]
         assert [entry[1] for entry in new] == expected
     assert staged == [False, False, True, False, True]
     assert [call for call in world.controller.calls if call[0] == "durable"] == [

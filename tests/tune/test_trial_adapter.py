@@ -14,6 +14,7 @@ from pyarrow import fs as pafs
 from ray import tune
 from ray.train._internal.checkpoint_manager import _CheckpointManager
 from ray.train._internal.session import _TrainingResult
+from ray.tune.callback import CallbackList
 from ray.tune.execution.tune_controller import TuneController
 
 from raytune_rl.tune import trial_adapter
@@ -178,3 +179,28 @@ def test_counters_and_storage_survive_a_detour(tmp_path: Path) -> None:
         assert instance._storage is None
         instance._timesteps_total, instance._time_since_restore = None, 0.0
     assert vars(instance) == before
+
+
+class Core:
+    """What Tune's controller has of callbacks; it can be referred to weakly."""
+
+    def __init__(self, callbacks: CallbackList) -> None:
+        self._callbacks = callbacks
+
+
+def test_the_end_of_an_experiment_is_told_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """The users' list of callbacks stays theirs, and what goes wrong here does not replace their results."""
+    theirs: list[tune.Callback] = [tune.Callback()]
+    controller = Core(CallbackList(theirs))
+    called = []
+
+    def action() -> None:
+        called.append(1)
+        if len(called) == 1:
+            raise OSError("full")
+
+    trial_adapter.at_end(controller, action)
+    controller._callbacks.on_experiment_end(trials=[])
+    assert called == [1] and len(theirs) == 1
+    assert "the end of the experiment: OSError: full" in caplog.text
+    assert controller._callbacks.get_state() is None  # nothing of it is kept for a restored run

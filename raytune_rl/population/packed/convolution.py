@@ -123,7 +123,7 @@ class _Columns(torch.autograd.Function):
 
 
 class _Largest(torch.autograd.Function):
-    """The largest value of each window; the gradient goes to the first place that has it."""
+    """The largest value of each window; the gradient goes to the first place that has it, and has none itself."""
 
     @staticmethod
     def forward(

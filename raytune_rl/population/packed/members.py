@@ -179,21 +179,24 @@ class _Build:
     """What stays the same of a network as long as it lives; to ask each module for it takes a millisecond.
 
     Attributes:
+        modules: their types, in order. Factories may make other modules without parameters for other arguments.
         shapes: of parameters and buffers, by name.
-        rated: modules with a rate that packed members cannot have each their own of, and their places.
+        rated: places of modules with a rate that packed members cannot have each their own of.
         normal: whether any normalises by statistics of the batch.
     """
 
+    modules: tuple[type[nn.Module], ...]
     shapes: tuple[tuple[str, torch.Size], ...]
-    rated: tuple[tuple[int, nn.Module], ...]
+    rated: tuple[int, ...]
     normal: bool
 
     @classmethod
     def of(cls, network: nn.Module) -> _Build:
         modules = list(network.modules())
         return cls(
+            modules=tuple(type(module) for module in modules),
             shapes=tuple((name, value.shape) for name, value in network.state_dict().items()),
-            rated=tuple((i, module) for i, module in enumerate(modules) if _other_rate(module) is not None),
+            rated=tuple(place for place, module in enumerate(modules) if _other_rate(module) is not None),
             normal=any(isinstance(module, nn.modules.batchnorm._NormBase) for module in modules),
         )
 
@@ -201,11 +204,12 @@ class _Build:
 def _kind(member: TorchMember, build: _Build) -> Hashable:
     """What members that go together have in common: whatever is not a tensor of the same shape."""
     controls = member.controls
-    rates = tuple((place, _other_rate(module)) for place, module in build.rated)
+    modules = list(controls.network.modules()) if build.rated else []
+    rates = tuple(_other_rate(modules[place]) for place in build.rated)
     architecture = tuple(sorted((name, str(value)) for name, value in member.architecture.items()))
     # statistics of a batch must be those of its own examples, and frozen layers keep theirs
     batch = (controls.batch_size, controls.frozen_layers) if build.normal else None
-    return (str(member.device), named_loss(controls.loss), build.shapes, rates, architecture, batch)
+    return (str(member.device), named_loss(controls.loss), build.modules, build.shapes, rates, architecture, batch)
 
 
 def _other_rate(module: nn.Module) -> float | None:

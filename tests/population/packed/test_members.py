@@ -29,6 +29,12 @@ def normal() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
 
 
+def fickle(dropout: float = 0.0) -> nn.Module:
+    """With other modules, and the same tensors, where much is to be dropped at the start."""
+    between = nn.ReLU() if dropout < 0.3 else nn.Sequential(nn.Tanh())
+    return nn.Sequential(nn.Linear(2, 8), between, nn.Dropout(dropout), nn.Linear(8, 3))
+
+
 class Choosy(nn.Module):
     """Looks at its numbers to decide what to do, which no batched program can."""
 
@@ -251,3 +257,20 @@ def test_dropout_is_repeatable_and_of_each_layers_own_rate() -> None:
     assert one[0].metrics == pytest.approx(expected[0].metrics, abs=1e-5)
     assert one[1].metrics != pytest.approx(expected[1].metrics, abs=1e-5)
     assert one[2].signals["train_loss"] == pytest.approx(expected[2].signals["train_loss"], rel=0.5)
+
+
+def test_members_whose_modules_differ_go_apart() -> None:
+    """Their tensors have the same shapes, but one program would train them all as the first."""
+    task = dataclasses.replace(TASK, network=fickle)
+
+    def start(member: int) -> dict[str, Value]:
+        return {"dropout": 0.0 if member < 2 else 0.5, "lr": 0.01}
+
+    together, alone = build(task, start, members=4), build(task, start, members=4)
+    for member in (*together, *alone):
+        member.apply({"dropout": 0.0, "lr": 0.01})
+    assert None not in TorchPack().train(together, LENGTH)
+    for packed, plain in zip(together, alone, strict=True):
+        plain.train(LENGTH)
+        for a, b in zip(packed.controls.network.parameters(), plain.controls.network.parameters(), strict=True):
+            torch.testing.assert_close(a, b)

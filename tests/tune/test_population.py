@@ -274,7 +274,9 @@ def test_a_trial_that_dies_again_and_again_is_given_up_and_holds_nobody(tmp_path
     assert outcome.dropped == (0, 1) and ("drop", (0, 1)) in controller.calls
     assert list(outcome.errors) == [0] and "died" in outcome.errors[0]
     assert len(sink.of(0)) == 5 and len(sink.of(2)) == len(sink.of(3)) == 9
-    assert {r.copied_from for r in sink.of(2)[1:6]} == {0}
+    copied = [r.copied_from for r in sink.of(2)]
+    # What it gave right before it died may have died with it; then the receiver keeps its own.
+    assert copied[1:5] == [0] * 4 and copied[5] in (0, None)
 
 
 @dataclass(frozen=True, kw_only=True)

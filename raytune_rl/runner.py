@@ -311,7 +311,7 @@ def _opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
     found = list(_differences(there, {name: value for name, value in here.items() if name not in MAY_DIFFER}))
     if found:
         told = [f"{name} is {_short(was)} there and {_short(now)} here" for name, was, now in found[:DIFFERENCES]]
-        more = [f"and {len(found) - DIFFERENCES} more fields differ"] if len(found) > DIFFERENCES else []
+        more = [f"and {len(found) - DIFFERENCES} more"] if len(found) > DIFFERENCES else []
         raise BadInput(f"--resume {directory}: the experiment is not the one of that run: {'; '.join(told + more)}.")
     return directory
 

@@ -34,7 +34,7 @@ class RunLog(logging.Handler):
         try:
             self._stream.write(self.format(record) + "\n")
         except OSError:
-            pass
+            pass  # a full disk costs lines of the log, not the run
         except Exception:
             self.handleError(record)
 

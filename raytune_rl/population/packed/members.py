@@ -176,7 +176,7 @@ def _obstacle(member: TorchMember) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Build:
-    """What stays the same of a network as long as it lives; to ask each module for it takes a millisecond.
+    """What stays the same of a network as long as it lives, so that not every segment asks each module.
 
     Attributes:
         modules: their types, in order. Factories may make other modules without parameters for other arguments.

@@ -20,6 +20,7 @@ import ray.tune.schedulers.pb2
 from ray import tune
 
 from raytune_rl import PBT, MetaAgentScheduler, roles
+from raytune_rl.tune import trial_state
 from raytune_rl.tune.storage import StateStore
 
 NAMES = {
@@ -63,8 +64,12 @@ def restore(example: str) -> None:
 
 
 def die_after(saves: int) -> None:
-    """Nothing that watches from outside could be sure to catch so short a run alive."""
+    """Nothing that watches from outside could be sure to catch so short a run alive.
+
+    Each decision is saved, however soon after the one before: a fast machine is done in fewer saves by the clock.
+    """
     save, left = StateStore.save, [saves]
+    trial_state.CHANGED_PERIOD, trial_state.QUIET_PERIOD, trial_state.SHARE = 0.0, 0.0, 0
 
     def counted(self: StateStore, *arguments: Any, **keywords: Any) -> Any:
         saved = save(self, *arguments, **keywords)

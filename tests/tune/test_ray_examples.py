@@ -67,9 +67,8 @@ def test_the_example_runs(example: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("example", list(NAMES))
 def test_the_example_survives_the_death_of_its_driver(example: str, tmp_path: Path) -> None:
     path = tmp_path / "ray_results" / NAMES[example]
-    # When some decisions have been made; the shortest example is over soon after the first of them.
-    saves = "1" if example == "pb2_example" else "4"
-    with driver(tmp_path, example, "run", DIES_AFTER=saves) as process:
+    decisions = 8 * SEGMENTS[example] // 3
+    with driver(tmp_path, example, "run", DIES_AFTER=str(decisions)) as process:
         code = process.wait(timeout=250)
     assert code == -signal.SIGKILL, (tmp_path / "run.log").read_text()[-3000:]
     killed = StateStore(str(path / FOLDER)).load()

@@ -27,6 +27,8 @@ def quiet_environment() -> None:
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Tune starts trials in environments of their own: workers that Ray starts ahead would only take time.
+        "RAY_prestart_worker_first_driver": "0",
     }.items():
         os.environ.setdefault(name, value)
 

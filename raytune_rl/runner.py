@@ -10,6 +10,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def run(
         with (
             progress,
             stopping_on_signals(),
+            ThreadPoolExecutor(1) as aside,  # left after Ray: what it does overlaps with the shutdown
             ray_cluster(address, working_dir=_folder(source)) as nodes,
             stopping_on_signals() as stop,  # once more: ray.init puts a SIGTERM handler of its own in place
         ):
@@ -135,7 +137,7 @@ def run(
             progress.start(_screen_plan(experiment, directory))
             progress.note(placement.reason)
             try:
-                return _run(experiment, directory, candidate, controller, placement, progress, stop)
+                return _run(experiment, directory, candidate, controller, placement, progress, stop, aside)
             finally:
                 policy.close()  # while its Ray is there: a call after the shutdown would start another one
     finally:
@@ -151,6 +153,7 @@ def _run(
     placement: Placement,
     progress: Progress,
     stop: Stoppable,
+    aside: Executor,
 ) -> Outcome:
     points = composition.starting_points(experiment)
     tracker = Tracker(experiment.callbacks, directory, name=experiment.name, members=experiment.population)
@@ -160,7 +163,7 @@ def _run(
         _save_agent(controller, directory)
         if ours.interrupted:
             return Outcome(directory=str(directory), summary={}, interrupted=True)
-        return _conclude(experiment, directory, candidate, ours, placement, progress, stop)
+        return _conclude(experiment, directory, candidate, ours, placement, progress, stop, aside)
 
 
 def _conclude(
@@ -171,6 +174,7 @@ def _conclude(
     placement: Placement,
     progress: Progress,
     stop: Stoppable,
+    aside: Executor,
 ) -> Outcome:
     """What follows the training: the comparison, the summary, the page."""
     controller = ours.controller
@@ -190,11 +194,15 @@ def _conclude(
             return Outcome(directory=str(directory), summary={}, interrupted=True)
     summary = _summarise(experiment, directory, ours, comparison)
     directory.write_json(layout.SUMMARY, summary)
+    aside.submit(_write_page, directory)
+    progress.finish(summary)
+    return Outcome(directory=str(directory), summary=summary)
+
+
+def _write_page(directory: RunDirectory) -> None:
     from raytune_rl.analysis.page import try_report  # matplotlib takes a second, so not before it is needed
 
     try_report(directory)
-    progress.finish(summary)
-    return Outcome(directory=str(directory), summary=summary)
 
 
 def _train(

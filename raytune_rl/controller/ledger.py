@@ -100,7 +100,7 @@ class Ledger:
         return next(reversed(self.states))  # they are kept in order
 
     def _forget(self, below: int) -> None:
-        newest = self._newest
+        below = min(below, self._newest - 1)
         for kept in (self.states, self.decisions):
-            while kept and (oldest := next(iter(kept))) < min(below, newest - 1):
+            while kept and (oldest := next(iter(kept))) < below:
                 del kept[oldest]

@@ -198,18 +198,14 @@ def _start_prior(member: Array, tokens: Array, xp: Any) -> Array:
 def _move_prior(member: Array, moves: Array, xp: Any) -> Array:
     """Stay for the most part; small steps about what is copied. Broadcasts to (N, H, LEVELS)."""
     stay = STAY_PRIOR + (RESTLESS_PRIOR - STAY_PRIOR) * _left_behind(member)
-    steps = sum(logit * _one_hot(index, LEVELS, moves, xp) for index, logit in enumerate(STEP_PRIOR))
-    return stay[:, None, None] * _one_hot(STAY, LEVELS, moves, xp) + steps
+    return stay[:, None, None] * _one_hot(STAY, LEVELS, moves, xp) + _numbers(STEP_PRIOR, moves, xp)
 
 
 def _source_prior(member: Array, sources: Array, xp: Any) -> Array:
     """Keep, but for those left behind, which mostly take the best one's weights or the second best one's."""
-    behind = _left_behind(member)[:, None]
-    found = 0.0 * sources
-    for index, name in enumerate(SOURCES):
-        logit = SOURCE_PRIOR[name] + (LEFT_BEHIND[name] - SOURCE_PRIOR[name]) * behind
-        found = found + logit * _one_hot(index, len(SOURCES), sources, xp)
-    return found
+    before = _numbers(tuple(SOURCE_PRIOR[name] for name in SOURCES), sources, xp)
+    after = _numbers(tuple(LEFT_BEHIND[name] for name in SOURCES), sources, xp)
+    return before + (after - before) * _left_behind(member)[:, None]
 
 
 def _left_behind(member: Array) -> Array:
@@ -225,15 +221,17 @@ def _dense(weights: Mapping[str, Array], name: str, inputs: Array, first: int = 
 
 
 def _one_hot(index: int, size: int, like: Array, xp: Any) -> Array:
-    if xp is np:
-        return _unit(index, size)
-    return (xp.arange(size) == index) + 0.0 * like.reshape(-1)[0]
+    return _numbers(tuple(float(i == index) for i in range(size)), like, xp)
+
+
+def _numbers(numbers: tuple[float, ...], like: Array, xp: Any) -> Array:
+    """Constants, as what ``xp`` calculates with."""
+    return _constant(numbers) if xp is np else like.new_tensor(numbers)
 
 
 @cache
-def _unit(index: int, size: int) -> np.ndarray:
-    found = np.zeros(size, dtype=np.float32)
-    found[index] = 1.0
+def _constant(numbers: tuple[float, ...]) -> np.ndarray:
+    found = np.array(numbers, dtype=np.float32)
     found.setflags(write=False)
     return found
 
@@ -270,20 +268,25 @@ class TokenPolicy(Rule):
     def act(self, situations: Sequence[Situation]) -> Sequence[Choice]:
         if not situations:
             return []
-        observations = np.stack([situation.observation for situation in situations]).astype(np.float32)
+        observations = np.array([situation.observation for situation in situations], dtype=np.float32)
         logits = policy_logits(self.weights, observations, np)
-        draws = np.stack([self._uniform(situation) for situation in situations])
+        draws = np.array([self._uniform(situation) for situation in situations])
         action = np.zeros((len(situations), len(self._action.heads)), dtype=np.int64)
+        hyperparameters = len(self._action.space)
+        levels = logits[:, : hyperparameters * LEVELS].reshape(len(logits), hyperparameters, LEVELS)
+        # Slots that hold nothing stand between the hyperparameters' heads and the source's. Stopping is not among the
+        # heads that the network knows, and stays neutral.
         logp = np.zeros(len(situations))
-        # Slots that hold nothing stand between the hyperparameters' heads and the source's.
-        chosen = np.concatenate([logits[:, : len(self._action.space) * LEVELS], logits[:, -len(SOURCES) :]], axis=1)
-        start = 0
-        for head, size in enumerate(self._sizes()):
-            shares = _softmax(chosen[:, start : start + size])
-            below = np.cumsum(shares, axis=1) < draws[:, head, None]
-            action[:, head] = np.minimum(below.sum(axis=1), size - 1)
-            logp += np.log(np.maximum(shares[np.arange(len(shares)), action[:, head]], 1e-12))
-            start += size
+        first = 0
+        for heads in (levels, logits[:, None, -len(SOURCES) :]):
+            last = first + heads.shape[1]
+            shares = _softmax(heads)
+            below = np.cumsum(shares, axis=-1) < draws[:, first:last, None]
+            taken = np.minimum(below.sum(axis=-1), heads.shape[-1] - 1)
+            action[:, first:last] = taken
+            likely = np.take_along_axis(shares, taken[..., None], axis=-1)[..., 0]
+            logp += np.log(np.maximum(likely, 1e-12)).sum(axis=1)
+            first = last
         return [
             Choice(
                 action=tuple(row),
@@ -296,10 +299,6 @@ class TokenPolicy(Rule):
 
     def choose(self, situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
         return self.act([situation])[0].action
-
-    def _sizes(self) -> list[int]:
-        """Heads that the network knows; stopping is not among them, and stays neutral."""
-        return [head.size for head in self._action.heads if head.name != "stop"]
 
     def _uniform(self, situation: Situation) -> np.ndarray:
         """A number in [0, 1) per head."""
@@ -350,5 +349,6 @@ def _prime(index: int) -> int:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+    """Over the last axis."""
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=-1, keepdims=True))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from raytune_rl.mdp.standing import Standing
 from raytune_rl.mdp.state import SIGNALS, MemberState, change, training_seconds
 
 __all__ = ["SIGNALS", "ObservationSpec"]
+
+_IN_ORDER = itemgetter(*(row.name for row in MEMBER_FEATURES))
 
 EDGE = 1e-9
 """A position this close to the end of its range is at its end."""
@@ -102,13 +105,12 @@ class ObservationSpec:
             **_surroundings(crowd),
             **_team(state, crowd),
         }
-        values = [member[row.name] for row in MEMBER_FEATURES]
+        values = [*_IN_ORDER(member)]
         for slot, fixed in enumerate(self._fixed):
             values += _slot(state, crowd, slot, fixed)
         values += [0.0] * (self.size - len(values))
-        # Clipped in double precision: a float32 would already be infinite for values that a double can hold.
-        finite = np.array([value if value == value else 0.0 for value in values], dtype=np.float64)
-        return np.clip(finite, -LIMIT, LIMIT).astype(np.float32)
+        # Clipped before it is an array: a float32 would already be infinite for values that a double can hold.
+        return np.array([min(max(v, -LIMIT), LIMIT) if v == v else 0.0 for v in values], dtype=np.float32)
 
 
 def _time(state: MemberState, segments: int | None) -> dict[str, float]:

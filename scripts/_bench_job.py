@@ -142,6 +142,13 @@ def instant_network() -> nn.Module:
     return _network(8, 0.0)
 
 
+def plain_network() -> nn.Module:
+    """Nothing in its forward pass keeps members from training as one program."""
+    from torch import nn
+
+    return nn.Linear(8, 8)
+
+
 def megabyte_network() -> nn.Module:
     return _network(512, 0.0)  # 512 x 512 weights of 4 bytes
 
@@ -195,8 +202,10 @@ def measure_pbt(job: Job) -> Row:
 def measure_ours(job: Job) -> Row:
     from raytune_rl import runner
 
-    timing = runner.run(experiment_for(job), out=job["out"]).summary["timing"]
-    return {name: timing[name] for name in ("decision_ms_p50", "decision_ms_p99", "overhead_ratio")}
+    summary = runner.run(experiment_for(job), out=job["out"]).summary
+    timing, reports = summary["timing"], summary["counts"]["segments"]
+    told = {name: timing[name] for name in ("decision_ms_p50", "decision_ms_p99", "overhead_ratio")}
+    return {**told, "reports": reports, "reports_per_s": reports / timing["wall_s"]}
 
 
 def experiment_for(job: Job) -> Experiment:
@@ -206,6 +215,7 @@ def experiment_for(job: Job) -> Experiment:
     candidates: dict[str, Callable[[], Any]] = {
         "sleeping torch task": lambda: TorchTask(sleeping_network, narrow_data, loss=_squared_error(), batch_size=8),
         "instant torch task": lambda: TorchTask(instant_network, narrow_data, loss=_squared_error(), batch_size=8),
+        "plain torch task": lambda: TorchTask(plain_network, narrow_data, loss=_squared_error(), batch_size=8),
         "megabyte torch task": lambda: TorchTask(megabyte_network, wide_data, loss=_squared_error(), batch_size=8),
         "sleeping Trainable": lambda: Sleeper,
         "instant Trainable": lambda: Sprinter,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 
 from raytune_rl.mdp.score import OFFSET, PENALTY
@@ -31,6 +32,11 @@ class Crowd:
     seconds: float
     """Median training time of the last segments."""
     position_spread: tuple[float, ...]
+    places: Mapping[int, int] = field(init=False, repr=False, compare=False)
+    """By member, its index in ``ranked``."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", {s.member: place for place, s in enumerate(self.ranked)})
 
     @classmethod
     def of(cls, population: Sequence[MemberState], positions: int) -> Crowd:
@@ -59,10 +65,18 @@ class Crowd:
         """The share of the other ranked members that are better, in [0, 1]; NaN before the member's first report."""
         if state.score is None:
             return math.nan
-        others = [s for s in self.ranked if s.member != state.member]
         own = (-state.score, state.member)
-        ahead = sum((-s.score, s.member) < own for s in others if s.score is not None)
-        return ahead / len(others) if others else 0.0
+        ahead = bisect_left(self.ranked, own, key=_place)
+        before = self.places.get(state.member)  # where the member itself stands there, perhaps with an older state
+        others = len(self.ranked) - (before is not None)
+        if before is not None and before < ahead:
+            ahead -= 1
+        return ahead / others if others else 0.0
+
+
+def _place(state: MemberState) -> tuple[float, int]:
+    """What ``ranking`` sorts by."""
+    return (-state.score if state.score is not None else math.inf, state.member)
 
 
 # The statistics module is exact, which makes it slow, and raises on infinities.

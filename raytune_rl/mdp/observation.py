@@ -110,7 +110,11 @@ class ObservationSpec:
             values += _slot(state, crowd, slot, fixed)
         values += [0.0] * (self.size - len(values))
         # Clipped before it is an array: a float32 would already be infinite for values that a double can hold.
-        return np.array([min(max(v, -LIMIT), LIMIT) if v == v else 0.0 for v in values], dtype=np.float32)
+        return np.array([v if -LIMIT <= v <= LIMIT else _clipped(v) for v in values], dtype=np.float32)
+
+
+def _clipped(value: float) -> float:
+    return 0.0 if math.isnan(value) else math.copysign(LIMIT, value)
 
 
 def _time(state: MemberState, segments: int | None) -> dict[str, float]:

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raytune_rl.mdp import MemberState
 from raytune_rl.mdp.crowd import Crowd
@@ -29,6 +31,21 @@ def test_rank_is_the_share_of_the_others_that_are_better() -> None:
     newcomer = live([0.3], member=9)
     assert crowd.rank(newcomer) == 0.25, "a member that is not among them is ranked against all"
     assert math.isnan(crowd.rank(MemberState.start(9, MIDDLE)))
+
+
+@given(
+    scores=st.lists(st.sampled_from([None, 1.0, 2.0, 3.0]), max_size=7),
+    member=st.integers(0, 7),
+    score=st.sampled_from([1.0, 2.0, 3.0]),
+)
+def test_rank_counts_who_is_ahead_whatever_the_crowd_knows_of_the_member(
+    scores: list[float | None], member: int, score: float
+) -> None:
+    population = [replace(MemberState.start(m, MIDDLE), score=known) for m, known in enumerate(scores)]
+    others = [(-s.score, s.member) for s in population if s.score is not None and s.member != member]
+    ahead = sum(other < (-score, member) for other in others)
+    state = replace(MemberState.start(member, MIDDLE), score=score)
+    assert Crowd.of(population, 4).rank(state) == (ahead / len(others) if others else 0.0)
 
 
 def test_equals_have_different_ranks() -> None:

@@ -26,6 +26,7 @@ from raytune_rl.hyperparameters import SearchSpace, Spec
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, improvement
+from raytune_rl.pretrained import Pretrained
 from raytune_rl.records import Mode, Value
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.tune import trial_adapter
@@ -50,7 +51,8 @@ class MetaAgentScheduler(FIFOScheduler):
     Args:
         hyperparameters: names of entries of ``param_space`` (``a/b`` = nested) to Ray Tune domains, bare or in a role
             (``roles.learning_rate(tune.loguniform(1e-4, 2e-2))``).
-        agent: an ``Agent``, or a rule such as ``PBT()``.
+        agent: who decides: the shipped controller ``Pretrained()`` by default, an ``Agent()`` that learns from nothing,
+            or a rule such as ``PBT()``.
         metric, mode: what trials are judged by; usually given to ``TuneConfig`` instead.
         segment_length: reports between two decisions. A function is interrupted only where it reports a checkpoint, so
             give the number of reports between those.
@@ -101,7 +103,7 @@ class MetaAgentScheduler(FIFOScheduler):
             self.space = SearchSpace.from_specs(hyperparameters)
         except ValueError as error:
             raise BadInput(str(error)) from None
-        self.agent: Agent | Policy = Agent() if agent is None else agent
+        self.agent: Agent | Policy = Pretrained() if agent is None else agent
         self.segment_length = segment_length
         self.segments = segments
         self.reward = improvement() if reward is None else reward

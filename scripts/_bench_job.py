@@ -284,10 +284,13 @@ def toy_scheduler(name: str, seed: int) -> Any:
         from ray.tune.schedulers.pb2 import PB2
 
         return PB2(time_attr="training_iteration", perturbation_interval=5, hyperparam_bounds={"lr": [0.0001, 0.02]})
-    from raytune_rl import MetaAgentScheduler, roles
+    from raytune_rl import Agent, MetaAgentScheduler, Pretrained, roles
 
     return MetaAgentScheduler(
-        hyperparameters={"lr": roles.learning_rate(tune.loguniform(1e-4, 2e-2))}, segment_length=5, seed=seed
+        hyperparameters={"lr": roles.learning_rate(tune.loguniform(1e-4, 2e-2))},
+        agent=Agent() if name == "raytune_rl, learning PPO" else Pretrained(),
+        segment_length=5,
+        seed=seed,
     )
 
 

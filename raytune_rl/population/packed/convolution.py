@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class PackedConvolution(nn.Module):
@@ -48,7 +49,7 @@ class PackedConvolution(nn.Module):
 
 
 class PackedMaxPool(nn.Module):
-    """Does what an ``nn.MaxPool1d`` or ``nn.MaxPool2d`` does, in as many comparisons as its window has places.
+    """Does what an ``nn.MaxPool1d`` or ``nn.MaxPool2d`` does.
 
     Args:
         layer: see ``fits``.
@@ -73,10 +74,14 @@ class PackedMaxPool(nn.Module):
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = _Largest.apply(  # type: ignore[no-untyped-call]
-            inputs, self._kernel, self._stride, self._dilation
-        )
-        return found
+        space = len(self._kernel)
+        # With channels and examples changed over, torch's kernel finds what ``PackedConvolution`` gives as it likes it
+        # best: what it treats alike, here the examples, side by side in memory.
+        batched = inputs.ndim == 2 + space
+        given = inputs.transpose(0, 1) if batched else inputs
+        pool = functional.max_pool2d if space == 2 else functional.max_pool1d
+        found = pool(given, self._kernel, self._stride, 0, self._dilation)
+        return found.transpose(0, 1) if batched else found
 
 
 class _Columns(torch.autograd.Function):
@@ -120,46 +125,6 @@ class _Columns(torch.autograd.Function):
         for window, part in zip(windows, slope.unbind(-space - 2), strict=True):
             found[(..., *window, slice(None))].add_(part)
         return found[_interior(ctx.shape, ctx.padding)].movedim(-1, -space - 2), None, None, None, None
-
-
-class _Largest(torch.autograd.Function):
-    """The largest value of each window; the gradient goes to the first place that has it, and has none itself."""
-
-    @staticmethod
-    def forward(
-        inputs: torch.Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-    ) -> torch.Tensor:
-        first, *others = _windows(inputs.shape[-len(kernel) :], kernel, stride, dilation)
-        found = inputs[(..., *first)].clone()
-        for window in others:
-            torch.maximum(found, inputs[(..., *window)], out=found)
-        return found
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        given, *ctx.geometry = inputs
-        ctx.save_for_backward(given, output)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], given: torch.Tensor, *geometry: Any) -> tuple[Any, Any]:
-        assert in_dims[0] is not None
-        return _Largest.apply(given.movedim(in_dims[0], 0), *geometry), 0  # type: ignore[no-untyped-call]
-
-    @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        given, largest = ctx.saved_tensors
-        kernel, stride, dilation = ctx.geometry
-        apart = tuple(stride) == tuple(kernel) and all(spread == 1 for spread in dilation)
-        found, left = torch.zeros_like(given), slope
-        for window in _windows(given.shape[-len(kernel) :], kernel, stride, dilation):
-            place, there = found[(..., *window)], given[(..., *window)] == largest
-            if apart:  # each place belongs to one window
-                part = torch.mul(left, there, out=place)
-            else:
-                part = left * there
-                place.add_(part)
-            left = left - part
-        return found, None, None, None
 
 
 def _tuple(given: Any, space: int) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from raytune_rl.submit.slurm import Slurm
 
 FILE = Path(__file__).with_name("experiment.py")
 ROOT = Path(__file__).parents[2]
-SEGMENTS = 800
+SEGMENTS = 1500
 
 # Slurm's programs, as far as the script needs them: every node is this machine.
 SRUN = """#!/bin/bash

@@ -251,12 +251,6 @@ def reuses_actors(controller: Any) -> bool:
     return bool(tune_controller_of(controller)._reuse_actors)
 
 
-def is_being_handed_an_actor(controller: Any, trial: Trial) -> bool:
-    """Whether a waiting trial has got another one's actor, and is about to run. Who names it again as the next to run
-    keeps Tune from seeing that a second actor is wanted, and an actor that is set free meanwhile is stopped."""
-    return supports_in_place() and trial in tune_controller_of(controller)._resetting_trials
-
-
 def search_is_over(controller: Any) -> bool:
     """Whether no more trials will be added."""
     return bool(tune_controller_of(controller).search_alg.is_finished())

@@ -10,7 +10,6 @@ import pytest
 from ray import tune
 
 from raytune_rl.controller.failures import FailurePolicy
-from raytune_rl.tune.trial_turns import LEAD
 from tests.tune.trainables import (
     BreaksOnLoad,
     Counter,
@@ -80,18 +79,6 @@ def test_the_population_takes_turns_on_fewer_slots(tmp_path: Path) -> None:
     # Nobody is left behind: when the first is half way, all have begun.
     half = next(i for i, step in enumerate(scheduler.steps) if step.reports[0].segment == 3)
     assert {step.reports[0].member for step in scheduler.steps[:half]} == set(range(5))
-
-
-def test_nobody_runs_far_ahead_where_segments_take_no_time(tmp_path: Path) -> None:
-    """Starting an actor takes longer than a whole training here."""
-    results, scheduler = fit(tmp_path, Counter, lrs=(0.1, 0.2, 0.3, 0.4, 1.0), iterations=40, reuse_actors=True)
-    assert not results.errors
-    trained = Count({member: 0 for member in range(5)})
-    for step in scheduler.steps:
-        (report,) = step.reports
-        trained[report.member] += 1
-        assert trained[report.member] <= min(trained.values()) + LEAD + 1
-    assert set(trained.values()) == {40}
 
 
 def test_a_function_is_interrupted_at_its_checkpoints_only(tmp_path: Path) -> None:

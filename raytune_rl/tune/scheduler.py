@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import ray
@@ -402,11 +402,4 @@ def _generation(reports: Sequence[Report]) -> int:
 
 def _bare(decision: Decision) -> Decision:
     """Without what only learners read: orders are sent, and kept in the state files, for every segment."""
-    return Decision(
-        member=decision.member,
-        segment=decision.segment,
-        hyperparameters=decision.hyperparameters,
-        positions=decision.positions,
-        source=decision.source,
-        stop=decision.stop,
-    )
+    return replace(decision, observation=(), action=(), extras={})

@@ -207,6 +207,18 @@ def save(controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         core._schedule_trial_save(trial, result=dict(result))
 
 
+def pause_parked(controller: Any, trial: Trial) -> None:
+    """Take a parked trial out of its actor, with what it has trained.
+
+    A function was saved at its report. Saved again, it would stand twice in Tune's list with one folder between the two,
+    which Tune deletes as soon as either is not among the best (``num_to_keep``), be it the trial's latest or not.
+    """
+    is_function = issubclass(trial.get_trainable_cls() or tune.Trainable, FunctionTrainable)
+    saved = latest(trial) if is_function else None
+    is_saved = saved is not None and saved.iteration >= trial.last_result.get(TRAINING_ITERATION, 0)
+    tune_controller_of(controller).pause_trial(trial, should_checkpoint=not is_saved)
+
+
 def restart_in_place(controller: Any, trial: Trial) -> None:
     """Reset a parked trial's actor to the trial's configuration and let it go on from its latest checkpoint.
 
@@ -249,6 +261,12 @@ def fail(controller: Any, trial: Trial, error: str) -> None:
 
 def reuses_actors(controller: Any) -> bool:
     return bool(tune_controller_of(controller)._reuse_actors)
+
+
+def is_being_handed_an_actor(controller: Any, trial: Trial) -> bool:
+    """Whether a waiting trial has got another one's actor, and is about to run. Who names it again as the next to run
+    keeps Tune from seeing that a second actor is wanted, and an actor that is set free meanwhile is stopped."""
+    return supports_in_place() and trial in tune_controller_of(controller)._resetting_trials
 
 
 def search_is_over(controller: Any) -> bool:

@@ -28,8 +28,8 @@ from raytune_rl.tune.trial_changes import Changes
 from raytune_rl.tune.trial_copies import Copies
 from raytune_rl.tune.trial_members import Members
 from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report, same, seconds_of
-from raytune_rl.tune.trial_slots import Slots
 from raytune_rl.tune.trial_state import TrialState
+from raytune_rl.tune.trial_turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class TrialScheduler(FIFOScheduler):
         self._record = record
         self._members = Members(controller, segment_length=segment_length, starts=starts)
         self._copies = Copies(controller, self._members)
-        self._slots = Slots()
+        self._turns = Turns(self._members, is_held=self._is_held)
         self._arrived: dict[int, Report] = {}
         self._changes = Changes(self._members, self._copies, Abilities(), changed=lambda: self._save(changed=True))
         self._added = False
@@ -231,26 +231,17 @@ class TrialScheduler(FIFOScheduler):
         if decision.stop:
             return str(self.STOP)
         self._note_checkpoint(trial)
-        stays = not self._gives_way(tune_controller, trial)
+        saves = self._changes.abilities.saves
+        stays = not (saves and self._turns.gives_way(tune_controller, trial))
         if stays:
             self._save_record(tune_controller, trial, result)
         at = self._members.at(trial, result)
         weights = self._changes.prepare(tune_controller, trial, decision, at=at, stays=stays)
         answer = self._changes.apply(tune_controller, trial, decision, result, weights, stays=stays)
         self._save(changed=False)
+        if answer == self.CONTINUE and saves and self._turns.rests(tune_controller, trial):
+            return str(self.NOOP)
         return answer
-
-    def _gives_way(self, tune_controller: Any, trial: Trial) -> bool:
-        """Whether another trial that has trained less waits for the slot."""
-        trials = tune_controller.get_trials()
-        own, _ = self._members.turn(trial)
-        behind = any(
-            other is not trial
-            and other.status in (Trial.PENDING, Trial.PAUSED)
-            and self._members.turn(other)[0] <= own  # the own segment has just been finished
-            for other in trials
-        )
-        return self._changes.abilities.saves and behind and self._slots.all_taken(trials)
 
     def _save_record(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """Have a trial that is not paused save its best weights, where they may be asked for next."""
@@ -271,12 +262,8 @@ class TrialScheduler(FIFOScheduler):
         if self._arrived:
             self._settle_barrier(tune_controller)
         self._changes.settle(tune_controller)
-        waiting = [
-            trial
-            for trial in tune_controller.get_trials()
-            if trial.status in (Trial.PENDING, Trial.PAUSED) and not self._is_held(trial)
-        ]
-        return min(waiting, key=self._members.turn) if waiting else None
+        self._turns.settle(tune_controller)
+        return self._turns.next(tune_controller)
 
     def _is_held(self, trial: Trial) -> bool:
         if trial not in self._members:
@@ -295,9 +282,8 @@ class TrialScheduler(FIFOScheduler):
 
     def _missing(self, tune_controller: Any) -> bool:
         """Whether a member that has not arrived waits for a slot."""
-        trials = tune_controller.get_trials()
-        waits = any(t.status in (Trial.PENDING, Trial.PAUSED) and not self._is_held(t) for t in trials)
-        return waits and self._slots.all_taken(trials)
+        waiting = any(True for _ in self._turns.waiting(tune_controller))
+        return waiting and self._turns.all_taken(tune_controller)
 
     def _settle_barrier(self, tune_controller: Any) -> None:
         """Decide for all, once every member that is alive has arrived and is at rest. A member that dies or finishes
@@ -306,7 +292,7 @@ class TrialScheduler(FIFOScheduler):
         if any(member not in self._arrived for member, _ in live):
             parked = [t for m, t in live if m in self._arrived and t.status == Trial.RUNNING and not t.is_saving]
             if parked and self._missing(tune_controller):
-                tune_controller.pause_trial(parked[0], should_checkpoint=True)
+                trial_adapter.pause_parked(tune_controller, parked[0])
             return
         if any(trial.is_saving for _, trial in live):
             return
@@ -331,7 +317,7 @@ class TrialScheduler(FIFOScheduler):
             if stays and answer == self.CONTINUE:
                 resume_training(tune_controller, trial)
             elif stays and answer == self.PAUSE:
-                tune_controller.pause_trial(trial, should_checkpoint=True)
+                trial_adapter.pause_parked(tune_controller, trial)
         self.latencies.append(time.perf_counter() - started)
         self._save(changed=True)
 

@@ -61,7 +61,7 @@ def test_ray_is_one_that_the_private_calls_were_checked_with() -> None:
     core = inspect.getsource(TuneController)
     for name in ("_trial_to_actor", "_schedule_trial_save", "_schedule_trial_restore", "_schedule_trial_train"):
         assert name in core
-    for name in ("_trial_task_failure", "_reuse_actors", "_schedule_trial_task", "pause_trial"):
+    for name in ("_trial_task_failure", "_reuse_actors", "_resetting_trials", "_schedule_trial_task", "pause_trial"):
         assert name in core
 
 

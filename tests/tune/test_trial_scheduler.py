@@ -10,6 +10,7 @@ import pytest
 from ray import tune
 
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.tune.trial_turns import LEAD
 from tests.tune.trainables import (
     BreaksOnLoad,
     Counter,
@@ -79,6 +80,18 @@ def test_the_population_takes_turns_on_fewer_slots(tmp_path: Path) -> None:
     # Nobody is left behind: when the first is half way, all have begun.
     half = next(i for i, step in enumerate(scheduler.steps) if step.reports[0].segment == 3)
     assert {step.reports[0].member for step in scheduler.steps[:half]} == set(range(5))
+
+
+def test_nobody_runs_far_ahead_where_segments_take_no_time(tmp_path: Path) -> None:
+    """Starting an actor takes longer than a whole training here."""
+    results, scheduler = fit(tmp_path, Counter, lrs=(0.1, 0.2, 0.3, 0.4, 1.0), iterations=40, reuse_actors=True)
+    assert not results.errors
+    trained = Count({member: 0 for member in range(5)})
+    for step in scheduler.steps:
+        (report,) = step.reports
+        trained[report.member] += 1
+        assert trained[report.member] <= min(trained.values()) + LEAD + 1
+    assert set(trained.values()) == {40}
 
 
 def test_a_function_is_interrupted_at_its_checkpoints_only(tmp_path: Path) -> None:
@@ -208,6 +221,17 @@ def test_synchronous_members_wait_for_each_other(trainable: object, cpus: float,
     totals = {member: total for member, _, total, *_ in first[2]}
     assert totals[0] == pytest.approx(2 * 0.5 + 0.5)
     assert totals[1] == pytest.approx(2 * 0.5 + 0.8)
+
+
+def test_a_function_that_waits_outside_keeps_its_newest_checkpoint(tmp_path: Path) -> None:
+    """Tune deletes all but the best, which is the oldest here, and the newest, which it must know once only."""
+    keep = tune.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="total", checkpoint_score_order="min")
+    lrs = (0.1, 0.5, 0.2)  # one more than there are slots
+    results, scheduler = fit(tmp_path, counting, lrs=lrs, iterations=5, synchronous=True, checkpoints=keep)
+    assert not results.errors
+    for member, lr in enumerate(lrs):
+        totals = [report.metrics["total"] for report in scheduler.reports(member)]
+        assert totals == pytest.approx([lr * step for step in range(1, 6)])
 
 
 def test_a_member_that_ends_early_holds_no_barrier(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def save(controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
 def pause_parked(controller: Any, trial: Trial) -> None:
     """Take a parked trial out of its actor, with what it has trained.
 
-    A function was saved at its report. Saved again, it would stand twice in Tune's list with one folder between the two,
+    A function was saved at its report. Saved again, it would stand twice in Tune's list with one folder for both,
     which Tune deletes as soon as either is not among the best (``num_to_keep``), be it the trial's latest or not.
     """
     is_function = issubclass(trial.get_trainable_cls() or tune.Trainable, FunctionTrainable)

@@ -21,6 +21,7 @@ from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.floor import Floor, fallen
 from raytune_rl.controller.gallery import Gallery, placed, told
 from raytune_rl.controller.incumbency import Incumbency
+from raytune_rl.controller.islands import Islands, Surroundings
 from raytune_rl.controller.ledger import Ledger
 from raytune_rl.controller.policy import Choice, Policy, Situation
 from raytune_rl.controller.roster import Roster
@@ -28,7 +29,6 @@ from raytune_rl.controller.schedule import Schedule, schedule_factor
 from raytune_rl.controller.taken import Taken
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.mdp.action import ActionSpec
-from raytune_rl.mdp.crowd import Crowd
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, RewardContext
 from raytune_rl.mdp.score import Score
@@ -102,6 +102,7 @@ class Controller:
         self._score = Score(metric=metric, mode=mode)
         self._best = Incumbency(metric=metric, mode=mode, target=target)
         self._roster = Roster()
+        self._islands = Islands(population, None if jury else policy.island)
         self.jury = jury
         self._gallery = None if jury is None else Gallery(jury)
         self._spread = space.spread(population, np.random.default_rng([seed, 0x5EED]))
@@ -163,7 +164,7 @@ class Controller:
         if self._best.reached:
             self.stop_all(self._best.reached)
         population = self._roster.alive
-        crowd = Crowd.of(population, len(self.space))
+        around = self._surroundings(reports, population)
         endings = [ending(report, segments=self.segments, stopping=bool(self.stopping)) for report in reports]
         rewards = [
             self.reward(b, a, self._context(report, end is not None, population))
@@ -173,10 +174,10 @@ class Controller:
             reports=tuple(map(told, reports, after)),
             opened=tuple(opened),
             states=tuple(after),
-            observations=tuple(self._observe(state, crowd) for state in after),
+            observations=tuple(self._observe(s, there) for s, there in zip(after, around, strict=True)),
             rewards=tuple(rewards),
             endings=tuple(endings),
-            population=tuple(population),
+            surroundings=around,
         )
         self._roster.collect(taken)
         return taken
@@ -189,7 +190,7 @@ class Controller:
         decisions = []
         for i, (report, state) in enumerate(zip(taken.reports, taken.states, strict=True)):
             if i in by_index:
-                decision = self._steered(state, taken.observations[i], by_index[i], taken.population)
+                decision = self._steered(state, taken.observations[i], by_index[i], taken.surroundings[i])
             else:
                 decision = self._unsteered(report, state, taken.endings[i])
             self._roster[report.member].open(decision)
@@ -210,7 +211,7 @@ class Controller:
             member=member,
             segment=0,
             first=True,
-            observation=self._observe(state, Crowd.of([state], len(self.space))),
+            observation=self._observe(state, self._islands.alone(state, positions=len(self.space))),
             seed=self._decision_seed(member, 0),
         )
 
@@ -307,19 +308,17 @@ class Controller:
         ]
         return self.policy.act(situations) if situations else []
 
-    def _steered(
-        self, state: MemberState, observation: np.ndarray, choice: Choice, population: Sequence[MemberState]
-    ) -> Decision:
+    def _steered(self, state: MemberState, observation: np.ndarray, choice: Choice, around: Surroundings) -> Decision:
         move = self.actions.apply(
             choice.action,
             first=False,
             state=state,
-            population=population,
-            incumbent_member=self.incumbent.member if self.incumbent else None,
+            population=around.population,
+            incumbent_member=around.holder,
         )
         if move.stop:
             self.drop([state.member])
-        elif move.source.kind == "keep" and self.floor is not None and self.floor.acts(state, population):
+        elif move.source.kind == "keep" and self.floor is not None and self.floor.acts(state, around.population):
             return self._returned(state)
         return self._decision(
             state.member,
@@ -393,12 +392,21 @@ class Controller:
 
     # -- looking around --------------------------------------------------------------------------------------------
 
-    def _observe(self, state: MemberState, crowd: Crowd) -> np.ndarray:
+    def _surroundings(self, reports: Sequence[Report], population: Sequence[MemberState]) -> tuple[Surroundings, ...]:
+        """What each of those that report sees of the others."""
+        holder, score = self.incumbent, self._best.score
+        record = None if holder is None or score is None else (holder.member, score)
+        found: dict[int, Surroundings] = {}
+        for island in {self._islands.of(report.member) for report in reports}:
+            found[island] = self._islands.surroundings(island, population, positions=len(self.space), record=record)
+        return tuple(found[self._islands.of(report.member)] for report in reports)
+
+    def _observe(self, state: MemberState, around: Surroundings) -> np.ndarray:
         return self.observation.observe(
             state,
-            crowd,
+            around.crowd,
             segments=self.segments,
-            incumbent_score=self._best.score,
+            incumbent_score=around.record,
             copy_allowed=self.actions.copy_allowed(state.segment),
         )
 

@@ -27,6 +27,7 @@ class Rule(ABC):
     prescribed: Sequence[Mapping[str, Value]] | None = None
     starts: bool = False
     copy_every: int | None = None
+    island: int | None = None
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         self._observation, self._action = observation, action

@@ -59,6 +59,9 @@ class Policy(Protocol):
     """Whether it insists on choosing the starting values itself; ``False`` leaves that to the experiment."""
     copy_every: int | None
     """The interval between copies that it insists on, in segments; ``None`` leaves the experiment's."""
+    island: int | None
+    """How many members it steers together: a larger population is divided into islands that do not copy from each other
+    (``controller.islands``), unless the ensemble is the objective. ``None``: any number."""
     prescribed: Sequence[Mapping[str, Value]] | None
     """Values that it insists on, segment by segment, whatever its actions are; ``None`` leaves them to the actions."""
 

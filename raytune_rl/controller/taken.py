@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raytune_rl.controller.islands import Surroundings
 from raytune_rl.mdp.state import MemberState
 from raytune_rl.records import Decision, Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """Reports of one moment and what came of them, one entry per report in each tuple but ``population``.
+    """Reports of one moment and what came of them, one entry per report in each tuple.
 
     Attributes:
         reports: what was said.
@@ -21,7 +22,7 @@ class Taken:
         observations: what is seen of them now, float32 of shape (F,) each.
         rewards: what the segments are paid.
         endings: why a member's episode ends here (``failed``, ``done``, ``budget``, ``stopped``), if it does.
-        population: the newest states of all members that are alive.
+        surroundings: what each member that has reported sees of the others.
     """
 
     reports: tuple[Report, ...]
@@ -30,7 +31,7 @@ class Taken:
     observations: tuple[np.ndarray, ...]
     rewards: tuple[float, ...]
     endings: tuple[str | None, ...]
-    population: tuple[MemberState, ...]
+    surroundings: tuple[Surroundings, ...]
 
     @property
     def terminated(self) -> tuple[bool, ...]:

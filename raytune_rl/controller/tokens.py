@@ -32,6 +32,8 @@ LEVEL_WIDTH: Final = 32
 MEMBER: Final = len(MEMBER_FEATURES)
 TOKEN: Final = len(SLOT_FEATURES)
 LEVEL_INPUTS: Final = 4
+ISLAND: Final = 16
+"""So many members are steered together: meta-training has populations of 4 to 16."""
 IMPOSSIBLE: Final = -1e4
 """The logit of an option that is not there. Finite, so that no difference of two is NaN."""
 
@@ -251,6 +253,7 @@ class TokenPolicy(Rule):
     schedule: Schedule | None = "late_cosine"
     starts = True
     copy_every: int | None = 2
+    island: int | None = ISLAND
 
     def __init__(self, weights: Mapping[str, np.ndarray], *, version: int = 0, recording: bool = False) -> None:
         wrong = [name for name, shape in shapes().items() if name not in weights or weights[name].shape != shape]

@@ -27,7 +27,8 @@ class Pretrained(LearningPolicy):
     It lets the learning rates decay in the last part of the run (``late_cosine``), chooses the starting values itself,
     and changes live hyperparameters that are ordered and whose role it has met before. What it cannot judge (choices
     among equals, roles that no meta-training had) starts anywhere, spread over the population, and stays; where weights
-    are copied it comes along.
+    are copied it comes along. Of more than 23 members it makes islands of about 16, the most that meta-training had,
+    which do not copy from each other (``controller.islands``; not where the ensemble is the objective).
 
     Args:
         directory: another controller, as ``meta_train`` leaves it (``best/``); default: the one in the package.
@@ -46,6 +47,7 @@ class Pretrained(LearningPolicy):
     schedule: Schedule | None = TokenPolicy.schedule
     starts: bool = TokenPolicy.starts
     copy_every: int | None = TokenPolicy.copy_every
+    island: int | None = TokenPolicy.island
 
     def __init__(
         self,

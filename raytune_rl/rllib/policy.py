@@ -69,6 +69,7 @@ class LearningPolicy:
     prescribed: Sequence[Mapping[str, Value]] | None = None
     starts: bool = False
     copy_every: int | None = None
+    island: int | None = None
 
     def __init__(self, agent: Agent, *, remote: bool = True) -> None:
         self.agent = agent

@@ -52,6 +52,7 @@ class Changes:
         self._copies = copies
         self._changed = changed
         self._resets: set[int] = set()
+        self._changed_trials: list[Trial] = []
 
     def prepare(self, tune_controller: Any, trial: Trial, decision: Decision, *, at: int, stays: bool) -> Any:
         """See to the weights that ``decision`` takes, before any of the donors changes.
@@ -101,6 +102,10 @@ class Changes:
 
     def settle(self, tune_controller: Any) -> None:
         """Carry out what had to wait for checkpoints. To be called in every turn of Tune's loop."""
+        changed, self._changed_trials = self._changed_trials, []
+        for trial in changed:
+            if trial.status == Trial.RUNNING:
+                self._train_on(tune_controller, trial)
         if self._copies.settle(parked=self._resets):
             self._changed()
         for member in sorted(self._resets):
@@ -141,7 +146,7 @@ class Changes:
                 self._changed()
             else:
                 self._refused(trial, outcome)
-            resume_training(tune_controller, trial)
+            self._train_on(tune_controller, trial)
 
         def failed(trial: Trial, error: Exception) -> None:
             if not isinstance(error, RayActorError):  # a dead actor is Tune's to deal with
@@ -149,6 +154,14 @@ class Changes:
 
         arguments = (reconfigure, config, weights)
         call_in_place(tune_controller, trial, "__ray_call__", *arguments, on_result=finished, on_error=failed)
+
+    def _train_on(self, tune_controller: Any, trial: Trial) -> None:
+        """Wake a trial that has been changed in place, but not before Tune knows that it is saved: until then it keeps
+        the ``NOOP`` of the last report, and would take that for the answer to the next report as well."""
+        if trial.is_saving:
+            self._changed_trials.append(trial)
+        else:
+            resume_training(tune_controller, trial)
 
     def _refused(self, trial: Trial, outcome: Outcome) -> None:
         if outcome.unsupported:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter as Count
 from pathlib import Path
 
 import pytest
 from ray import tune
+from ray.tune.experiment import Trial
 
 from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.tune import trial_changes
+from raytune_rl.tune.adapter import resume_training
 from raytune_rl.tune.trial_turns import LEAD
 from tests.tune.trainables import (
     BreaksOnLoad,
@@ -24,7 +28,7 @@ from tests.tune.trainables import (
     WithoutReset,
     counting,
 )
-from tests.tune.trial_runs import UP, Do, fit
+from tests.tune.trial_runs import DOWN, UP, Do, fit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
@@ -232,6 +236,23 @@ def test_a_function_that_waits_outside_keeps_its_newest_checkpoint(tmp_path: Pat
     for member, lr in enumerate(lrs):
         totals = [report.metrics["total"] for report in scheduler.reports(member)]
         assert totals == pytest.approx([lr * step for step in range(1, 6)])
+
+
+def test_changes_in_place_and_checkpoints_of_each_report_go_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune saves and the scheduler changes the same actor, and a driver that lags sees the answers in any order."""
+
+    def lag(controller: object, trial: Trial) -> None:
+        resume_training(controller, trial)
+        time.sleep(0.05)  # what was asked of the actor has been answered then
+
+    monkeypatch.setattr(trial_changes, "resume_training", lag)
+    script = {(m, s): Do(UP if s % 4 else DOWN) for m in range(2) for s in range(2, 30, 2)}  # else they just go on
+    keep = tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=2)
+    results, scheduler = fit(tmp_path, Counter, script, iterations=30, checkpoints=keep)
+    assert not results.errors
+    assert all(len(scheduler.reports(member)) == 30 for member in range(2))
 
 
 def test_a_member_that_ends_early_holds_no_barrier(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from raytune_rl.tune.trial_state import FOLDER
 from tests.tune.trainables import Counter, DiesOnce, counting
 from tests.tune.trial_runs import LR, UP, Do, Recording, Script, fit
 
-cluster = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+cluster = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.fixture(autouse=True)

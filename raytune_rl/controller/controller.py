@@ -102,7 +102,7 @@ class Controller:
         self._score = Score(metric=metric, mode=mode)
         self._best = Incumbency(metric=metric, mode=mode, target=target)
         self._roster = Roster()
-        self._islands = Islands(population, None if jury else policy.island)
+        self._islands = Islands(population, policy.island if jury is None else None)
         self.jury = jury
         self._gallery = None if jury is None else Gallery(jury)
         self._spread = space.spread(population, np.random.default_rng([seed, 0x5EED]))
@@ -211,7 +211,7 @@ class Controller:
             member=member,
             segment=0,
             first=True,
-            observation=self._observe(state, self._islands.alone(state, positions=len(self.space))),
+            observation=self._observe(state, Surroundings.of([state], positions=len(self.space))),
             seed=self._decision_seed(member, 0),
         )
 

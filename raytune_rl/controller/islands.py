@@ -28,8 +28,17 @@ class Surroundings:
 
     population: tuple[MemberState, ...]
     crowd: Crowd
-    holder: int | None
-    record: float | None
+    holder: int | None = None
+    record: float | None = None
+
+    @classmethod
+    def of(
+        cls, population: Sequence[MemberState], *, positions: int, record: tuple[int, float] | None = None
+    ) -> Surroundings:
+        """Of a population with ``positions`` hyperparameters; ``record``: its holder and its score."""
+        holder, score = record or (None, None)
+        crowd = Crowd.of(population, positions)
+        return cls(population=tuple(population), crowd=crowd, holder=holder, record=score)
 
 
 class Islands:
@@ -65,16 +74,6 @@ class Islands:
         if self.count > 1:
             population = [state for state in population if self.of(state.member) == island]
             scores = [(state.best_score, -state.member) for state in population if state.best_score is not None]
-            record = (-max(scores)[1], max(scores)[0]) if scores else None
-        return _surroundings(population, positions, record)
-
-    def alone(self, state: MemberState, *, positions: int) -> Surroundings:
-        """What a member sees that nobody is with yet."""
-        return _surroundings([state], positions, None)
-
-
-def _surroundings(population: Sequence[MemberState], positions: int, record: tuple[int, float] | None) -> Surroundings:
-    holder, score = record or (None, None)
-    return Surroundings(
-        population=tuple(population), crowd=Crowd.of(population, positions), holder=holder, record=score
-    )
+            score, holder = max(scores, default=(None, 0))
+            record = None if score is None else (-holder, score)
+        return Surroundings.of(population, positions=positions, record=record)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from raytune_rl.controller.islands import Islands
+from raytune_rl.controller.islands import Surroundings
 from raytune_rl.controller.ledger import Ledger
 from raytune_rl.controller.roster import Roster
 from raytune_rl.controller.taken import Taken
@@ -56,7 +56,7 @@ def live(found: Roster, member: int, segment: int) -> None:
             observations=(np.zeros(1, dtype=np.float32),),
             rewards=(float(segment),),
             endings=(None,),
-            surroundings=(Islands(2, None).alone(after, positions=0),),
+            surroundings=(Surroundings.of([after], positions=0),),
         )
     )
 

@@ -19,7 +19,7 @@ from raytune_rl.rllib import Agent, LearningPolicy, checkpoints
 from raytune_rl.rllib.settings import ALGORITHM_NAMES
 from tests import toy
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 GENERATIONS = {"PPO": 5, "APPO": 7, "DQN": 5, "SAC": 2}
 """As many as it takes; a generation is 160 decisions. ``scripts/bench_learning`` trains longer."""

@@ -16,7 +16,7 @@ from raytune_rl.worlds.generator import make_world
 from raytune_rl.worlds.rollout import Rollout, make_controller
 from tests import toy
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def bound(seed: int = 5, **settings: Any) -> LearningPolicy:

@@ -19,7 +19,7 @@ from raytune_rl.tracking import Tracker
 from tests.controller.worlds import Paper, make_controller
 from tests.tracking.events import hyperparameters, scalars
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 class Witness(LoggerCallback):

@@ -18,7 +18,7 @@ from tests.controller.worlds import Paper, make_controller
 
 wandb: Any = pytest.importorskip("wandb")
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 

@@ -33,7 +33,7 @@ from tests.tune.scripted import (
     once,
 )
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(120)]
 
 
 @dataclass

@@ -30,7 +30,7 @@ from tests.tune.trainables import (
 )
 from tests.tune.trial_runs import DOWN, UP, Do, fit
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.fixture(autouse=True)

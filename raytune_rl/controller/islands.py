@@ -49,8 +49,8 @@ class Islands:
         size: how many are wanted on an island; ``None``: all.
 
     >>> islands = Islands(20, 8)
-    >>> islands.count, [islands.of(member) for member in (0, 9, 10, 19)]
-    (2, [0, 0, 1, 1])
+    >>> islands.count, [islands.of(member) for member in (0, 9, 13, 19)]
+    (3, [0, 1, 1, 2])
     """
 
     def __init__(self, population: int, size: int | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-
 import gymnasium
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 from raytune_rl import Fixed, rewards
 from raytune_rl.hyperparameters import LEVELS
-from raytune_rl.worlds.environments import SegmentEnv, VectorSegmentEnv, segment
+from raytune_rl.worlds.environments import SegmentEnv, VectorSegmentEnv
 from raytune_rl.worlds.generator import make_world
 
 HIGHEST = LEVELS - 1
@@ -30,10 +28,6 @@ def reckless(env: SegmentEnv) -> np.ndarray:
 def test_gymnasium_finds_nothing_wrong(members: int) -> None:
     env = gymnasium.make("raytune_rl/Segment-v0", world=3, members=members, segments=3).unwrapped
     check_env(env, skip_render_check=True)
-
-
-def test_the_example_runs() -> None:
-    assert doctest.testmod(segment).failed == 0
 
 
 def test_an_episode_is_the_worlds_segments_and_its_rewards_add_up_to_the_gain() -> None:

@@ -58,7 +58,7 @@ def figures(losses: dict[str, dict[str, float]], *, singles: dict[str, float] | 
     apart = singles or {}
     return pd.DataFrame(
         [
-            {"case": case, "seen": False, "method": method, "seed": seed, "predictor": predictor, "inputs": inputs}
+            {"case": case, "group": "fresh", "method": method, "seed": seed, "predictor": predictor, "inputs": inputs}
             | {"loss": loss + 0.01 * seed + (apart.get(method, 0.2) if predictor == SINGLE else 0.0)}
             | {"accuracy": 1.0 - loss / 10, "ece": 0.1, "brier": 0.3, "used": 2, "disagreement": 0.1}
             for case, by_method in losses.items()
@@ -215,14 +215,14 @@ def test_goals_are_judged_by_our_ensemble(loss: float, single: float, expected: 
 def test_from_one_end_to_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("hand default + cosine", "PBT/1 from grid", "controller, untrained")
     chosen: dict[str, Row] = {name: team_rows()[name] for name in names}
-    monkeypatch.setattr(teams, "_task", lambda name, optimizer: clouds())
+    monkeypatch.setattr(teams, "task_of", lambda name, optimizer: clouds())
     done: list[Job] = jobs(
         tmp_path, [("wine", "sgd"), ("topics", "adam")], chosen, members=8, seeds=2, controller=None, ending="parquet"
     )
     for job in done:
         play(job)
-    finals = collect(done, ["wine"])
-    assert len(finals) == 2 * 3 * 2 * 4 * 5 and finals["seen"].sum() == len(finals) // 2
+    finals = collect(done)
+    assert len(finals) == 2 * 3 * 2 * 4 * 5 and set(finals["group"]) == {"seen", "fresh"}
     assert finals[["loss", "accuracy", "ece", "brier"]].notna().all().all()
     found = team_summary.analyse(finals, chosen)
     console = Console(width=118, record=True, file=open(tmp_path / "screen", "w"))  # noqa: SIM115

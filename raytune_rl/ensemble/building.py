@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from raytune_rl.combining.calibration import brier_score, expected_calibration_error, temperature_of
+from raytune_rl.combining.calibration import brier_score, calibration_of, expected_calibration_error
 from raytune_rl.combining.losses import Array, Evidence, Kind
 from raytune_rl.ensemble.batched import alike
 from raytune_rl.ensemble.candidates import family_soups, kinship, mixable, ordered
@@ -154,7 +154,7 @@ def _assembled(bench: _Bench, chosen: Sequence[Chosen], loss: float, *, apart: f
     outputs = outputs_of(model, bench.validation, device=CPU)
     by_class = bench.kind == "classification"
     if bench.settings.calibrate and by_class:
-        model.temperature = temperature_of(predictions(outputs, bench.link), bench.targets)
+        model.calibration = calibration_of(predictions(outputs, bench.link), bench.targets)
     metrics = evaluate(
         model, bench.validation, loss=bench.task.loss, metrics=bench.task.metrics, prefix="validation", device=CPU
     )

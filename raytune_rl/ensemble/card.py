@@ -9,6 +9,7 @@ import pandas as pd
 
 from raytune_rl.analysis.lineage import find_rows, parents, path_to
 from raytune_rl.analysis.texts import count, number
+from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.building import Built, Chosen
 from raytune_rl.population.export import importable_name
 from raytune_rl.population.torch_task import TorchTask
@@ -75,9 +76,9 @@ outputs = model(inputs)  # inputs: {_shape(built)}
 
 {scores}
 
-Members, weights and temperature were chosen on the validation split, so its figures flatter; the test split was used
+Members, weights and calibration were chosen on the validation split, so its figures flatter; the test split was used
 once, for this table. Validation loss of the combination {number(built.loss)}, of its members on their own
-{number(built.loss + built.metrics["validation_ambiguity"])} on average.{_heat(model.temperature)}
+{number(built.loss + built.metrics["validation_ambiguity"])} on average.{_calibrated(model.calibration)}
 
 ## Members
 
@@ -132,8 +133,8 @@ def _origin(one: Chosen) -> str:
     )
 
 
-def _heat(temperature: float) -> str:
-    return "" if temperature == 1.0 else f" Calibrated with the temperature {number(temperature)}."
+def _calibrated(calibration: Calibration) -> str:
+    return "" if calibration == Calibration() else f" Calibrated: {calibration.in_words()}."
 
 
 def _shape(built: Built) -> str:

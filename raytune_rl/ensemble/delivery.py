@@ -1,8 +1,9 @@
-"""The one model that a run delivers: an average of related checkpoints, at a temperature, where validation says so.
+"""The one model that a run delivers: an average of related checkpoints where validation says so, calibrated.
 
 A population whose members copy from each other ends in one basin of the loss, so the mean of their weights is a model
-(``combining.soups``); a temperature makes its probabilities mean what they say (Guo et al. 2017). Both cost nothing
-when predicting. Chosen on the validation split; never worse there than the best checkpoint.
+(``combining.soups``); its probabilities are made to mean what they say (``combining.calibration``). Both cost next to
+nothing when predicting. Chosen on the validation split, and never worse there than the best checkpoint by more than
+doubting few rows costs.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from raytune_rl.combining.calibration import temperature_of
+from raytune_rl.combining.calibration import Calibration, calibration_of, cost_of_doubt
 from raytune_rl.combining.losses import Array, Floats
 from raytune_rl.combining.soups import soup_shares
 from raytune_rl.ensemble.candidates import averaged, mixable, ordered
 from raytune_rl.ensemble.kept import Kept, Place
 from raytune_rl.ensemble.links import answers, predictions, task_of
+from raytune_rl.population.calibrating import calibrate, calibrated
 from raytune_rl.population.evaluation import evaluate, measure, outputs_of
-from raytune_rl.population.export import export, heat, restore
+from raytune_rl.population.export import export, restore
 from raytune_rl.population.optimisers import to_tensor
 from raytune_rl.population.splits import load_splits
 from raytune_rl.population.torch_task import TorchTask
@@ -44,7 +46,7 @@ class Delivered:
     Attributes:
         task: whose model it is.
         state: with the averaged weights; all else is the best checkpoint's.
-        temperature: that outputs are divided by.
+        calibration, binary: of its outputs, see ``population.calibrating.calibrated``.
         parts: the checkpoints and their shares, the largest first.
         metrics: on the validation split.
         value: of the experiment's metric among them.
@@ -52,19 +54,27 @@ class Delivered:
 
     task: TorchTask
     state: Mapping[str, Any]
-    temperature: float
+    calibration: Calibration
+    binary: bool
     parts: tuple[tuple[Place, float], ...]
     metrics: Mapping[str, float]
     value: float
 
     def model(self) -> nn.Module:
         """In eval mode, on the CPU."""
-        return heat(restore(self.task.network, dict(self.state)), self.temperature)
+        return calibrate(restore(self.task.network, dict(self.state)), self.calibration, binary=self.binary)
 
     def export(self, directory: Path) -> bool:
         """Write it for ``raytune_rl.load``; True, as where a checkpoint was found to export."""
         state = {**self.state, "metrics": dict(self.metrics)}
-        export(self.task.network, state, directory, temperature=self.temperature, parts=self._told())
+        export(
+            self.task.network,
+            state,
+            directory,
+            calibration=self.calibration,
+            binary=self.binary,
+            parts=self._told(),
+        )
         return True
 
     def summary(self) -> dict[str, Any]:
@@ -72,7 +82,7 @@ class Delivered:
         return {
             "value": self.value,
             "metrics": dict(self.metrics),
-            "temperature": self.temperature,
+            **self.calibration.told(),
             "parts": self._told(),
         }
 
@@ -89,8 +99,8 @@ class Delivered:
 
 
 def delivered_model(task: TorchTask, kept: Sequence[Kept], *, metric: str, mode: Mode) -> Delivered | None:
-    """The average and the temperature with the best ``metric`` on validation; None where the best checkpoint by itself
-    is as good, or ``metric`` is none that a validation split gives.
+    """The average with the best ``metric`` on validation, calibrated; None where that is the best checkpoint as it is,
+    or ``metric`` is none that a validation split gives.
 
     Args:
         task: whose members they are.
@@ -107,14 +117,15 @@ def delivered_model(task: TorchTask, kept: Sequence[Kept], *, metric: str, mode:
     shares = soup_shares([bench.signed(one.state["metrics"]) for one in candidates], bench.judge(candidates))
     used = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] > 0]
     state = averaged([candidates[i] for i in used], shares[used]).state if len(used) > 1 else candidates[used[0]].state
-    temperature, metrics = bench.tempered(restore(task.network, state))
-    if len(used) == 1 and temperature == 1.0:
+    calibration, binary, metrics = bench.calibrated(restore(task.network, state))
+    if len(used) == 1 and calibration == Calibration():
         return None
     leader = candidates[0].state
     return Delivered(
         task=task,
         state={**leader, "network": state["network"]},
-        temperature=temperature,
+        calibration=calibration,
+        binary=binary,
         parts=tuple((candidates[i].place, float(shares[i])) for i in used),
         metrics={**leader["metrics"], **metrics},
         value=metrics[metric],
@@ -154,16 +165,19 @@ class _Bench:
     def measured(self, outputs: torch.Tensor) -> dict[str, float]:
         return measure(outputs, self.validation, loss=self.task.loss, metrics=self.task.metrics, prefix="validation")
 
-    def tempered(self, network: nn.Module) -> tuple[float, dict[str, float]]:
-        """The temperature of a classifier, and its metrics at it; 1 where it would make the metric worse."""
+    def calibrated(self, network: nn.Module) -> tuple[Calibration, bool, dict[str, float]]:
+        """How a classifier is calibrated, whether its outputs are ``binary``, and its metrics then. As it is where the
+        metric would become worse; the loss may, by what doubting few rows costs."""
         outputs = outputs_of(network, self.validation, device=CPU)
         plain = self.measured(outputs)
         found = task_of(self.task.loss, outputs[:EXAMPLE_ROWS], self.validation.targets[:EXAMPLE_ROWS], None)
         if found is None or found[1] not in ("softmax", "sigmoid"):
-            return 1.0, plain
+            return Calibration(), False, plain
         kind, link = found
-        temperature = temperature_of(predictions(outputs, link), answers(self.validation.targets, kind, link))
-        heated = self.measured(outputs / temperature)
-        if not self.signed(heated) <= self.signed(plain):
-            return 1.0, plain
-        return temperature, heated
+        targets = answers(self.validation.targets, kind, link)
+        calibration, binary = calibration_of(predictions(outputs, link), targets), link == "sigmoid"
+        metrics = self.measured(calibrated(outputs, calibration, binary=binary))
+        allowed = cost_of_doubt(int((targets >= 0).sum())) if self.metric == "validation_loss" else 0.0
+        if not self.signed(metrics) <= self.signed(plain) + allowed:
+            return Calibration(), False, plain
+        return calibration, binary, metrics

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from raytune_rl.combining.calibration import Calibration
 from raytune_rl.combining.losses import Array, Kind
+from raytune_rl.population.calibrating import calibrated
 from raytune_rl.population.evaluation import Loss
 
 Link: TypeAlias = Literal["softmax", "sigmoid", "log", "identity"]
@@ -89,12 +91,12 @@ def joined(outputs: torch.Tensor, weights: torch.Tensor, link: Link) -> torch.Te
     return (weights.unsqueeze(0) @ each.reshape(flat)).clamp_min(_TINY).log().view(outputs.shape[1:])
 
 
-def heated(outputs: torch.Tensor, temperature: float, link: Link) -> torch.Tensor:
-    """The ensemble's outputs (N, ...) at a temperature; 1 and values are left alone."""
-    if temperature == 1.0 or link == "identity":
+def finished(outputs: torch.Tensor, calibration: Calibration, link: Link) -> torch.Tensor:
+    """The ensemble's outputs (N, ...), calibrated; values are left alone, and log probabilities stay such."""
+    if calibration == Calibration() or link == "identity":
         return outputs
-    cooled = outputs / temperature
-    return cooled if link == "sigmoid" else F.log_softmax(cooled, dim=1)
+    found = calibrated(outputs, calibration, binary=link == "sigmoid")
+    return found if link == "sigmoid" or calibration.uniform > 0 else F.log_softmax(found, dim=1)
 
 
 def checked_link(name: object) -> Link:

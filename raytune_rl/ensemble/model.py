@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.batched import Batched, batched
-from raytune_rl.ensemble.links import Link, heated, joined
+from raytune_rl.ensemble.links import Link, finished, joined
 
 BATCHES = (1, 16, 256)
 """Rows at which the ways of calling the members are timed."""
@@ -32,7 +33,7 @@ class EnsembleModel(nn.Module):
         networks: the members.
         weights: positive, their sum one.
         link: what is averaged.
-        temperature: of the outcome; see ``links.heated``.
+        calibration: of the outcome; see ``links.finished``.
         alike: whether the members differ in nothing but their numbers, so that ``tune`` may batch them.
     """
 
@@ -42,13 +43,13 @@ class EnsembleModel(nn.Module):
         weights: Sequence[float],
         *,
         link: Link,
-        temperature: float = 1.0,
+        calibration: Calibration | None = None,
         alike: bool = False,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(networks)
         self.link = link
-        self.temperature = temperature
+        self.calibration = calibration or Calibration()
         self.alike = alike
         self.batched_up_to: float = 0.0
         """Rows up to which the members are called as one program; 0 = never, infinity = always."""
@@ -60,7 +61,7 @@ class EnsembleModel(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The combination of all members, as a member would put it."""
-        return heated(joined(self.outputs(inputs), self.weights, self.link), self.temperature, self.link)
+        return finished(joined(self.outputs(inputs), self.weights, self.link), self.calibration, self.link)
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """What each member makes of the inputs, shape (members, N, ...): how far they agree."""

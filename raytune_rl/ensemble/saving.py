@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.links import checked_link, checked_weights
 from raytune_rl.ensemble.model import EnsembleModel
 from raytune_rl.population.export import (
@@ -43,7 +44,7 @@ def save(built: Built, factory: Callable[..., nn.Module], directory: Path, card:
         "kind": KIND,
         "network": importable_name(factory),
         "link": model.link,
-        "temperature": model.temperature,
+        **model.calibration.told(),
         "alike": model.alike,
         "input": {"shape": list(built.example.shape[1:]), "dtype": str(built.example.dtype).removeprefix("torch.")},
         "weights": [one.weight for one in built.members],
@@ -79,7 +80,7 @@ def load_ensemble(directory: str | os.PathLike[str], network: Callable[..., nn.M
             [build_from(factory, member) for member in members],
             checked_weights(config.get("weights"), len(members)),
             link=checked_link(config.get("link")),
-            temperature=float(config.get("temperature", 1.0)),
+            calibration=Calibration.read(config),
             alike=bool(config.get("alike")),
         )
         model.load_state_dict(read_weights(path))

@@ -26,7 +26,7 @@ class Ensemble:
             built; None = any.
         snapshots: states to keep of each member on its way, evenly spaced; every state file grows by as many.
         soups: whether averages of weights are candidates, too.
-        calibrate: whether a temperature is fitted (classification only).
+        calibrate: whether probabilities are calibrated (classification only).
         kind: of the task, where loss and data do not tell it: ``"matching"`` for outputs that are scores of
             candidates, ``"regression"`` for outputs to be averaged as they are.
         seconds: of computing that predictions on the validation split may take; candidates beyond are left out.

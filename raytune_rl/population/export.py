@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from raytune_rl.combining.calibration import Calibration
+from raytune_rl.population.calibrating import calibrate
 from raytune_rl.population.candidate import State
 from raytune_rl.population.networks import arguments_of
 from raytune_rl.population.optimisers import to_tensor
@@ -31,11 +33,12 @@ def export(
     state: State,
     directory: Path,
     *,
-    temperature: float = 1.0,
+    calibration: Calibration | None = None,
+    binary: bool = False,
     parts: Sequence[Mapping[str, float]] = (),
 ) -> None:
-    """Write the model of ``state``; see ``write_model``. ``temperature``: of its outputs; ``parts``: whose weights were
-    averaged, where they were."""
+    """Write the model of ``state``; see ``write_model``. ``calibration``, ``binary``: of its outputs, see
+    ``calibrating.calibrated``; ``parts``: whose weights were averaged, where they were."""
     values: dict[str, Value] = state["hyperparameters"]
     config = {
         "kind": "torch",
@@ -45,7 +48,8 @@ def export(
         "metrics": {name: value if math.isfinite(value) else None for name, value in state["metrics"].items()},
         "member": state["member"],
         "steps": state["steps"],
-        "temperature": temperature,
+        **(calibration or Calibration()).told(),
+        "binary": binary,
         "parts": [dict(part) for part in parts],
     }
     write_model(directory, {name: to_tensor(array) for name, array in state["network"].items()}, config)
@@ -75,32 +79,10 @@ def load(directory: str | os.PathLike[str], network: Callable[..., nn.Module] | 
         module.load_state_dict(read_weights(path))
     except RuntimeError as error:
         raise ValueError(f"The weights of {path} do not fit the network: {' '.join(str(error).split())}") from error
-    return heat(module.eval(), _temperature(config, path))
-
-
-class Heat:
-    """A forward hook that divides a network's outputs by a temperature: the module stays the user's own, and its
-    weights what they were."""
-
-    def __init__(self, temperature: float) -> None:
-        self.temperature = temperature
-
-    def __call__(self, module: nn.Module, inputs: Any, outputs: Any) -> Any:
-        return outputs / self.temperature
-
-
-def heat(network: nn.Module, temperature: float) -> nn.Module:
-    """``network``, its outputs from now on divided by ``temperature``."""
-    if temperature != 1.0:
-        network.register_forward_hook(Heat(temperature))
-    return network
-
-
-def _temperature(config: Mapping[str, Any], path: Path) -> float:
-    found = config.get("temperature", 1.0)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
-        raise ValueError(f"{path / CONFIG}: temperature is {found!r}; it must be a positive number.")
-    return float(found)
+    try:
+        return calibrate(module.eval(), Calibration.read(config), binary=config.get("binary") is True)
+    except ValueError as error:
+        raise ValueError(f"{path / CONFIG}: {error}") from error
 
 
 def build_from(factory: Callable[..., nn.Module], config: Mapping[str, Any]) -> nn.Module:

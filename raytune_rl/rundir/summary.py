@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from raytune_rl.combining.calibration import Calibration
 from raytune_rl.records import FLOOR, Incumbent, Mode, Value
 
 
@@ -90,7 +91,7 @@ def build_summary(
         best_path: where the best model lies inside the run directory.
         incumbent: whose model lies there; the best row of the table if left out. (The two differ where a member went
             through a segment twice.)
-        delivered: ``{value, metrics, temperature, parts}`` where the model that lies there is more than the
+        delivered: ``{value, metrics, temperature, uniform, parts}`` where the model that lies there is more than the
             incumbent's: ``best`` has its value and metrics then, and the incumbent's own under ``checkpoint``.
         test: metrics of the model that lies there on the test split, joined to its validation metrics.
         comparison: left out of the summary if there is none.
@@ -219,6 +220,7 @@ def _best(
         "value": delivered["value"],
         "metrics": {**best.metrics, **delivered["metrics"], **test},
         "temperature": delivered["temperature"],
+        "uniform": delivered["uniform"],
         "parts": [dict(part) for part in delivered["parts"]],
         "checkpoint": {"value": best.value, "metrics": dict(best.metrics)},
     }
@@ -226,11 +228,11 @@ def _best(
 
 def origin(best: Mapping[str, Any]) -> str:
     """What ``summary["best"]`` is, in words."""
-    parts, temperature = best.get("parts", ()), best.get("temperature", 1.0)
+    parts, calibration = best.get("parts", ()), Calibration.read(best)
     found = f"member {best['member']} after segment {best['segment']}"
     if len(parts) > 1:
         found = f"the average of {len(parts)} checkpoints around that of {found}"
-    return found if temperature == 1.0 else f"{found}, at a temperature of {temperature:.2f}"
+    return found if calibration == Calibration() else f"{found}, with {calibration.in_words()}"
 
 
 def _values(row: pd.Series, prefix: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The model that each population of a cohort would deliver if it ended now, as a run does (``ensemble.delivery``).
 
-It is an average of the members' best and present weights, by ``combining.soups``, and for a classification has a
-temperature; validation decides on both. Training goes on as if nobody had asked.
+It is an average of the members' best and present weights, by ``combining.soups``, and for a classification calibrated;
+validation decides on both. Training goes on as if nobody had asked.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from raytune_rl.combining.calibration import temperature_of
+from raytune_rl.combining.calibration import Calibration, calibration_of
 from raytune_rl.combining.losses import Floats
 from raytune_rl.combining.soups import soup_shares
+from raytune_rl.population.calibrating import calibrated
 from raytune_rl.population.packed.weights import Weights
 from raytune_rl.population.predictions import Sample
 from raytune_rl.worlds.cohort import Cohort
@@ -61,13 +62,10 @@ def deliver(cohort: Cohort, members: int) -> Delivered:
         [_chosen(cohort, slice(first, first + members), present) for first in range(0, len(cohort), members)]
     )
     outputs = cohort.outputs(validation, models)
-    loss = _safe(cohort.judge(outputs, validation)[0])
-    heat = _temperatures(cohort, outputs).view(-1, *[1] * (outputs.ndim - 1))
-    heated = _safe(cohort.judge(outputs / heat, validation)[0])
-    better = torch.as_tensor(heated <= loss, device=heat.device).view_as(heat)
-    heat = torch.where(better, heat, 1.0)
-    test_loss, accuracy = cohort.judge(cohort.outputs(test, models) / heat, test)
-    return Delivered(validation=np.minimum(loss, heated), test=_safe(test_loss), accuracy=accuracy)
+    calibrations = _calibrations(cohort, outputs)
+    loss = _safe(cohort.judge(_calibrated(cohort, outputs, calibrations), validation)[0])
+    test_loss, accuracy = cohort.judge(_calibrated(cohort, cohort.outputs(test, models), calibrations), test)
+    return Delivered(validation=loss, test=_safe(test_loss), accuracy=accuracy)
 
 
 def _chosen(cohort: Cohort, members: slice, present: np.ndarray) -> Weights:
@@ -90,17 +88,23 @@ def _chosen(cohort: Cohort, members: slice, present: np.ndarray) -> Weights:
     return mixed(soup_shares(losses, judge)[None])
 
 
-def _temperatures(cohort: Cohort, outputs: torch.Tensor) -> torch.Tensor:
-    """By which the delivered models' ``outputs`` (G, N, ...) for the validation split are to be divided, (G,)."""
-    found = torch.ones(len(outputs), dtype=outputs.dtype, device=outputs.device)
+def _calibrations(cohort: Cohort, outputs: torch.Tensor) -> list[Calibration]:
+    """Of the delivered models, by their ``outputs`` (G, N, ...) for the validation split."""
     loss, targets = cohort.task.loss, cohort.task.splits.validation.targets
     if loss == "mse":
-        return found
+        return [Calibration()] * len(outputs)
     sample = Sample.of(loss, targets, limit=targets.numel())
-    for group, shares in enumerate(sample.predictions(outputs)):
-        if np.isfinite(shares).all():
-            found[group] = temperature_of(shares, sample.jury.targets)
-    return found
+    return [
+        calibration_of(shares, sample.jury.targets) if np.isfinite(shares).all() else Calibration()
+        for shares in sample.predictions(outputs)
+    ]
+
+
+def _calibrated(cohort: Cohort, outputs: torch.Tensor, calibrations: Sequence[Calibration]) -> torch.Tensor:
+    """Each model's ``outputs`` (G, N, ...), calibrated."""
+    binary = cohort.task.loss == "binary_cross_entropy"
+    pairs = zip(outputs, calibrations, strict=True)
+    return torch.stack([calibrated(one, calibration, binary=binary) for one, calibration in pairs])
 
 
 def _safe(losses: np.ndarray) -> np.ndarray:

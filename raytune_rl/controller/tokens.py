@@ -41,14 +41,15 @@ IMPOSSIBLE: Final = -1e4
 RATE_CENTRE, RATE_SIGN, RATE_WIDTH = -1.56 + 2.0, -0.74, 0.5
 """log10 + 2 of the learning rate that starting values gather about (0.15 for SGD, 0.005 for Adam), and its spread."""
 OFF_SLOPE, MOMENTUM_SLOPE = 3.0, 7.0
-"""How much less likely full regularisation is than none, and the lowest momentum than the highest, in nats."""
+"""How much less likely full regularisation is than none, where it is mostly off, and the lowest momentum than the
+highest, in nats."""
 PERMUTED_FROM: Final = 6
 """The first dimension of starting points whose digits are permuted, see ``halton``."""
 STEP_PRIOR: Final = (-2.5, -1.2, 0.0, 0.0, 0.0, -1.2, -2.5)
 """Logits of the moves: small steps before large ones. Staying has one of the next two on top of it."""
 STAY_PRIOR, RESTLESS_PRIOR = 4.0, 0.3
 """For who goes on, and for who has been left behind and may copy: it explores about what it copies, as in PBT."""
-REPLACED: Final = 0.7
+REPLACED: Final = 0.8
 """Members that more than this share of the others are better than have been left behind."""
 SOURCE_PRIOR: Final = {"keep": 4.0, "best": 0.0, "second": 0.0, "incumbent": -1.0, "own_best": -1.0}
 LEFT_BEHIND: Final = {"keep": 0.0, "best": 1.3, "second": 0.7, "incumbent": -1.0, "own_best": -1.5}
@@ -184,8 +185,8 @@ def _level_places(tokens: Array, xp: Any) -> tuple[Array, Array]:
 
 
 def _start_prior(member: Array, tokens: Array, xp: Any) -> Array:
-    """Where starting values lie before anything is learned: learning rates about a hand default, regularisation mostly
-    off, momentum mostly high, everything else anywhere. (N, H, LEVELS) log shares."""
+    """Where starting values lie before anything is learned: learning rates about a hand default, dropout mostly off,
+    for an ensemble all regularisation, momentum mostly high, everything else anywhere. (N, H, LEVELS) log shares."""
     magnitude, position = _level_places(tokens, xp)
     sign = member[:, _MEMBER["optimiser"], None, None]
     centre = RATE_CENTRE + RATE_SIGN * sign
@@ -193,8 +194,10 @@ def _start_prior(member: Array, tokens: Array, xp: Any) -> Array:
     off = -OFF_SLOPE * position
     rate = tokens[..., _SLOT["role/learning_rate"], None] * tokens[..., _SLOT["log"], None]
     regularised = tokens[..., _REGULARISATION].sum(-1)[..., None]
+    dropped = tokens[..., _SLOT["role/dropout"], None]
+    mostly_off = dropped + (regularised - dropped) * member[:, _MEMBER["ensemble"], None, None]
     momentum = tokens[..., _SLOT["role/momentum"], None]
-    return rate * rates + regularised * off + momentum * MOMENTUM_SLOPE * position
+    return rate * rates + mostly_off * off + momentum * MOMENTUM_SLOPE * position
 
 
 def _move_prior(member: Array, moves: Array, xp: Any) -> Array:

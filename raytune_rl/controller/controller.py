@@ -17,7 +17,7 @@ import numpy as np
 from raytune_rl.combining.credit import Jury
 from raytune_rl.controller.drafts import chosen, draft, positions_of
 from raytune_rl.controller.endings import ending, missing_metric, over
-from raytune_rl.controller.failures import FailurePolicy
+from raytune_rl.controller.failures import FailurePolicy, calmed
 from raytune_rl.controller.floor import Floor, fallen
 from raytune_rl.controller.gallery import Gallery, placed, told
 from raytune_rl.controller.incumbency import Incumbency
@@ -359,7 +359,10 @@ class Controller:
             logger.warning(
                 "member %d %s in segment %d: restarts from its own best", report.member, report.status, report.segment
             )
-            return self._decision(report.member, state.segment, self._best_positions(report.member), source=own_best)
+            positions = self._best_positions(report.member)
+            if report.status == "diverged":
+                positions = calmed(self.space, positions, state.positions)
+            return self._decision(report.member, state.segment, positions, source=own_best)
         if failed_for_good:
             logger.warning("member %d %s in segment %d: given up", report.member, report.status, report.segment)
             ledger.push(replace(state, alive=False))

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+from raytune_rl.hyperparameters import SearchSpace
+
+CALMER: Final = 0.25
+"""What a learning rate is multiplied by after a member has diverged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,3 +26,17 @@ class FailurePolicy:
     def __post_init__(self) -> None:
         if self.max_restarts < 0:
             raise ValueError(f"FailurePolicy.max_restarts is {self.max_restarts}; it must be 0 or more.")
+
+
+def calmed(space: SearchSpace, positions: Sequence[float], diverged: Sequence[float]) -> tuple[float, ...]:
+    """Positions with which a member that has diverged goes on: live learning rates are at most ``CALMER`` times those
+    that it ``diverged`` with, since with the same ones it would most likely diverge again.
+
+    Args:
+        positions: that it would go on with otherwise.
+    """
+    found = list(positions)
+    for index, one in enumerate(space):
+        if one.role == "learning_rate" and one.live and one.is_ordered:
+            found[index] = min(found[index], one.encode(one.decode(diverged[index], CALMER)))
+    return tuple(found)

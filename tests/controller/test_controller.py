@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from raytune_rl.controller import PBT, Controller, FailurePolicy, Fixed, Random
+from raytune_rl.controller.failures import CALMER
 from raytune_rl.controller.schedule import schedule_factor
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.records import Chunk
@@ -136,6 +137,19 @@ def test_failures_restart_from_the_own_best_until_they_are_too_many(status: str)
     assert not controller.members[1].alive
     assert [d.stop for d in step.decisions if d.member != 1] == [False] * 3
     assert len(paper.play()) == 3  # the others go on to the end
+
+
+@pytest.mark.parametrize(("status", "share"), [("diverged", CALMER), ("failed", 1.0)])
+def test_a_member_that_diverges_goes_on_more_calmly(status: str, share: float) -> None:
+    paper = Paper(make_controller(Fixed()))
+    paper.generation()
+    (rate,) = (h.name for h in paper.controller.space if h.role == "learning_rate")
+    rates = [max(one.hyperparameters[rate] for one in paper.decisions.values())]
+    (member,) = (m for m, one in paper.decisions.items() if one.hyperparameters[rate] == rates[0])
+    for _ in range(2):  # each time it diverges its rate is a quarter of what it was
+        broken = {"status": status, "metrics": {"loss": math.nan} if status == "diverged" else {}}
+        rates.append(paper.generation({member: broken}).decisions[member].hyperparameters[rate])
+    assert rates[1:] == pytest.approx([rates[0] * share, rates[0] * share**2])
 
 
 def test_nan_is_never_the_incumbent() -> None:

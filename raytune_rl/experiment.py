@@ -86,8 +86,8 @@ class Experiment:
         compare: spends the same budget on something else afterwards and shows both: ``"random"`` search, or a
             ``"deep-ensemble"``: the hand default under a cosine with as many seeds as members, its ensemble built as
             the run's own.
-        average: whether the model that is delivered may be an average of the weights of several checkpoints, and its
-            classes' probabilities at a temperature, where that is better on validation (torch tasks, seconds). Random
+        average: whether the model that is delivered may be an average of the weights of several checkpoints, where that
+            is better on validation, and its classes' probabilities calibrated there (torch tasks, seconds). Random
             search is compared by its best checkpoint, as other tools give it.
         ensemble: how the members become an ensemble when the run is over (torch tasks, seconds); ``None`` = not.
         seed: all randomness derives from it.

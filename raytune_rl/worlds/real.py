@@ -1,8 +1,7 @@
 """The tasks that controllers are judged by. No number of them, and no relative of theirs, is in meta-training.
 
-``SEEN`` are those that earlier studies were made with, ``FRESH`` nobody has looked at while designing. Each comes with
-SGD and with Adam. Meta-training and meta-validation draw generated tasks only (``generator.py``), so every real data
-set is here.
+``SEEN`` are those that earlier studies were made with, by ``FRESH`` nothing has been chosen. Each comes with SGD and
+with Adam. The real data that meta-training and choices have are others, see ``real_train.py``.
 """
 
 from __future__ import annotations

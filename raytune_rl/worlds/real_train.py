@@ -4,11 +4,12 @@ Where each real data set belongs:
 
 ================  ==========================================================================================
 meta-training     iris (measurements), photographs (patches of scikit-learn's two sample images)
+choices           all of ``tables.TRAIN``; looked at once for each choice: ``tables.VALIDATION``
 evaluation, seen  digits, breast cancer, wine, mnist1d, two of ``make_classification`` (``real.SEEN``)
 evaluation        all of ``real.FRESH``
 ================  ==========================================================================================
 
-Meta-validation has generated tasks only. Nothing of digits or MNIST is in meta-training.
+``META_VALIDATION`` has generated tasks only. Nothing of digits or MNIST is in meta-training.
 """
 
 from __future__ import annotations

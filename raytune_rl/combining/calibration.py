@@ -14,6 +14,7 @@ from raytune_rl.combining.losses import Array, Floats
 TINY = 1e-12
 COLDEST, HOTTEST = 0.5, 20.0
 GRID = 24
+"""Temperatures that are tried before the best one is searched between its neighbours."""
 DOUBT, SURPRISES, KNOWN = 2.0, 0.1, 5.0
 """Rows that the belief in a temperature of 1 is worth; believed rows that take a model by surprise, and that do not
 (experiments/controller/LOG.md: "Calibration")."""

@@ -15,6 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 from quality import store
+from quality.cases import group_of
 from quality.harness import GlobalRandomness, Log, Plan, Result
 from quality.methods import Row, rows
 from quality.protocol import MEMBERS, RANKED, SEGMENTS, SHORT, SIMPLE
@@ -334,3 +335,7 @@ def test_results_of_two_controllers_lie_apart_and_the_fields_are_shared(monkeypa
         for controller in ("a", "b")
     ]
     assert [paths[0][name] == paths[1][name] for name in everything] == [False, True, False]
+
+
+def test_a_task_belongs_to_one_comparison() -> None:
+    assert [group_of(name) for name in ("digits", "german", "pima", "leaves")] == ["seen", "fresh", "tables", "tables"]

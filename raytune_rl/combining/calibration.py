@@ -38,15 +38,6 @@ class Calibration:
     temperature: float = 1.0
     uniform: float = 0.0
 
-    def applied(self, probabilities: Array) -> Floats:
-        """Calibrated probabilities (..., classes). The order of the classes stays."""
-        logs = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), TINY)) / self.temperature
-        powers = np.exp(logs - logs.max(axis=-1, keepdims=True))
-        found: Floats = powers / powers.sum(axis=-1, keepdims=True)
-        found *= 1.0 - self.uniform
-        found += self.uniform / found.shape[-1]
-        return found
-
     def in_words(self) -> str:
         """For people; empty where nothing is changed."""
         heat = "" if self.temperature == 1.0 else f"a temperature of {self.temperature:.2f}"

@@ -18,7 +18,7 @@ class FailurePolicy:
 
     Attributes:
         max_restarts: how often it goes on from its own best weights (from its start where it has none) before it is
-            stopped. 0 stops it at once.
+            stopped. 0 stops it at once. After a divergence its learning rates are lower, see ``calmed``.
     """
 
     max_restarts: int = 2

@@ -92,11 +92,8 @@ def joined(outputs: torch.Tensor, weights: torch.Tensor, link: Link) -> torch.Te
 
 
 def finished(outputs: torch.Tensor, calibration: Calibration, link: Link) -> torch.Tensor:
-    """The ensemble's outputs (N, ...), calibrated; values are left alone, and log probabilities stay such."""
-    if calibration == Calibration() or link == "identity":
-        return outputs
-    found = calibrated(outputs, calibration, binary=link == "sigmoid")
-    return found if link == "sigmoid" or calibration.uniform > 0 else F.log_softmax(found, dim=1)
+    """The ensemble's outputs (N, ...), calibrated; values are left alone."""
+    return outputs if link == "identity" else calibrated(outputs, calibration, binary=link == "sigmoid")
 
 
 def checked_link(name: object) -> Link:

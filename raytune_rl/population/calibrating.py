@@ -13,23 +13,28 @@ from raytune_rl.combining.calibration import Calibration
 
 
 def calibrated(outputs: torch.Tensor, calibration: Calibration, *, binary: bool) -> torch.Tensor:
-    """Outputs of the same shape whose probabilities are those that ``calibration`` makes of theirs.
+    """Outputs of the same shape whose probabilities are those that ``calibration`` makes of theirs; where it changes
+    nothing they are returned as they are, and log probabilities of classes otherwise.
 
     Args:
         outputs: scores or log probabilities of the classes along dimension 1, (N, classes, ...); with ``binary``
             logits of any shape, each of a question of its own.
     """
-    heated = outputs if calibration.temperature == 1.0 else outputs / calibration.temperature
-    if calibration.uniform == 0.0:
-        return heated
-    kept = math.log1p(-calibration.uniform)
+    if calibration == Calibration():
+        return outputs
+    heated = outputs / calibration.temperature
     if binary:  # in log space, since close to 1 a probability has no digits left for its logit
-        added = heated.new_tensor(math.log(calibration.uniform / 2))
-        yes = torch.logaddexp(F.logsigmoid(heated) + kept, added)
-        return yes - torch.logaddexp(F.logsigmoid(-heated) + kept, added)
+        yes, no = F.logsigmoid(heated), F.logsigmoid(-heated)
+        return _mixed(yes, calibration.uniform, 2) - _mixed(no, calibration.uniform, 2)
     classes = 1 if heated.ndim > 1 else 0
-    added = heated.new_tensor(math.log(calibration.uniform / heated.shape[classes]))
-    return torch.logaddexp(F.log_softmax(heated, dim=classes) + kept, added)
+    return _mixed(F.log_softmax(heated, dim=classes), calibration.uniform, heated.shape[classes])
+
+
+def _mixed(logs: torch.Tensor, uniform: float, classes: int) -> torch.Tensor:
+    """Log probabilities with a share of the uniform distribution over so many ``classes``."""
+    if uniform == 0.0:
+        return logs
+    return torch.logaddexp(logs + math.log1p(-uniform), logs.new_tensor(math.log(uniform / classes)))
 
 
 class Calibrated:
@@ -45,6 +50,6 @@ class Calibrated:
 
 def calibrate(network: nn.Module, calibration: Calibration, *, binary: bool) -> nn.Module:
     """``network``, its outputs from now on ``calibrated``."""
-    if calibration != Calibration():
+    if calibration != Calibration():  # else exports and copies need not carry a hook
         network.register_forward_hook(Calibrated(calibration, binary=binary))
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from raytune_rl.combining.calibration import Calibration
 from raytune_rl.combining.losses import Kind
 
 
@@ -20,3 +21,10 @@ def made_up(kind: Kind, *, members: int = 6, rows: int = 120, outputs: int = 4, 
         return scores, targets
     powers = np.exp(scores)
     return powers / powers.sum(axis=2, keepdims=True), targets
+
+
+def applied(calibration: Calibration, probabilities: np.ndarray) -> np.ndarray:
+    """What the calibration is defined to be; ``population.calibrating`` is what carries it out."""
+    powers = np.maximum(probabilities, 1e-12) ** (1.0 / calibration.temperature)
+    shares = powers / powers.sum(axis=-1, keepdims=True)
+    return (1.0 - calibration.uniform) * shares + calibration.uniform / shares.shape[-1]

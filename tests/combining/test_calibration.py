@@ -15,7 +15,7 @@ from raytune_rl.combining.calibration import (
     cost_of_doubt,
     expected_calibration_error,
 )
-from tests.combining.predictions import made_up
+from tests.combining.predictions import applied, made_up
 
 
 def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -26,7 +26,7 @@ def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
 @given(st.floats(0.05, 20.0), st.floats(0.0, 0.99), st.integers(0, 1000))
 def test_calibration_does_not_change_an_answer(temperature: float, uniform: float, seed: int) -> None:
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(5), size=20)
-    changed = Calibration(temperature, uniform).applied(probabilities)
+    changed = applied(Calibration(temperature, uniform), probabilities)
     assert (changed.argmax(axis=1) == probabilities.argmax(axis=1)).all()
     np.testing.assert_allclose(changed.sum(axis=1), 1.0)
 
@@ -36,8 +36,8 @@ def test_calibration_does_not_change_an_answer(temperature: float, uniform: floa
 def test_what_was_laid_over_probabilities_is_found(heat: float, uniform: float) -> None:
     """Labels are drawn by the probabilities that a model has at the right calibration."""
     rng = np.random.default_rng(0)
-    said = Calibration(1 / heat).applied(rng.dirichlet(np.full(4, 0.3), size=20_000))
-    true = Calibration(heat, uniform).applied(said)
+    said = applied(Calibration(1 / heat), rng.dirichlet(np.full(4, 0.3), size=20_000))
+    true = applied(Calibration(heat, uniform), said)
     targets = (rng.random((len(true), 1)) > true.cumsum(axis=1)).sum(axis=1)
     found = calibration_of(said, targets)
     assert found.temperature == pytest.approx(heat, rel=0.05)
@@ -52,7 +52,7 @@ def test_padding_does_not_count() -> None:
 
 
 def with_beliefs(probabilities: np.ndarray, targets: np.ndarray, found: Calibration) -> float:
-    total = len(targets) * log_loss(found.applied(probabilities), targets)
+    total = len(targets) * log_loss(applied(found, probabilities), targets)
     surprised, known = SURPRISES * float(np.log(found.uniform)), KNOWN * float(np.log1p(-found.uniform))
     return total + DOUBT * float(np.log(found.temperature)) ** 2 - surprised - known
 
@@ -79,7 +79,7 @@ def test_nothing_of_a_fine_grid_is_better(seed: int, rows: int, classes: int, su
     )
     # what is nearly 1 is taken for 1; and the loss can have two valleys of almost the same depth
     assert with_beliefs(probabilities, targets, found) <= best + 1e-2
-    worse = log_loss(found.applied(probabilities), targets) - log_loss(probabilities, targets)
+    worse = log_loss(applied(found, probabilities), targets) - log_loss(probabilities, targets)
     assert worse <= cost_of_doubt(rows) + 1e-3
 
 
@@ -88,7 +88,7 @@ def test_few_rows_cannot_move_a_temperature_far_and_many_can() -> None:
     right, wrong, every = np.zeros(5, dtype=np.int64), np.ones(5, dtype=np.int64), targets.astype(np.int64)
     assert COLDEST < calibration_of(shares[:5], right).temperature < 1.0
     assert 1.0 < calibration_of(shares[:5], wrong).temperature < 5.0
-    assert calibration_of(shares, every).applied(shares[:1])[0] == pytest.approx([0.9, 0.1], abs=1e-3)
+    assert applied(calibration_of(shares, every), shares[:1])[0] == pytest.approx([0.9, 0.1], abs=1e-3)
 
 
 @pytest.mark.parametrize("rows", [20, 200])
@@ -96,7 +96,7 @@ def test_who_was_never_wrong_still_expects_to_be(rows: int) -> None:
     sure = np.tile([1.0 - 1e-9, 1e-9], (rows, 1))
     found = calibration_of(sure, np.zeros(rows, dtype=np.int64))
     assert found.uniform == pytest.approx(SURPRISES / (rows / 2 + KNOWN), rel=0.05)  # half of its surprises are right
-    mistaken = -np.log(found.applied(sure)[0, 1])  # nothing bounds it without
+    mistaken = -np.log(applied(found, sure)[0, 1])  # nothing bounds it without
     assert mistaken < 12.0
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from raytune_rl.combining.calibration import Calibration
 from raytune_rl.population.calibrating import calibrate, calibrated
+from tests.combining.predictions import applied
 
 CALIBRATION = Calibration(2.0, 0.1)
 
@@ -16,7 +17,7 @@ def test_its_probabilities_are_those_of_the_calibration(shape: tuple[int, ...]) 
     outputs = 5 * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     classes = 1 if len(shape) > 1 else 0
     found = calibrated(outputs, CALIBRATION, binary=False).softmax(dim=classes)
-    wanted = CALIBRATION.applied(outputs.softmax(dim=classes).movedim(classes, -1).numpy())
+    wanted = applied(CALIBRATION, outputs.softmax(dim=classes).movedim(classes, -1).numpy())
     np.testing.assert_allclose(found.movedim(classes, -1).numpy(), wanted, rtol=1e-9)
 
 

@@ -18,6 +18,7 @@ examples:
   python -m raytune_rl.meta_train --out results/meta --minutes 60
   python -m raytune_rl.meta_train --out results/meta --minutes 120            # goes on for another hour
   python -m raytune_rl.meta_train --out results/mine --from-runs results/digits/*   # the shipped one and your runs
+  python -m raytune_rl.meta_train --out results/gpu --set num_gpus_per_env_runner=0.1 --set runners=8 --set pack=1024
   python -m raytune_rl.meta_train --out results/other --set lineage=False --set clone_kl=0.1 --seed 3
 
 What comes out: DIR/best (the best by meta-validation: agent=Pretrained("DIR/best")), DIR/last, DIR/log.jsonl (the
@@ -70,6 +71,7 @@ def _train(options: argparse.Namespace) -> int:
         recipe = replace(recipe, runs=tuple(str(Path(run).resolve()) for run in options.from_runs))
     if before is not None and recipe != before:
         raise BadInput(f"--out {directory} holds a meta-training by another recipe; name another directory.")
+    _check_gpus(recipe.num_gpus_per_env_runner, recipe.runners)
     for run in recipe.runs if before is None else ():
         read_run(run)  # what does not fit is said before Ray starts
     with ray_cluster(None), stopping_on_signals() as stoppable:  # Ray puts handlers of its own in place
@@ -86,6 +88,18 @@ def _train(options: argparse.Namespace) -> int:
         return INTERRUPTED
     print(f"controller: {directory / 'best'}")
     return DONE
+
+
+def _check_gpus(share: float, runners: int) -> None:
+    """Ray would wait for a GPU that never comes."""
+    from raytune_rl.rundir.environment import describe_environment
+
+    have = len(describe_environment()["hardware"]["gpus"]) if share else 0
+    if share * runners > have + 1e-9:
+        raise BadInput(
+            f"num_gpus_per_env_runner is {share:g}, for {runners} runners {share * runners:g} GPU; "
+            f"this machine has {have}."
+        )
 
 
 if __name__ == "__main__":

@@ -22,8 +22,6 @@ from raytune_rl.worlds.rollout import LOSS, Played, Rollout, make_controller
 
 SLOTS = 5
 """Hyperparameters in the observations that are learned from; the network itself takes any number."""
-PACK = 64
-"""Members in one cohort, about: as many populations of one task as fit."""
 LOWEST = -4.0
 """Scores below are accidents, all alike: a loss of 55."""
 
@@ -37,16 +35,21 @@ class Group:
 
 
 def play(
-    world: World, make_policy: Callable[[], Policy], *, groups: int | None = None, seed: int = 0, alike: bool = True
+    world: World,
+    make_policy: Callable[[], Policy],
+    *,
+    groups: int,
+    seed: int = 0,
+    alike: bool = True,
+    device: str = "cpu",
 ) -> Group:
-    """Play one world ``groups`` times (as often as fit into a pack).
+    """Play one world ``groups`` times, as one program on ``device``.
 
     ``alike``: populations share initial weights and batches, for credit; without it they share the task only, for
     judging: a single lucky draw of weights would decide all of them.
     """
-    count = groups or max(2, PACK // world.members)
-    streams = [m + (0 if alike else world.members * group) for group in range(count) for m in range(world.members)]
-    cohort = Cohort(world.task, streams, seed=world.number + seed)
+    streams = [m + (0 if alike else world.members * group) for group in range(groups) for m in range(world.members)]
+    cohort = Cohort(world.task, streams, seed=world.number + seed, device=device)
     controllers = [
         make_controller(
             world.task,
@@ -58,7 +61,7 @@ def play(
             slots=SLOTS,
             ensemble=world.ensemble,
         )
-        for group in range(count)
+        for group in range(groups)
     ]
     return Group(world=world, played=Rollout(cohort, controllers, segments=world.segments, tested=True).play())
 

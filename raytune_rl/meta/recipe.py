@@ -13,8 +13,8 @@ from raytune_rl.worlds.generator import META_VALIDATION
 
 FILE = "recipe.json"
 LEAST = {
-    **dict.fromkeys(("seed", "clone_worlds", "clone_kl", "entropy", "team"), 0),
-    **dict.fromkeys(("clone_epochs", "worlds", "runners", "epochs", "minibatch"), 1),
+    **dict.fromkeys(("seed", "clone_worlds", "clone_kl", "entropy", "team", "num_gpus_per_env_runner"), 0),
+    **dict.fromkeys(("clone_epochs", "worlds", "pack", "runners", "epochs", "minibatch"), 1),
     **dict.fromkeys(("validate_every", "validation_worlds", "validation_populations"), 1),
     **dict.fromkeys(("learning_rate", "clip", "blend"), 1e-9),
 }
@@ -29,7 +29,9 @@ class Recipe:
         clone_worlds: worlds that the expert plays for imitation; 0 = the network's own prior, which is like it.
         clone_epochs: passes over what it did.
         worlds: per iteration and runner.
+        pack: members that train as one program, about: as many populations of one world as fit. A GPU wants more.
         runners: EnvRunner actors.
+        num_gpus_per_env_runner: share of a GPU that each of them trains its worlds on; 0 = the CPU.
         learning_rate, epochs, minibatch, clip: PPO's.
         clone_kl: weight of the KL to the clone.
         entropy: weight of PPO's own bonus.
@@ -50,7 +52,9 @@ class Recipe:
     clone_worlds: int = 0
     clone_epochs: int = 12
     worlds: int = 4
+    pack: int = 64
     runners: int = 2
+    num_gpus_per_env_runner: float = 0.0
     learning_rate: float = 5e-4
     epochs: int = 4
     minibatch: int = 1024

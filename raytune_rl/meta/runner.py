@@ -16,6 +16,8 @@ from raytune_rl.worlds.generator import META_TRAIN, World, make_world
 
 WORLDS = "worlds_per_sample"
 """Key of ``env_config``: worlds that one call of ``sample`` plays."""
+PACK = "pack"
+"""Key of ``env_config``: members that train as one program, about; at least two populations do."""
 SEEDS = "meta_seeds"
 """Key of ``env_config``: numbers that the draw of worlds depends on."""
 
@@ -34,8 +36,10 @@ class WorldRunner(FeedRunner):
         episodes: list[SingleAgentEpisode] = []
         for _ in range(settings[WORLDS]):
             draw = np.random.SeedSequence([*settings[SEEDS], self.worker_index, self._played])
-            number = int(draw.generate_state(1, np.uint64)[0]) % len(META_TRAIN)
-            episodes += episodes_of(play(self.world(number), recorder(weights), seed=self._played))
+            world = self.world(int(draw.generate_state(1, np.uint64)[0]) % len(META_TRAIN))
+            groups = max(2, settings[PACK] // world.members)
+            device = "cuda" if self.config.num_gpus_per_env_runner else "cpu"
+            episodes += episodes_of(play(world, recorder(weights), groups=groups, seed=self._played, device=device))
             self._played += 1
         steps = sum(len(episode) for episode in episodes)
         SingleAgentEnvRunner._increase_sampled_metrics(self, steps, len(episodes))

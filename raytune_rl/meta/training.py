@@ -21,7 +21,7 @@ from raytune_rl.meta.credit import Credit
 from raytune_rl.meta.episodes import SLOTS, episodes_of, play
 from raytune_rl.meta.expert import Expert
 from raytune_rl.meta.recipe import Recipe
-from raytune_rl.meta.runner import SEEDS, WORLDS, WorldRunner
+from raytune_rl.meta.runner import PACK, SEEDS, WORLDS, WorldRunner
 from raytune_rl.rllib.peers import plain_pipeline
 from raytune_rl.rllib.token_learner import CLONE_KL, ClonedPPOLearner
 from raytune_rl.rllib.token_module import TokenModule
@@ -95,10 +95,11 @@ def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) ->
         env_runner_cls=WorldRunner,
         num_env_runners=recipe.runners,
         num_cpus_per_env_runner=0.5,
+        num_gpus_per_env_runner=recipe.num_gpus_per_env_runner,
         rollout_fragment_length="auto",
         sample_timeout_s=600.0,
     )
-    config.environment(env_config={WORLDS: recipe.worlds, SEEDS: [recipe.seed, first]})
+    config.environment(env_config={WORLDS: recipe.worlds, PACK: recipe.pack, SEEDS: [recipe.seed, first]})
     config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
     return config
 

@@ -20,7 +20,13 @@ START, TRAIN, SHUFFLE, AUGMENT = range(4)
 @contextmanager
 def random_stream(device: torch.device, *name: int) -> Iterator[None]:
     """Torch's generators of the CPU and ``device`` hold the stream ``name`` inside, and what they held after."""
-    seed = _seed(name)
+    with seeded(device, _seed(name)):
+        yield
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's generators of the CPU and ``device`` begin at ``seed`` inside, and hold what they held after."""
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)

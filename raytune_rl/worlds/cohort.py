@@ -13,10 +13,12 @@ from raytune_rl.population.packed.losses import LossName, feature_major, loss_an
 from raytune_rl.population.packed.population import PackedPopulation
 from raytune_rl.population.packed.weights import Weights
 from raytune_rl.population.predictions import Sample
+from raytune_rl.population.randomness import seeded
 from raytune_rl.population.splits import Split
 from raytune_rl.records import Value
 from raytune_rl.worlds.task import WorldTask
 
+CPU = torch.device("cpu")
 PROBES = 4
 """Steps per segment whose gradient and update are measured."""
 
@@ -60,8 +62,7 @@ class Cohort:
         self._device = torch.device(device)
         self._streams = torch.as_tensor(list(streams), device=self._device)
         self._distinct = int(self._streams.max()) + 1
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(CPU, seed):  # the same initial weights on every device
             networks = [task.network() for _ in range(self._distinct)]
         self._generator = torch.Generator(device=self._device)
         self._generator.manual_seed(seed + 1)
@@ -102,7 +103,7 @@ class Cohort:
 
     def narrowed(self, members: Sequence[int]) -> Cohort:
         """A cohort of these members only, which go on from where they are, with batches of their own."""
-        found = Cohort(self.task, range(len(members)), seed=int(torch.randint(2**62, (), generator=self._generator)))
+        found = Cohort(self.task, range(len(members)), seed=self._drawn(), device=str(self._device))
         found._population.adopt(self._population, members)
         found._best = found._population.snapshot()
         return found
@@ -114,8 +115,7 @@ class Cohort:
         gradients: list[torch.Tensor] = []
         updates: list[torch.Tensor] = []
         every = max(1, task.segment_length // PROBES)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
+        with seeded(self._device, self._drawn()):
             for step in range(task.segment_length):
                 rows = self._rows(min(task.batch_size, len(self._train)))
                 before = population.parameters.clone() if step % every == 0 else None
@@ -160,6 +160,10 @@ class Cohort:
         """Loss and accuracy of such outputs, as ``score``."""
         loss, accuracy = _scores(self.task.loss, outputs, split.targets.to(self._device))
         return loss.double().cpu().numpy(), accuracy.double().cpu().numpy()
+
+    def _drawn(self) -> int:
+        """A seed."""
+        return int(torch.randint(2**62, (), generator=self._generator, device=self._device))
 
     def _rows(self, size: int) -> torch.Tensor:
         """The next ``size`` examples of every member, without replacement, epoch after epoch: (K, size)."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from raytune_rl.population.augmentations import Augment, noise, shift
+from tests.devices import needs_gpu
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -29,7 +30,7 @@ def test_all_randomness_is_the_generators_and_the_inputs_stay(augment: Augment) 
     assert torch.equal(torch.get_rng_state(), before) and torch.equal(inputs, given)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@needs_gpu
 @pytest.mark.parametrize("augment", [noise, shift])
 def test_they_work_where_a_member_trains(augment: Augment) -> None:
     inputs = images(16, 1, 8, 8).cuda()

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from raytune_rl.population.candidate import MemberContext
 from raytune_rl.population.torch_member import TorchMember
+from tests.devices import needs_gpu
 from tests.population.models import START, TASK, build
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
 def on_gpu(**changes: Any) -> TorchMember:
@@ -54,7 +53,7 @@ def test_the_scale_of_the_losses_is_part_of_a_snapshot() -> None:
     assert other.get_state()["precision"]["scale"] == 64.0
 
 
-@cuda
+@needs_gpu
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_it_learns_on_a_gpu(precision: Any, optimizer: Any) -> None:
@@ -65,7 +64,7 @@ def test_it_learns_on_a_gpu(precision: Any, optimizer: Any) -> None:
     check_learns(member)
 
 
-@cuda
+@needs_gpu
 def test_weights_move_between_a_gpu_and_the_cpu() -> None:
     gpu, cpu = on_gpu(), build(seed=3)
     gpu.train(20)
@@ -77,7 +76,7 @@ def test_weights_move_between_a_gpu_and_the_cpu() -> None:
     assert gpu.train(5).metrics["validation_accuracy"] > 0.8
 
 
-@cuda
+@needs_gpu
 def test_a_split_too_large_for_the_gpu_is_sent_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     from raytune_rl.population import splits
 

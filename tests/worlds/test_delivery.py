@@ -18,6 +18,7 @@ from raytune_rl.worlds.delivery import deliver
 from raytune_rl.worlds.generator import make_world
 from raytune_rl.worlds.real import study_space
 from raytune_rl.worlds.task import WorldTask
+from tests.devices import DEVICES
 
 LINEAR, RECURRENT, CONVOLUTION, REGRESSION = 3, 24, 8, 2
 """Numbers of generated worlds."""
@@ -64,9 +65,10 @@ def play(
     segments: int = 5,
     each: Callable[[Cohort], object] = lambda cohort: None,
     rates: tuple[float, float] = (0.7, 0.95),
+    device: str = "cpu",
 ) -> tuple[Cohort, np.ndarray]:
     """A cohort of populations whose members copy, each from the best of its own; and all losses, (segments, K)."""
-    cohort = Cohort(task, list(range(members)) * groups, seed=3)
+    cohort = Cohort(task, list(range(members)) * groups, seed=3, device=device)
     positions = np.tile(np.linspace(*rates, members), groups) + np.repeat(np.linspace(0.0, 0.05, groups), members)
     losses = []
     for segment in range(segments):
@@ -81,9 +83,10 @@ def play(
 
 
 @pytest.mark.parametrize("number", [LINEAR, RECURRENT, CONVOLUTION, REGRESSION])
-def test_it_is_no_worse_than_the_best_checkpoint_and_better_somewhere(number: int) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_is_no_worse_than_the_best_checkpoint_and_better_somewhere(number: int, device: str) -> None:
     task = make_world(number).task
-    cohort, losses = play(task)
+    cohort, losses = play(task, device=device)
     found = deliver(cohort, 4)
     best = np.nanmin(losses.reshape(-1, 2, 4), axis=(0, 2))
     assert found.validation.shape == found.test.shape == found.accuracy.shape == (2,)

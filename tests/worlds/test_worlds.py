@@ -13,11 +13,12 @@ from raytune_rl.worlds.data import KINDS
 from raytune_rl.worlds.generator import META_TRAIN, META_VALIDATION, make_world
 from raytune_rl.worlds.rollout import Rollout, make_controller
 from raytune_rl.worlds.samples import Samples
+from tests.devices import DEVICES
 
 
-def play(number: int, make_policy=PBT, *, groups: int = 2, seed: int = 0):
+def play(number: int, make_policy=PBT, *, groups: int = 2, seed: int = 0, device: str = "cpu"):
     world = make_world(number)
-    cohort = Cohort(world.task, [m for _ in range(groups) for m in range(4)], seed=number)
+    cohort = Cohort(world.task, [m for _ in range(groups) for m in range(4)], seed=number, device=device)
     controllers = [
         make_controller(world.task, make_policy(), members=4, segments=6, seed=seed + g, copy_every=2)
         for g in range(groups)
@@ -46,8 +47,9 @@ def test_tasks_differ_in_kind() -> None:
     assert {task.optimizer for task in tasks} == {"sgd", "adam", "adamw"}
 
 
-def test_a_rollout_repeats() -> None:
-    first, second = play(3), play(3)
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_rollout_repeats(device: str) -> None:
+    first, second = play(3, device=device), play(3, device=device)
     for one, two in zip(first, second, strict=True):
         np.testing.assert_array_equal(one.validation, two.validation)
         assert [s.decisions for s in one.steps] == [s.decisions for s in two.steps]
@@ -69,17 +71,19 @@ def test_copies_carry_weights_over() -> None:
         assert p.validation[then, donor] <= p.validation[segment - 1, member]
 
 
-def test_learning_happens() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_learning_happens(device: str) -> None:
     gains = []
     for number in range(6):
-        played = play(number, lambda: TokenPolicy(initial_weights(0)), groups=1)[0]
+        played = play(number, lambda: TokenPolicy(initial_weights(0)), groups=1, device=device)[0]
         gains.append(played.test[0].min() - np.nanmin(played.test[-1]))
     assert np.median(gains) > 0.02
 
 
-def test_a_narrowed_cohort_goes_on_from_where_its_members_are() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_narrowed_cohort_goes_on_from_where_its_members_are(device: str) -> None:
     task = make_world(3).task
-    cohort = Cohort(task, range(6), seed=0)
+    cohort = Cohort(task, range(6), seed=0, device=device)
     values = [task.space.decode([0.6] * len(task.space))] * 6
     cohort.apply(values)
     cohort.train()

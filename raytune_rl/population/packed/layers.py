@@ -27,30 +27,31 @@ class PackedDropout(nn.Module):
         return inputs * kept / (1.0 - self.packed_rate).clamp(min=1e-6)
 
 
-def with_packed_layers(network: nn.Module, *, alone: bool = False) -> nn.Module:
+def with_packed_layers(network: nn.Module, *, alone: bool = False, on_gpu: bool = False) -> nn.Module:
     """``network`` with what packs better as another layer replaced, in place: elementwise dropout (others, which drop
     whole channels, stay as they are), recurrent units, convolutions and maxima. Parameters keep their names.
 
     Args:
         alone: nothing is to be batched: dropout only.
+        on_gpu: recurrent units also then: ``torch.func`` cannot differentiate cuDNN's.
     """
     packed: dict[int, nn.Module] = {}  # a layer that is used twice stays one layer
     for module in list(network.modules()):
         for name, child in module._modules.items():  # named_children() leaves out what comes a second time
-            if child is not None and (found := packed.get(id(child)) or _packed(child, alone)) is not None:
+            if child is not None and (found := packed.get(id(child)) or _packed(child, alone, on_gpu)) is not None:
                 packed[id(child)] = found
                 setattr(module, name, found)
     return network
 
 
-def _packed(module: nn.Module, alone: bool) -> nn.Module | None:
+def _packed(module: nn.Module, alone: bool, on_gpu: bool) -> nn.Module | None:
     """What takes the place of ``module``; ``None`` where it can stay."""
     if type(module) is nn.Dropout:
         return PackedDropout(module.p)
+    if (on_gpu or not alone) and PackedGRU.fits(module) and isinstance(module, nn.GRU):
+        return PackedGRU(module)
     if alone:
         return None
-    if PackedGRU.fits(module) and isinstance(module, nn.GRU):
-        return PackedGRU(module)
     if PackedConvolution.fits(module) and isinstance(module, nn.Conv1d | nn.Conv2d):
         return PackedConvolution(module)
     if PackedMaxPool.fits(module) and isinstance(module, nn.MaxPool1d | nn.MaxPool2d):

@@ -81,9 +81,10 @@ class PackedPopulation:
         if not networks:
             raise ValueError("PackedPopulation needs at least one network.")
         alone = len(networks) == 1  # then there is nothing to batch, and torch's own layers are faster
+        on_gpu = torch.device(device).type == "cuda"
         different = {id(network): network for network in networks}  # members may start from the same weights
         own = {
-            key: with_packed_layers(copy.deepcopy(network), alone=alone).to(device, dtype)
+            key: with_packed_layers(copy.deepcopy(network), alone=alone, on_gpu=on_gpu).to(device, dtype)
             for key, network in different.items()
         }
         copies = [own[id(network)] for network in networks]

@@ -10,6 +10,7 @@ from torch import nn
 
 from raytune_rl.population.packed import PackedPopulation
 from raytune_rl.population.packed.layers import with_packed_layers
+from tests.devices import DEVICES
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "gru": (nn.GRU(3, 5, batch_first=True), (4, 6, 3)),
@@ -61,14 +62,17 @@ def convolutional() -> nn.Module:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize(("factory", "shape"), [(Recurrent, (6, 3)), (convolutional, (1, 6, 6))])
-def test_a_pack_of_them_is_like_the_plain_loop(factory: type[nn.Module], shape: tuple[int, ...], members: int) -> None:
+def test_a_pack_of_them_is_like_the_plain_loop(
+    factory: type[nn.Module], shape: tuple[int, ...], members: int, device: str
+) -> None:
     torch.manual_seed(0)
-    networks = [factory().double() for _ in range(members)]
-    packed = PackedPopulation(networks, optimizer="adam", dtype=torch.float64)
-    inputs = torch.randn(20, members, 8, *shape, dtype=torch.float64)
-    targets = torch.randint(0, 2, (20, members, 8))
+    networks = [factory().to(device, torch.float64) for _ in range(members)]
+    packed = PackedPopulation(networks, optimizer="adam", device=device, dtype=torch.float64)
+    inputs = torch.randn(20, members, 8, *shape, dtype=torch.float64).to(device)
+    targets = torch.randint(0, 2, (20, members, 8)).to(device)
     for x, y in zip(inputs, targets, strict=True):
         packed.step(x, y)
     for member, network in enumerate(networks):

@@ -16,6 +16,7 @@ from raytune_rl.population.packed.members import TorchPack
 from raytune_rl.population.torch_member import TorchMember
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.records import Value
+from tests.devices import DEVICES
 from tests.population.models import blobs
 
 LENGTH = 12
@@ -68,8 +69,8 @@ def values(member: int) -> dict[str, Value]:
     }
 
 
-def build(task: TorchTask, start: Any = values, members: int = 3) -> list[TorchMember]:
-    built = [task.build(MemberContext(member=i, seed=100 + i), start(i)) for i in range(members)]
+def build(task: TorchTask, start: Any = values, members: int = 3, device: str = "cpu") -> list[TorchMember]:
+    built = [task.build(MemberContext(member=i, seed=100 + i, device=device), start(i)) for i in range(members)]
     return [member for member in built if isinstance(member, TorchMember)]
 
 
@@ -97,13 +98,14 @@ def assert_alike(packed: list[TorchMember], alone: list[TorchMember]) -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("network", [mlp, normal])
-def test_together_is_like_alone(network: Any, optimizer: Any) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_together_is_like_alone(network: Any, optimizer: Any, device: str) -> None:
     def start(member: int) -> dict[str, Value]:
         # batches and frozen layers of one kind where examples of a batch see each other
         return values(member) | ({"batch_size": 20, "frozen_layers": 1} if network is normal else {})
 
     task = dataclasses.replace(TASK, network=network, optimizer=optimizer)
-    packed, alone, pack = build(task, start), build(task, start), TorchPack()
+    packed, alone, pack = build(task, start, device=device), build(task, start, device=device), TorchPack()
     for _ in range(3):
         for found, member in zip(train(pack, packed), alone, strict=True):
             expected = member.train(LENGTH)

@@ -12,9 +12,9 @@ from raytune_rl.population.networks import freeze, training_mode
 from raytune_rl.population.optimisers import OptimizerName, make_optimizer, set_momentum
 from raytune_rl.population.packed import PackedPopulation, population
 from raytune_rl.population.packed.weights import Weights
+from tests.devices import DEVICES
 
 MEMBERS, STEPS, BATCH = 4, 100, 16
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def mlp() -> nn.Module:

@@ -11,6 +11,7 @@ from raytune_rl import Fixed, rewards
 from raytune_rl.hyperparameters import LEVELS
 from raytune_rl.worlds.environments import SegmentEnv, VectorSegmentEnv
 from raytune_rl.worlds.generator import make_world
+from tests.devices import DEVICES
 
 HIGHEST = LEVELS - 1
 
@@ -25,8 +26,9 @@ def reckless(env: SegmentEnv) -> np.ndarray:
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_gymnasium_finds_nothing_wrong(members: int) -> None:
-    env = gymnasium.make("raytune_rl/Segment-v0", world=3, members=members, segments=3).unwrapped
+@pytest.mark.parametrize("device", DEVICES)
+def test_gymnasium_finds_nothing_wrong(members: int, device: str) -> None:
+    env = gymnasium.make("raytune_rl/Segment-v0", world=3, members=members, segments=3, device=device).unwrapped
     check_env(env, skip_render_check=True)
 
 

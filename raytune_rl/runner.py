@@ -200,9 +200,12 @@ def _conclude(
 
 
 def _write_page(directory: RunDirectory) -> None:
-    from raytune_rl.analysis.page import try_report  # matplotlib takes a second, so not before it is needed
-
-    try_report(directory)
+    try:  # nobody waits for what this thread raises
+        from raytune_rl.analysis.page import try_report  # matplotlib takes a second, so not before it is needed
+    except ImportError as error:
+        logger.warning("there is no report.html: %s", error)
+    else:
+        try_report(directory)
 
 
 def _train(

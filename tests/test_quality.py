@@ -18,7 +18,7 @@ from quality import store
 from quality.cases import group_of
 from quality.harness import GlobalRandomness, Log, Plan, Result
 from quality.methods import Row, rows
-from quality.protocol import MEMBERS, RANKED, SEGMENTS, SHORT, SIMPLE
+from quality.protocol import MEMBERS, NOT_IN_SHORT, RANKED, SEGMENTS, SHORT, SIMPLE
 from quality.searches import _Sampler, rungs_of
 from quality.starts import grid
 from quality.statistics import (
@@ -261,7 +261,7 @@ def test_the_grid_is_a_factor_three_apart_within_the_space(tiny: WorldTask) -> N
 
 def test_the_short_form_has_seen_and_fresh_cases_and_the_declared_rows_exist() -> None:
     assert {name for name, _ in SHORT} <= {*SEEN, *FRESH} and len(FRESH) >= 6 and not {*SEEN} & {*FRESH}
-    assert rows()[RANKED].kind == "ours" and rows()[SIMPLE].kind == "simple"
+    assert rows()[RANKED].kind == "ours" and rows()[SIMPLE].kind == "simple" and {*NOT_IN_SHORT} < {*rows()}
     assert rows()[RANKED].delivers and not any(r.delivers for r in rows().values() if r.kind in ("simple", "peer"))
 
 

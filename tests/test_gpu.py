@@ -68,7 +68,10 @@ def test_meta_training_on_a_gpu(tmp_path: Path) -> None:
     changes += ["validation_worlds=1", "validation_populations=1"]
     command = [sys.executable, "-m", "raytune_rl.meta_train", "--out", str(tmp_path / "meta"), "--minutes", "0.05"]
     done = subprocess.run(
-        [*command, *(part for change in changes for part in ("--set", change))], capture_output=True, text=True
+        [*command, *(part for change in changes for part in ("--set", change))],
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "meta" / "best").exists()

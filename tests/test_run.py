@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import ray
 
@@ -40,6 +41,15 @@ def wait_for_rows(out: Path, rows: int, process: subprocess.Popen[bytes]) -> Non
     raise AssertionError(f"no {rows} rows in {out}; exit status {process.poll()}")
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill -9, and wait for the processes of its Ray: a trial may write its state for a moment longer."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, left = psutil.wait_procs(family, timeout=DEADLINE)
+    assert not left
+
+
 def check_whole(out: Path, *, complete: bool) -> None:
     for name in ("segments", "decisions"):
         keys = pd.read_parquet(out / f"{name}.parquet")[["member", "segment"]]
@@ -54,8 +64,7 @@ def test_kill_minus_nine_and_resume_with_a_truncated_state(tmp_path: Path) -> No
     out, log = tmp_path / "run", tmp_path / "log.txt"
     process = start(EXPERIMENT, "--out", str(out), log=log)
     wait_for_rows(out, 80, process)
-    process.kill()
-    process.wait()
+    kill(process)
     check_whole(out, complete=False)
     before = pd.read_parquet(out / "segments.parquet")
     # As a crash in the middle of writing could leave it on a file system without atomic replacement.

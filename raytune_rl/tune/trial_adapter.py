@@ -223,9 +223,13 @@ def restart_in_place(controller: Any, trial: Trial) -> None:
     """Reset a parked trial's actor to the trial's configuration and let it go on from its latest checkpoint.
 
     That is what Tune does when it hands a trial a used actor, here the trial's own, which saves the start of a process
-    where no other trial waits. An actor that refuses is given up for a new one.
+    where no other trial waits. An actor that refuses is given up for a new one. A trial that Tune has paused meanwhile
+    has none, and will do the same when it comes back.
     """
     core = tune_controller_of(controller)
+    if trial not in core._trial_to_actor:
+        logger.info("trial %s has no actor to be reset: it starts again when it gets one", trial.trial_id)
+        return
     config = copy.deepcopy(trial.config)
     config[TRIAL_INFO] = _TrialInfo(trial)
     config[STDOUT_FILE], config[STDERR_FILE] = trial.log_to_file

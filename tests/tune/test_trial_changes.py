@@ -69,10 +69,39 @@ def test_a_trial_that_has_ended_meanwhile_is_not_woken(woken: list[Any], answers
     assert woken == []
 
 
-def make_changes() -> Changes:
+def test_a_function_that_was_paused_before_its_reset_comes_back_by_itself() -> None:
+    """Tune may carry out a pause that it had kept for when the trial is saved, though the last answer was another."""
+    scheduled: list[str] = []
+    trial: Any = Scheduled(
+        trial_id="a", config={"lr": 0.1}, status=Trial.RUNNING, is_saving=True, log_to_file=(None, None)
+    )
+    core: Any = SimpleNamespace(
+        _trial_to_actor={}, _schedule_trial_task=lambda trial, method, **_: scheduled.append(method)
+    )
+    changes = make_changes(Abilities(function=True, saves=True, restarts=True), trial)
+    decision = Decision(member=0, segment=1, hyperparameters={"lr": 0.2}, positions=(0.5,), action=(STAY,))
+    assert changes.apply(core, trial, decision, {}, None, stays=True) == NOOP
+    trial.status, trial.is_saving = Trial.PAUSED, False
+    changes.settle(core)
+    assert scheduled == [] and trial.config == {"lr": 0.2}
+    core._trial_to_actor[trial] = "another actor"
+    changes.settle(core)
+    assert scheduled == []  # it starts by its configuration; there is nothing left to be done
+
+
+class Scheduled(SimpleNamespace):
+    """As much of a trial as is needed."""
+
+    __hash__ = object.__hash__
+
+    def set_config(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+
+def make_changes(abilities: Abilities | None = None, trial: Any = None) -> Changes:
     track = SimpleNamespace(open=lambda **_: None, amend=lambda **_: None)
-    members: Any = SimpleNamespace(at=lambda trial, result: 1, track=lambda trial: track)
+    members: Any = SimpleNamespace(at=lambda trial, result: 1, track=lambda trial: track, trial=lambda member: trial)
     copies: Any = SimpleNamespace(
         awaited_by=lambda member: False, settle=lambda parked: False, origin=lambda source: {}
     )
-    return Changes(members, copies, Abilities(saves=True, in_place=True), changed=lambda: None)
+    return Changes(members, copies, abilities or Abilities(saves=True, in_place=True), changed=lambda: None)

@@ -193,7 +193,7 @@ def test_without_waiting_decisions_are_never_held_up(tmp_path: Path) -> None:
     world.play(policy, learn=True)
     learn([], wait=True)
     assert policy.version >= 1
-    assert longest < 1.0, "starting the actor takes seconds; nobody may have waited for it"
+    assert longest < 2.0, "starting the actor takes seconds; nobody may have waited for it"
     assert policy.save(str(tmp_path), wait=False)
     learn([], wait=False)
     policy.close()

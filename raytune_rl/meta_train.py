@@ -18,7 +18,7 @@ examples:
   python -m raytune_rl.meta_train --out results/meta --minutes 60
   python -m raytune_rl.meta_train --out results/meta --minutes 120            # goes on for another hour
   python -m raytune_rl.meta_train --out results/mine --from-runs results/digits/*   # the shipped one and your runs
-  python -m raytune_rl.meta_train --out results/gpu --set num_gpus_per_env_runner=0.1 --set runners=8 --set pack=1024
+  python -m raytune_rl.meta_train --out results/gpu --set num_gpus_per_env_runner=0.3 --set runners=3 --set pack=256
   python -m raytune_rl.meta_train --out results/other --set lineage=False --set clone_kl=0.1 --seed 3
 
 What comes out: DIR/best (the best by meta-validation: agent=Pretrained("DIR/best")), DIR/last, DIR/log.jsonl (the
@@ -92,13 +92,13 @@ def _train(options: argparse.Namespace) -> int:
 
 def _check_gpus(share: float, runners: int) -> None:
     """Ray would wait for a GPU that never comes."""
+    from raytune_rl.placement import slots
     from raytune_rl.rundir.environment import describe_environment
 
     have = len(describe_environment()["hardware"]["gpus"]) if share else 0
-    if share * runners > have + 1e-9:
+    if share and (fit := slots({"GPU": share}, {"GPU": have})) < runners:
         raise BadInput(
-            f"num_gpus_per_env_runner is {share:g}, for {runners} runners {share * runners:g} GPU; "
-            f"this machine has {have}."
+            f"num_gpus_per_env_runner is {share:g} for {runners} runners; this machine has {have} GPU, where {fit} fit."
         )
 
 

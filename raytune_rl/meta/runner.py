@@ -33,12 +33,12 @@ class WorldRunner(FeedRunner):
     def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
         settings = self.config.env_config
         weights = from_module(self.module.get_state())
+        device = "cuda" if self.config.num_gpus_per_env_runner else "cpu"
         episodes: list[SingleAgentEpisode] = []
         for _ in range(settings[WORLDS]):
             draw = np.random.SeedSequence([*settings[SEEDS], self.worker_index, self._played])
             world = self.world(int(draw.generate_state(1, np.uint64)[0]) % len(META_TRAIN))
             groups = max(2, settings[PACK] // world.members)
-            device = "cuda" if self.config.num_gpus_per_env_runner else "cpu"
             episodes += episodes_of(play(world, recorder(weights), groups=groups, seed=self._played, device=device))
             self._played += 1
         steps = sum(len(episode) for episode in episodes)

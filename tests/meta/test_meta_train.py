@@ -70,7 +70,7 @@ def saved(out: Path) -> dict:
     [
         (["--minutes", "0"], "--minutes is 0"),
         (["--set", "wrong=1"], "no field 'wrong'"),
-        (["--set", "num_gpus_per_env_runner=40", "--set", "runners=2"], "for 2 runners 80 GPU; this machine has"),
+        (["--set", "num_gpus_per_env_runner=40", "--set", "runners=2"], "is 40 for 2 runners; this machine has"),
         (["--set", "worlds=0"], "worlds is 0; it must be at least 1"),
         (["--set", "clone_kl=nan"], "clone_kl is nan"),
         (["--set", "validation_worlds=1000"], f"there are {len(META_VALIDATION)}"),

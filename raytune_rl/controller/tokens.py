@@ -125,11 +125,11 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
     live = tokens[..., _SLOT["live"]] > 0.5
     beginning = first[:, None] & (tokens[..., _SLOT["present"]] > 0.5)
     free = known & (first[:, None] | live)
-    if xp is np and not first.any():
-        heads = moves  # who acts in the middle of training needs no starting levels
-    else:
-        levels = _levels(weights, tokens, joint, xp) + _start_prior(member, tokens, xp)
-        heads = xp.where(first[:, None, None], levels, moves)
+    heads = moves
+    if xp is not np or first.any():  # levels cost the most, and few decisions are first ones
+        heads = 1.0 * moves
+        begun = tokens[first]
+        heads[first] = _levels(weights, begun, joint[first], xp) + _start_prior(member[first], begun, xp)
     stay = _one_hot(STAY, LEVELS, heads, xp)
     nothing = xp.where(beginning[..., None], 0.0 * heads, (1.0 - stay) * IMPOSSIBLE + 0.0 * heads)
     heads = xp.where(free[..., None], heads, nothing)

@@ -125,7 +125,7 @@ class Cohort:
                     moved = torch.linalg.vector_norm(population.parameters - before, dim=1)
                     updates.append(moved / (torch.linalg.vector_norm(before, dim=1) + 1e-12))
         outputs = self.outputs(self._validation)
-        loss, _ = self.judge(outputs, self._validation)
+        loss = self.losses(outputs, self._validation)
         better = np.nan_to_num(loss, nan=np.inf) < self._best_loss
         self._best_loss = np.where(better, loss, self._best_loss)
         population.keep(torch.as_tensor(better, device=self._device), self._best)
@@ -158,8 +158,12 @@ class Cohort:
 
     def judge(self, outputs: torch.Tensor, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Loss and accuracy of such outputs, as ``score``."""
-        loss, accuracy = _scores(self.task.loss, outputs, split.targets.to(self._device))
-        return loss.double().cpu().numpy(), accuracy.double().cpu().numpy()
+        answers = _accuracies(self.task.loss, outputs, split.targets.to(self._device))
+        return self.losses(outputs, split), answers.double().cpu().numpy()
+
+    def losses(self, outputs: torch.Tensor, split: Split) -> np.ndarray:
+        """The losses alone, which cost half as much."""
+        return _losses(self.task.loss, outputs, split.targets.to(self._device)).double().cpu().numpy()
 
     def _drawn(self) -> int:
         """A seed."""
@@ -174,15 +178,18 @@ class Cohort:
         return rows[self._streams]
 
 
-def _scores(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss and accuracy, (K,) each, of outputs (K, N, ...) for the same targets (N, ...)."""
+def _losses(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean losses (K,) of outputs (K, N, ...) for the same targets (N, ...)."""
     alike = targets.expand(len(outputs), *targets.shape)
-    wanted = alike if loss == "cross_entropy" else feature_major(alike)
-    losses, _ = loss_and_slope(loss, feature_major(outputs), wanted)
+    return loss_and_slope(loss, feature_major(outputs), alike if loss == "cross_entropy" else feature_major(alike))[0]
+
+
+def _accuracies(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Shares of right answers (K,), likewise; NaN for a regression."""
     if loss == "mse":
-        return losses, torch.full_like(losses, float("nan"))
-    answers = outputs.argmax(dim=2) if loss == "cross_entropy" else (outputs > 0).to(alike.dtype)
-    return losses, (answers == alike).to(losses.dtype).flatten(1).mean(dim=1)
+        return outputs.new_full((len(outputs),), float("nan"))
+    answers = outputs.argmax(dim=2) if loss == "cross_entropy" else (outputs > 0).to(targets.dtype)
+    return (answers == targets).to(outputs.dtype).flatten(1).mean(dim=1)
 
 
 def _to(split: Split, device: torch.device) -> Split:

@@ -57,13 +57,13 @@ def deliver(cohort: Cohort, members: int) -> Delivered:
     """
     validation, test = cohort.task.splits.validation, cohort.task.splits.test
     assert test is not None
-    present = _safe(cohort.score(validation)[0])
+    present = _safe(cohort.losses(cohort.outputs(validation), validation))
     models = Weights.stack(
         [_chosen(cohort, slice(first, first + members), present) for first in range(0, len(cohort), members)]
     )
     outputs = cohort.outputs(validation, models)
     calibrations = _calibrations(cohort, outputs)
-    loss = _safe(cohort.judge(_calibrated(cohort, outputs, calibrations), validation)[0])
+    loss = _safe(cohort.losses(_calibrated(cohort, outputs, calibrations), validation))
     test_loss, accuracy = cohort.judge(_calibrated(cohort, cohort.outputs(test, models), calibrations), test)
     return Delivered(validation=loss, test=_safe(test_loss), accuracy=accuracy)
 
@@ -81,7 +81,7 @@ def _chosen(cohort: Cohort, members: slice, present: np.ndarray) -> Weights:
         return candidates.averages(torch.as_tensor(shares, device=candidates.parameters.device))
 
     def judge(shares: Floats) -> np.ndarray:
-        return cohort.judge(cohort.outputs(validation, mixed(shares)), validation)[0]
+        return cohort.losses(cohort.outputs(validation, mixed(shares)), validation)
 
     if not np.isfinite(losses).any():
         return cohort.present.take(members).take(slice(0, 1))

@@ -185,7 +185,7 @@ class Rollout:
         split = self.cohort.task.splits.test
         assert split is not None
         outputs = self.cohort.outputs(split)
-        losses, _ = self.cohort.judge(outputs, split)
+        losses = self.cohort.losses(outputs, split)
         predictions = None if self._samples is None else self._samples.test.predictions(outputs)
         for group, played in enumerate(self.played):
             mine = slice(group * self.members, (group + 1) * self.members)

@@ -8,7 +8,7 @@ import torch
 
 from raytune_rl.controller.policies import PBT, Cosine
 from raytune_rl.controller.tokens import TokenPolicy, initial_weights
-from raytune_rl.worlds.cohort import Cohort, _scores
+from raytune_rl.worlds.cohort import Cohort, _accuracies, _losses
 from raytune_rl.worlds.data import KINDS
 from raytune_rl.worlds.generator import META_TRAIN, META_VALIDATION, make_world
 from raytune_rl.worlds.rollout import Rollout, make_controller
@@ -98,7 +98,7 @@ def test_scores_are_torchs(loss: str, shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(*shape, generator=generator)
     targets = torch.randint(5, (8,), generator=generator) if loss == "cross_entropy" else torch.randn(8, 1)
-    losses, accuracy = _scores(loss, outputs, targets)
+    losses, accuracy = _losses(loss, outputs, targets), _accuracies(loss, outputs, targets)
     theirs = torch.nn.CrossEntropyLoss() if loss == "cross_entropy" else torch.nn.MSELoss()
     torch.testing.assert_close(losses, torch.stack([theirs(each, targets) for each in outputs]))
     if loss == "cross_entropy":
@@ -108,7 +108,7 @@ def test_scores_are_torchs(loss: str, shape: tuple[int, ...]) -> None:
 
 def test_binary_scores_are_torchs() -> None:
     outputs, targets = torch.tensor([[[2.0], [-1.0]], [[-1.0], [3.0]]]), torch.tensor([[1.0], [1.0]])
-    losses, accuracy = _scores("binary_cross_entropy", outputs, targets)
+    losses, accuracy = (judge("binary_cross_entropy", outputs, targets) for judge in (_losses, _accuracies))
     theirs = torch.nn.BCEWithLogitsLoss()
     torch.testing.assert_close(losses, torch.stack([theirs(each, targets) for each in outputs]))
     assert accuracy.tolist() == [0.5, 0.5]

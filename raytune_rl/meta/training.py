@@ -24,7 +24,7 @@ from raytune_rl.meta.recipe import Recipe
 from raytune_rl.meta.runner import PACK, SEEDS, WORLDS, WorldRunner
 from raytune_rl.rllib.peers import plain_pipeline
 from raytune_rl.rllib.token_learner import CLONE_KL, ClonedPPOLearner
-from raytune_rl.rllib.token_module import TokenModule
+from raytune_rl.rllib.token_module import CloneLogits, TokenModule
 from raytune_rl.rllib.tokens import from_module
 from raytune_rl.worlds.generator import META_TRAIN, make_world
 
@@ -86,6 +86,7 @@ def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) ->
     config.learners(
         learner_connector=lambda *_: [
             *plain_pipeline(),
+            CloneLogits(),
             Credit(lineage=recipe.lineage, group=recipe.group, team=recipe.team),
         ],
         add_default_connectors_to_learner_pipeline=False,

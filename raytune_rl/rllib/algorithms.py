@@ -33,7 +33,7 @@ from raytune_rl.rllib.spaces import Encoding, Sizes
 from raytune_rl.rllib.team import ENTROPY, Team
 from raytune_rl.rllib.team_feed import TeamFeedRunner
 from raytune_rl.rllib.token_learner import CLONE_KL, ClonedPPOLearner
-from raytune_rl.rllib.token_module import TokenModule
+from raytune_rl.rllib.token_module import CloneLogits, TokenModule
 from raytune_rl.rllib.tokens import TokenAgent
 from raytune_rl.rllib.traits import TRAITS, batch_size
 
@@ -74,7 +74,7 @@ def going_on(agent: TokenAgent, encoding: Encoding, batch: int) -> AlgorithmConf
     )
     return config.learners(
         learner_class=ClonedPPOLearner,
-        learner_connector=lambda *_: [*plain_pipeline(), PeerAdvantages(gamma=agent.gamma)],
+        learner_connector=lambda *_: [*plain_pipeline(), CloneLogits(), PeerAdvantages(gamma=agent.gamma)],
         add_default_connectors_to_learner_pipeline=False,
         learner_config_dict={CLONE_KL: agent.anchor},
     )

@@ -23,11 +23,11 @@ class _Cloned(TorchLearner):
     ) -> Any:
         loss = super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
         weight = config.learner_config_dict.get(CLONE_KL, 0.0)
-        if not weight or CLONE_LOGITS not in fwd_out:
+        if not weight or CLONE_LOGITS not in batch:
             return loss
         distribution = self.module[module_id].unwrapped().get_train_action_dist_cls()
         here = distribution.from_logits(fwd_out["action_dist_inputs"])
-        clone = distribution.from_logits(fwd_out[CLONE_LOGITS])
+        clone = distribution.from_logits(batch[CLONE_LOGITS])
         divergence = torch.mean(here.kl(clone))
         self.metrics.log_value((module_id, CLONE_KL), divergence, window=1)
         return loss + weight * divergence

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchMultiCategorical
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
@@ -17,7 +20,8 @@ from raytune_rl.mdp.action import SOURCES
 from raytune_rl.rllib.tokens import fitted, part
 
 CLONE_LOGITS = "clone_logits"
-"""What the clone that learning began with would have done: for the KL term that keeps the agent near it."""
+"""Column of a train batch: what the clone that learning began with would have done, for the KL term that keeps the
+agent near it."""
 
 
 class TokenModule(TorchRLModule, ValueFunctionAPI):
@@ -40,13 +44,12 @@ class TokenModule(TorchRLModule, ValueFunctionAPI):
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return {Columns.ACTION_DIST_INPUTS: self._logits(self._weights(), batch)}
 
-    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        output = self._forward(batch)
-        if self.model_config.get("clone"):
-            with torch.no_grad():
-                clone = {name: self.get_buffer(_clone(name)) for name in tokens.shapes()}
-                output[CLONE_LOGITS] = self._logits(clone, batch)
-        return output
+    def clone_logits(self, batch: dict[str, Any]) -> torch.Tensor | None:
+        """What the clone would do; None where none is kept."""
+        if not self.model_config.get("clone"):
+            return None
+        with torch.no_grad():
+            return self._logits({name: self.get_buffer(_clone(name)) for name in tokens.shapes()}, batch)
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
         found: torch.Tensor = tokens.values(self._weights(), batch[Columns.OBS], torch)
@@ -60,6 +63,17 @@ class TokenModule(TorchRLModule, ValueFunctionAPI):
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: self.parts[part(name)] for name in tokens.shapes()}
+
+
+class CloneLogits(ConnectorV2):
+    """Puts what the clone would have done into the train batch, once for all of its epochs."""
+
+    def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Sequence[Any], **kwargs: Any) -> Any:
+        columns = batch[DEFAULT_MODULE_ID]
+        logits = rl_module[DEFAULT_MODULE_ID].unwrapped().clone_logits(columns)
+        if logits is not None:
+            columns[CLONE_LOGITS] = logits
+        return batch
 
 
 def _clone(name: str) -> str:

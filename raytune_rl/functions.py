@@ -33,15 +33,15 @@ logger = logging.getLogger(__name__)
 TUNE = "tune"
 """Tune's experiment directory, inside the run directory."""
 
-_live: dict[str, tuple[Controller, Callable[[Step], None], list[TrialScheduler]]] = {}
-"""By run directory, what a scheduler that comes back from ``tuner.pkl`` cannot bring along: Tune gives no way to hand a
-restored Tuner another scheduler, so the one that it has looks here."""
+_under_way: list[tuple[Controller, Callable[[Step], None], list[TrialScheduler]]] = []
+"""Of the run under way, what a scheduler that comes back from ``tuner.pkl`` cannot bring along: Tune gives no way to
+hand a restored Tuner another scheduler, so the one that it has looks here."""
 
 
 class _RunScheduler(MetaAgentScheduler):
     """The scheduler of a run with a run directory."""
 
-    def __init__(self, run: str, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment) -> None:
         super().__init__(
             hyperparameters=experiment.hyperparameters,
             agent=experiment.agent,
@@ -50,10 +50,9 @@ class _RunScheduler(MetaAgentScheduler):
             synchronous=experiment.synchronous,
             seed=experiment.seed,
         )
-        self._run = run
 
     def build(self, state: TrialState | None) -> TrialScheduler:
-        controller, record, cores = _live[self._run]
+        controller, record, cores = _under_way[-1]
         core = TrialScheduler(
             controller,
             segment_length=self.segment_length,
@@ -81,7 +80,8 @@ def train_functions(
     Raises:
         BadInput: the function does not report the metric.
     """
-    run = str(directory)
+    # Tune takes what has no scheme and does not begin at the root for an address that is wrong.
+    run = directory.location if directory.local is None else str(directory.local.resolve())
     cores: list[TrialScheduler] = []
 
     def record(step: Step) -> None:
@@ -89,8 +89,8 @@ def train_functions(
         sink.record(step)
         sink.flush()
 
-    _live[run] = controller, record, cores
-    path = directory.uri(TUNE)
+    _under_way.append((controller, record, cores))
+    path = f"{run.rstrip('/')}/{TUNE}"
     try:
         tuner = _restored(path, experiment) if tune.Tuner.can_restore(path) else None
         if tuner is None:
@@ -98,7 +98,7 @@ def train_functions(
             tuner = _tuner(run, experiment, starts)
         results = tuner.fit()
     finally:
-        del _live[run]
+        _under_way.pop()
     if controller.problem is not None:
         raise BadInput(controller.problem)
     for error in results.errors:
@@ -148,7 +148,7 @@ def _tuner(
             search_alg=BasicVariantGenerator(
                 points_to_evaluate=[dict(start) for start in starts], random_state=experiment.seed
             ),
-            scheduler=_RunScheduler(run, experiment),
+            scheduler=_RunScheduler(experiment),
         ),
         run_config=tune.RunConfig(
             name=TUNE,

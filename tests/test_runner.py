@@ -16,6 +16,7 @@ from raytune_rl import PBT, Agent, BadInput, Cosine, FailurePolicy, Fixed, Rando
 from raytune_rl.controller import Situation
 from raytune_rl.runner import run
 from tests.paper_experiment import PaperTask, make
+from tests.tune.trainables import counting
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -211,3 +212,27 @@ def test_an_unchanged_trainable_runs(tmp_path: Path) -> None:
     )
     run(experiment, out=tmp_path / "run")
     check_whole(tmp_path / "run", 4, 5)
+
+
+def test_an_unchanged_function_runs_and_is_taken_up_again_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = make(
+        candidate=counting,
+        hyperparameters={"lr": roles.learning_rate(tune.loguniform(1e-2, 1.0))},
+        metric="total",
+        mode="max",
+        agent=PBT(),
+        segments=4,
+    )
+    out = tmp_path / "a folder" / "run"
+    monkeypatch.chdir(tmp_path)
+    first = run(experiment, out=Path("a folder", "run"))  # as with the default: a path from where one is
+    check_whole(out, 4, 4)
+    best = json.loads((out / "best" / "state.json").read_text())
+    assert best[0] == pytest.approx(first.summary["best"]["value"])
+    (out / "summary.json").unlink()  # as if it had been killed at its very end
+    monkeypatch.chdir(out)
+    again = run(experiment, out=out, resume=True)
+    assert again.summary["best"] == first.summary["best"] | {"path": again.summary["best"]["path"]}
+    check_whole(out, 4, 4)

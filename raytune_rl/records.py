@@ -7,9 +7,10 @@ objects, nothing that needs a library to be read back. The one exception, ``Repo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +29,31 @@ SourceKind: TypeAlias = Literal["keep", "member", "checkpoint"]
 SCHEMA_VERSION = 1
 """Version of every file of a run directory. Readers refuse newer ones with a clear message."""
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def record(cls: type[T]) -> type[T]:
+    """``dataclass(frozen=True, slots=True, kw_only=True)`` for classes of several fields, which pickles twice as fast.
+
+    Records are most of what a driver sends, receives and keeps, and by themselves such dataclasses look their fields
+    up again for every object. What is pickled stays the same: the fields' values, in order.
+    """
+    made: Any = dataclass(frozen=True, slots=True, kw_only=True)(cls)
+    names = [one.name for one in fields(made)]
+    values_of = attrgetter(*names)
+
+    def set_values(self: T, values: Iterable[Any]) -> None:
+        for name, value in zip(names, values, strict=False):
+            object.__setattr__(self, name, value)
+
+    made.__getstate__ = lambda self: values_of(self)
+    made.__setstate__ = set_values
+    found: type[T] = made
+    return found
+
+
+@record
 class Source:
     """Where a member's weights for the coming segment come from.
 
@@ -50,7 +74,7 @@ FLOOR = "floor"
 """Name of the source of a decision by which the floor takes a member back to its own best (``controller.floor``)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Report:
     """What one member says after one segment.
 
@@ -91,7 +115,7 @@ class Report:
     predictions: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Decision:
     """What happens to one member in the coming segment.
 
@@ -121,7 +145,7 @@ class Decision:
     extras: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Transition:
     """One step of a member's episode: the decision that opened a segment, and what came of it."""
 
@@ -132,7 +156,7 @@ class Transition:
     truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Chunk:
     """Consecutive transitions of one member's episode, for the learner.
 
@@ -145,7 +169,7 @@ class Chunk:
     transitions: tuple[Transition, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Incumbent:
     """The best that any member has reached so far, by validation."""
 
@@ -156,7 +180,7 @@ class Incumbent:
     hyperparameters: Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Step:
     """All that one call of the controller produced, for whoever writes it down.
 

@@ -66,26 +66,27 @@ def join(chunks: Iterable[Chunk]) -> list[Chunk]:
     Advantages reach only as far as a piece does, so the longer the better. Chunks of one episode that overlap or leave
     a gap (a member was wound back) stay apart.
     """
-    joined: list[Chunk] = []
-    last: dict[str, int] = {}
+    pieces: list[tuple[Chunk, list[Transition]]] = []  # the first chunk of each, and the transitions of all its chunks
+    last: dict[str, tuple[Chunk, list[Transition]]] = {}
     for chunk in chunks:
         if not chunk.transitions:
             continue
-        index = last.get(chunk.episode)
-        before = joined[index] if index is not None else None
-        if before is not None and _continues(before, chunk):
-            assert index is not None
-            joined[index] = replace(before, transitions=before.transitions + chunk.transitions)
+        first, transitions = last.get(chunk.episode, (chunk, []))
+        if _continues(first, transitions, chunk):
+            transitions += chunk.transitions
         else:
-            last[chunk.episode] = len(joined)
-            joined.append(chunk)
-    return joined
+            last[chunk.episode] = (chunk, list(chunk.transitions))
+            pieces.append(last[chunk.episode])
+    return [replace(first, transitions=tuple(transitions)) for first, transitions in pieces]
 
 
 def select(chunks: Iterable[Chunk], usable: Callable[[Transition], bool]) -> list[Chunk]:
     """Only the usable transitions; a chunk is split where one is left out."""
     selected: list[Chunk] = []
     for chunk in chunks:
+        if all(map(usable, chunk.transitions)):  # as nearly always
+            selected.append(chunk)
+            continue
         run: list[Transition] = []
         for index, transition in enumerate((*chunk.transitions, None)):
             if transition is not None and usable(transition):
@@ -106,6 +107,8 @@ def batches(chunks: Sequence[Chunk], size: int) -> list[list[Chunk]]:
     return [group for group in groups if group]
 
 
-def _continues(before: Chunk, chunk: Chunk) -> bool:
-    end = before.transitions[-1]
-    return chunk.start == before.start + len(before.transitions) and not (end.terminated or end.truncated)
+def _continues(first: Chunk, transitions: Sequence[Transition], chunk: Chunk) -> bool:
+    """Whether ``chunk`` goes on where ``transitions`` end, which begin with those of ``first``."""
+    if not transitions or chunk.start != first.start + len(transitions):
+        return False
+    return not (transitions[-1].terminated or transitions[-1].truncated)

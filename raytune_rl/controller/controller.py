@@ -284,12 +284,12 @@ class Controller:
 
     # -- rewards and episodes --------------------------------------------------------------------------------------
 
-    def _context(self, report: Report, final: bool, population: Sequence[MemberState]) -> RewardContext:
+    def _context(self, report: Report, final: bool, population: tuple[MemberState, ...]) -> RewardContext:
         return RewardContext(
             final=final,
             segments=self.segments,
             seconds=report.seconds if self.timed else 0.0,
-            population=tuple(population),
+            population=population,
             incumbent_score=self._best.score,
         )
 
@@ -313,7 +313,7 @@ class Controller:
             choice.action,
             first=False,
             state=state,
-            population=around.population,
+            population=around.crowd,
             incumbent_member=around.holder,
         )
         if move.stop:

@@ -41,7 +41,7 @@ class Ledger:
     @property
     def state(self) -> MemberState:
         """The newest state."""
-        return self.states[self._newest]
+        return next(reversed(self.states.values()))  # they are kept in order
 
     def push(self, state: MemberState) -> None:
         self.states[state.segment] = state
@@ -97,7 +97,7 @@ class Ledger:
 
     @property
     def _newest(self) -> int:
-        return next(reversed(self.states))  # they are kept in order
+        return next(reversed(self.states))
 
     def _forget(self, below: int) -> None:
         below = min(below, self._newest - 1)

@@ -20,7 +20,7 @@ class Roster:
     """All members that have ever joined, by index."""
 
     def __init__(self) -> None:
-        self._ledgers: dict[int, Ledger] = {}
+        self._ledgers: dict[int, Ledger] = {}  # in the order of their indices
         self._episodes = EpisodeBuffer()
 
     def __contains__(self, member: int) -> bool:
@@ -31,17 +31,17 @@ class Roster:
         return self._ledgers[member]
 
     def join(self, member: int, ledger: Ledger) -> None:
-        self._ledgers[member] = ledger
+        self._ledgers = dict(sorted({**self._ledgers, member: ledger}.items()))
 
     @property
     def states(self) -> dict[int, MemberState]:
         """The newest state of every member, in the order of their indices."""
-        return {index: ledger.state for index, ledger in sorted(self._ledgers.items())}
+        return {index: ledger.state for index, ledger in self._ledgers.items()}
 
     @property
-    def alive(self) -> list[MemberState]:
+    def alive(self) -> tuple[MemberState, ...]:
         """The newest states of those that go on training."""
-        return [state for state in self.states.values() if state.alive]
+        return tuple(state for state in self.states.values() if state.alive)
 
     # -- what happens to members ---------------------------------------------------------------------------------------
 
@@ -111,5 +111,5 @@ class Roster:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self._ledgers = {index: Ledger.from_dict(data) for index, data in state["ledgers"].items()}
+        self._ledgers = {index: Ledger.from_dict(data) for index, data in sorted(state["ledgers"].items())}
         self._episodes = EpisodeBuffer.from_dict(state["buffer"])

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias, get_args
 import numpy as np
 
 from raytune_rl.hyperparameters import LEVELS, STAY, SearchSpace
+from raytune_rl.mdp.crowd import Crowd
 from raytune_rl.mdp.state import MemberState, ranking
 from raytune_rl.records import KEEP, Source
 
@@ -113,7 +114,7 @@ class ActionSpec:
         *,
         first: bool,
         state: MemberState,
-        population: Sequence[MemberState],
+        population: Sequence[MemberState] | Crowd,
         incumbent_member: int | None,
     ) -> Move:
         """What ``action`` means for the member in ``state``.
@@ -130,7 +131,8 @@ class ActionSpec:
             action: one index per head.
             first: whether it sets the starting values.
             state: the member's newest.
-            population: everybody's newest; with or without the member itself, which is never its own donor.
+            population: everybody's newest; with or without the member itself, which is never its own donor. Who decides
+                about several members of one population passes its ``Crowd``, made once.
             incumbent_member: who holds the record, if anybody.
 
         Raises:
@@ -149,12 +151,17 @@ class ActionSpec:
         return Move(positions=positions, source=source, stop=self.stopping and action[-1] == 1)
 
     def _donor(
-        self, name: SourceName, state: MemberState, population: Sequence[MemberState], incumbent_member: int | None
+        self,
+        name: SourceName,
+        state: MemberState,
+        population: Sequence[MemberState] | Crowd,
+        incumbent_member: int | None,
     ) -> tuple[Source, tuple[float, ...], tuple[float, ...]] | None:
         """The source, and the positions that live and start-only hyperparameters take from it; ``None`` = keep."""
         if name == "keep" or not self.copy_allowed(state.segment):
             return None
-        others = [s for s in ranking(population) if s.member != state.member and s.status == "ok"]
+        ranked = population.ranked if isinstance(population, Crowd) else ranking(population)
+        others = [s for s in ranked if s.member != state.member and s.status == "ok"]
         if name in ("best", "second"):
             place = 0 if name == "best" else 1
             if place >= len(others) or not _better(others[place].score, state):

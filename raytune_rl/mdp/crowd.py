@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from raytune_rl.mdp.score import OFFSET, PENALTY
-from raytune_rl.mdp.state import MemberState, change, ranking, training_seconds
+from raytune_rl.mdp.state import MemberState, change, place, ranking, training_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Crowd:
     """By member, its index in ``ranked``."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "places", {s.member: place for place, s in enumerate(self.ranked)})
+        object.__setattr__(self, "places", {s.member: index for index, s in enumerate(self.ranked)})
 
     @classmethod
     def of(cls, population: Sequence[MemberState], positions: int) -> Crowd:
@@ -65,18 +65,12 @@ class Crowd:
         """The share of the other ranked members that are better, in [0, 1]; NaN before the member's first report."""
         if state.score is None:
             return math.nan
-        own = (-state.score, state.member)
-        ahead = bisect_left(self.ranked, own, key=_place)
+        ahead = bisect_left(self.ranked, place(state), key=place)
         before = self.places.get(state.member)  # where the member itself stands there, perhaps with an older state
         others = len(self.ranked) - (before is not None)
         if before is not None and before < ahead:
             ahead -= 1
         return ahead / others if others else 0.0
-
-
-def _place(state: MemberState) -> tuple[float, int]:
-    """What ``ranking`` sorts by."""
-    return (-state.score if state.score is not None else math.inf, state.member)
 
 
 # The statistics module is exact, which makes it slow, and raises on infinities.

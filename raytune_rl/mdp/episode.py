@@ -98,8 +98,9 @@ class EpisodeBuffer:
         """Hand out and forget, member by member: all that has at least ``min_length`` transitions or has ended."""
         return [
             Chunk(episode=name, member=member, start=entries[0][1], transitions=tuple(t for _, _, t in entries))
-            for member in sorted(self._tracks)
-            for name, entries in self._take(self._tracks[member], min_length)
+            for member, track in sorted(self._tracks.items())
+            if track.pending
+            for name, entries in self._take(track, min_length)
         ]
 
     def rewind(self, member: int, segment: int) -> None:

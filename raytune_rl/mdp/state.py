@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from raytune_rl.mdp.score import PENALTY, Score
@@ -119,7 +119,7 @@ class MemberState:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and tuples, by field."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {name: getattr(self, name) for name in self.__slots__}
         return plain | {"team": None if self.team is None else asdict(self.team)}
 
     @classmethod
@@ -195,8 +195,12 @@ def _fall(state: MemberState, now: float, *, copied: bool) -> dict[str, float]:
 
 def ranking(population: Iterable[MemberState]) -> list[MemberState]:
     """The members that are alive and have a score, best first; among equals the lower index."""
-    scored = [(-s.score, s.member, s) for s in population if s.alive and s.score is not None]
-    return [s for _, _, s in sorted(scored, key=lambda entry: entry[:2])]
+    return sorted((s for s in population if s.alive and s.score is not None), key=place)
+
+
+def place(state: MemberState) -> tuple[float, int]:
+    """What ``ranking`` sorts by; without a score, after all that have one."""
+    return (math.inf if state.score is None else -state.score, state.member)
 
 
 def training_seconds(state: MemberState) -> float:

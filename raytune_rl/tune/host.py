@@ -139,6 +139,13 @@ class RefTransfer:
         return snapshot
 
 
+class Reports(list[Report]):
+    """The reports in a trial's result. Tune writes every result into two debug messages, wanted or not: so in short."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} reports>"
+
+
 class Said(logging.Handler):
     """Keeps the warnings of a trial's process for its next report: the run's log is written in the driver's."""
 
@@ -200,10 +207,10 @@ class HostTrainable(tune.Trainable):
         self._limit_threads()
         live = [slot for slot in self._slots.values() if not slot.stopped]
         together = self._train_together(live)
-        reports = [
+        reports = Reports(
             slot.run_segment(lambda slot=slot: self._watched(slot), together.get(slot.index))  # type: ignore[misc]
             for slot in live
-        ]
+        )
         result: dict[str, Any] = {REPORTS: reports, self._spec.metric: self._best_of(reports), DONE: not live}
         missing = next((slot.missing_metrics for slot in live if slot.missing_metrics is not None), None)
         if missing is not None:

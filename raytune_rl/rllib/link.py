@@ -140,9 +140,11 @@ class _Done:
 class _Remote:
     def __init__(self, ray: Any, ref: Any) -> None:
         self._ray, self._ref = ray, ref
+        self._answered = ref.future()
 
     def ready(self) -> bool:
-        return bool(self._ray.wait([self._ref], timeout=0, fetch_local=False)[0])
+        done: bool = self._answered.done()  # asked at every step: ``ray.wait`` would take ten times as long
+        return done
 
     def result(self) -> Any:
         return self._ray.get(self._ref)

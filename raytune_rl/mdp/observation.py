@@ -26,6 +26,8 @@ __all__ = ["SIGNALS", "ObservationSpec"]
 
 _IN_ORDER = itemgetter(*(row.name for row in MEMBER_FEATURES))
 
+_NO_TEAM = Standing()
+
 EDGE = 1e-9
 """A position this close to the end of its range is at its end."""
 
@@ -231,7 +233,7 @@ def _linear(fixed: _Fixed, position: float) -> float:
 
 
 def _team(state: MemberState, crowd: Crowd) -> dict[str, float]:
-    team = state.team or Standing()
+    team = state.team or _NO_TEAM
     return {
         "ensemble": float(state.team is not None),
         "contribution": crowd.size * team.contribution,

@@ -179,7 +179,7 @@ def _conclude(
     """What follows the training: the comparison, the summary, the page."""
     controller = ours.controller
     if controller.incumbent is None:
-        raise RunFailed(f"no member ever reported a finite {experiment.metric}; see {directory.uri(layout.LOG)}.")
+        raise RunFailed(_why_nothing(experiment, directory, controller))
     comparison = None
     if experiment.compare is not None:
         progress.note(f"The same budget for {NAMES[experiment.compare]} ...")
@@ -335,6 +335,14 @@ def _differences(there: Any, here: Mapping[str, Any], path: str = "") -> Iterato
             yield from _differences(was, {**dict.fromkeys(was), **now}, f"{path}{name}.")
         elif was != now:
             yield f"{path}{name}", was, now
+
+
+def _why_nothing(experiment: Experiment, directory: RunDirectory, controller: Controller) -> str:
+    """Why a run has come to nothing, and what can be done, for people."""
+    trouble = "" if controller.trouble is None else f" ({controller.trouble})"
+    alive = any(state.alive for state in controller.members.values())
+    advice = "" if alive else "; all were given up, so there is nothing to go on with: mend it and name another --out"
+    return f"no member ever reported a finite {experiment.metric}{trouble}{advice}. See {directory.uri(layout.LOG)}."
 
 
 def _short(value: Any, most: int = 60) -> str:

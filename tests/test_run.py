@@ -125,6 +125,7 @@ def test_an_interruption_stops_cleanly_and_prints_how_to_go_on(number: signal.Si
         ([str(EXPERIMENT), "--set", "populaton=3"], ["populaton", "population"]),
         ([str(EXPERIMENT), "--set", "population=0"], ["population is 0"]),
         ([str(EXPERIMENT), "--set", "population=few"], ["few"]),
+        ([str(EXPERIMENT), "--set", "failures.max_restarts=-1"], ["failures.max_restarts is -1", "at least 0"]),
         ([str(EXPERIMENT), "--experiment", "other"], ["other", "experiment"]),
         ([str(EXPERIMENT), "--resume", "/nonexistent/run"], ["/nonexistent/run", "not a run directory"]),
         ([str(EXPERIMENT), "--seed", "-1"], ["seed is -1"]),

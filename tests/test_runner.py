@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from ray import tune
+from torch import nn
 
-from raytune_rl import PBT, Agent, BadInput, Cosine, FailurePolicy, Fixed, Random, StopRule, roles
+from raytune_rl import PBT, Agent, BadInput, Cosine, FailurePolicy, Fixed, Random, StopRule, TorchTask, roles
 from raytune_rl.controller import Situation
-from raytune_rl.runner import run
+from raytune_rl.runner import RunFailed, run
 from tests.paper_experiment import PaperTask, make
+from tests.population.models import blobs, mlp
 from tests.tune.trainables import counting
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -161,6 +163,14 @@ def test_seconds_end_the_run(tmp_path: Path) -> None:
 def test_a_metric_that_is_not_reported_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"'accuracy'.*loss"):
         run(make(metric="accuracy", mode="max"), out=tmp_path / "run")
+
+
+def test_a_run_that_came_to_nothing_says_why(tmp_path: Path) -> None:
+    task = TorchTask(mlp, blobs, loss=nn.MSELoss())  # of classes: it takes no such targets
+    lr = {"lr": roles.learning_rate(tune.loguniform(1e-3, 1e-1))}
+    experiment = make(candidate=task, hyperparameters=lr, metric="validation_loss", population=2, agent=Fixed())
+    with pytest.raises(RunFailed, match=r"finite validation_loss \(ValueError: MSELoss needs outputs .* given up"):
+        run(experiment, out=tmp_path / "run")
 
 
 def test_too_many_gpus_and_unpicklable_candidates_are_found_before_ray(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ class Controller:
     Attributes:
         stopping: why everything is being stopped, if it is.
         problem: a mistake of the user's that only a report could show, as one sentence.
+        trouble: what the last failure of a member said.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Controller:
         self.floor = None if policy.prescribed is not None else floor  # what is prescribed stands, good or bad
         self.stopping: str | None = None
         self.problem: str | None = None
+        self.trouble: str | None = None
         self.timed = timed
         self._score = Score(metric=metric, mode=mode)
         self._best = Incumbency(metric=metric, mode=mode, target=target)
@@ -350,6 +352,7 @@ class Controller:
         """A decision that no policy is asked for: the end, or a restart after a failure."""
         ledger = self._roster[report.member]
         if report.error:
+            self.trouble = report.error.rstrip().rpartition("\n")[2]
             logger.warning("member %d, segment %d:\n%s", report.member, report.segment, report.error.rstrip())
         failed_for_good = why == "failed" and state.restarts > self.failures.max_restarts
         at_the_end = bool(self.stopping) or over(report, segments=self.segments)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace
 
 CALMER: Final = 0.25
@@ -25,7 +26,7 @@ class FailurePolicy:
 
     def __post_init__(self) -> None:
         if self.max_restarts < 0:
-            raise ValueError(f"FailurePolicy.max_restarts is {self.max_restarts}; it must be 0 or more.")
+            raise BadInput(f"failures.max_restarts is {self.max_restarts}; it must be a whole number of at least 0.")
 
 
 def calmed(space: SearchSpace, positions: Sequence[float], diverged: Sequence[float]) -> tuple[float, ...]:

@@ -87,7 +87,10 @@ def measure(
             metrics = default_metrics(loss, outputs, targets)
         outputs, targets = outputs.cpu(), targets.cpu()
         finite = torch.isfinite(torch.tensor(value)).item()
-        scores = {name: float(metric(outputs, targets)) if finite else float("nan") for name, metric in metrics.items()}
+        scores = {
+            name: _number(name, metric(outputs, targets)) if finite else float("nan")
+            for name, metric in metrics.items()
+        }
     return {f"{prefix}_loss": value} | {f"{prefix}_{name}": score for name, score in scores.items()}
 
 
@@ -106,6 +109,8 @@ def rehearse(
             outputs = network(inputs)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise ValueError(f"The network cannot take {given}: {_line(error)}") from error
+        if not isinstance(outputs, torch.Tensor):
+            raise ValueError(f"The network must return one tensor, not a {type(outputs).__name__}, for {given}.")
         if isinstance(loss, _ELEMENTWISE) and outputs.shape != targets.shape:
             raise ValueError(
                 f"{type(loss).__name__} needs outputs in the shape of the targets, not {_shape(outputs)} for {given}."
@@ -116,6 +121,15 @@ def rehearse(
             raise ValueError(f"The loss cannot take outputs {_shape(outputs)} for {given}: {_line(error)}") from error
     if not isinstance(answer, torch.Tensor) or answer.numel() != 1:
         raise ValueError("The loss must return one number as a tensor, the mean over the batch.")
+
+
+def _number(metric: str, found: float | torch.Tensor) -> float:
+    """As a float. Raises ``ValueError`` where a metric gave something else."""
+    try:
+        return float(found)
+    except (RuntimeError, TypeError, ValueError) as error:
+        what = _shape(found) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ValueError(f"The metric {metric!r} must return one number, not {what}.") from error
 
 
 def _shape(tensor: torch.Tensor) -> str:

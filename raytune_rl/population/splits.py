@@ -140,9 +140,7 @@ def _tensor(values: Any, what: str) -> torch.Tensor:
         raise ValueError(f"The {what} must be an array of numbers, not {_describe(values)}.") from error
     if tensor.ndim == 0:
         raise ValueError(f"The {what} must have one row per example, not be a single number.")
-    if tensor.dtype in (torch.float64, torch.bool):
-        return tensor.float()
-    return tensor if tensor.is_floating_point() else tensor.long()
+    return tensor.float() if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor.long()
 
 
 def _place(split: Split, device: torch.device) -> Split:

@@ -127,6 +127,10 @@ class TorchTask:
         for metric, function in (self.metrics or {}).items():
             if not callable(function):
                 raise ValueError(f"TorchTask: the metric {metric!r} must be a function of (outputs, targets).")
+            if metric == "loss":
+                raise ValueError(
+                    "TorchTask: a metric cannot be named 'loss', which is the task's loss; name it another."
+                )
 
     def places(self, hyperparameters: Mapping[str, Value]) -> dict[str, Place]:
         """Where each hyperparameter takes hold. Raises ``ValueError`` for one that nothing would feel."""

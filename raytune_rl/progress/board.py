@@ -84,10 +84,10 @@ class View:
     @property
     def segment(self) -> int:
         """Segments that every member still under way has finished."""
-        if len(self.rows) < self.plan.members:
-            return 0
-        running = [row for row in self.rows if not row.over] or list(self.rows)
-        return min(row.report.segment for row in running) + 1
+        reached = dict.fromkeys(range(self.plan.members), 0) | dict(self.plan.done)
+        reached |= {row.report.member: row.report.segment + 1 for row in self.rows}
+        over = {row.report.member for row in self.rows if row.over}
+        return min(reached[member] for member in reached.keys() - over or reached)
 
     @property
     def remaining(self) -> int | None:

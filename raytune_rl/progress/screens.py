@@ -264,7 +264,7 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
         "Run": plan.directory,
     }
     if summary.get("best") and plan.loadable:
-        which = ", ensemble=True" if summary.get("ensemble") else ""
+        which = ", ensemble=True" if _ensemble_leads(plan, summary) else ""
         facts["Load"] = f'model = raytune_rl.load("{plan.directory}"{which})'
     elif summary.get("best") and summary["best"].get("path"):
         facts["Best"] = f"{plan.directory.rstrip('/')}/{summary['best']['path']}"
@@ -272,6 +272,14 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
         # As Text: in a plain string rich would take square brackets for markup.
         grid.add_row(name, Text(fact, overflow="fold"))
     return grid
+
+
+def _ensemble_leads(plan: Plan, summary: Mapping[str, Any]) -> bool:
+    """Whether the ensemble is better than the one model, by the experiment's metric on validation."""
+    if not summary.get("ensemble"):
+        return False
+    together, alone = summary["ensemble"]["value"], summary["best"]["value"]
+    return bool(together < alone if plan.mode == "min" else together > alone)
 
 
 def _count(number: int, plural: str) -> str:

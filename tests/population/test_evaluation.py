@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -33,6 +35,19 @@ def test_dropout_is_off_and_own_metrics_replace_the_default() -> None:
         device=CPU,
     )
     assert found == {"test_loss": 0.0, "test_mean": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (lambda outputs, targets: outputs, r"The metric 'own' must return one number, not \(8, 4\) float32"),
+        (lambda outputs, targets: None, "The metric 'own' must return one number, not NoneType"),
+    ],
+)
+def test_a_metric_that_is_no_number_is_named(metric: Any, message: str) -> None:
+    split = Split(inputs=torch.ones(8, 4), targets=torch.ones(8, 4))
+    with pytest.raises(ValueError, match=message):
+        evaluate(nn.Identity(), split, loss=nn.MSELoss(), metrics={"own": metric}, prefix="test", device=CPU)
 
 
 def test_binary_accuracy() -> None:

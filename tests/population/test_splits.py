@@ -21,6 +21,12 @@ def test_arrays_tensors_and_datasets_are_taken() -> None:
     assert splits.test is not None and splits.test.targets.dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_all_floats_become_float32(dtype: Any) -> None:
+    splits = load_splits(lambda: ((np.zeros((6, 2), dtype=dtype), GOOD[1]), GOOD, None), CPU)
+    assert splits.train.inputs.dtype == torch.float32
+
+
 def test_read_only_arrays_are_taken_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     inputs = np.zeros((6, 2))
     inputs.flags.writeable = False

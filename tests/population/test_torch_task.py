@@ -22,6 +22,17 @@ def no_dropout() -> nn.Module:
     return nn.Linear(2, 3)
 
 
+class Two(nn.Module):
+    """Returns a pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.layer(inputs), inputs
+
+
 def needs(depth: int, width: int = 3) -> nn.Module:
     return nn.Linear(2, width)
 
@@ -70,6 +81,7 @@ def test_check_says_what_cannot_work(task: TorchTask, values: dict[str, Any], me
         ({"optimizer": "adagrad"}, "'adam', 'adamw', 'sgd' or a function, not 'adagrad'"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"metrics": {"f1": 3}}, "'f1' must be a function"),
+        ({"metrics": {"loss": len}}, "a metric cannot be named 'loss'"),
         ({"augment": 0.1}, r"augment must be a function of \(inputs, strength, generator\), not float"),
         ({"augment": lambda inputs: inputs}, r"which <lambda>\(\) is not: too many positional arguments"),
         ({"augmentation": 0.1}, "augmentation is 0.1, the strength of an augment; give one"),
@@ -99,6 +111,8 @@ def test_a_loss_that_does_not_fit_the_data_is_explained() -> None:
         build(TorchTask(one, column, loss=nn.BCEWithLogitsLoss()), {"lr": 0.1})
     with pytest.raises(ValueError, match=r"The network cannot take inputs \(2, 2\) float32"):
         build(TorchTask(lambda: nn.Linear(5, 3), blobs, loss=nn.CrossEntropyLoss()), {"lr": 0.1})
+    with pytest.raises(ValueError, match="The network must return one tensor, not a tuple"):
+        build(TorchTask(Two, blobs, loss=nn.MSELoss()), {"lr": 0.1})
     with pytest.raises(ValueError, match="must return one number"):
         build(TorchTask(mlp, blobs, loss=nn.CrossEntropyLoss(reduction="none")), {"lr": 0.1})
 

@@ -71,6 +71,14 @@ def test_members_that_stopped_early_have_nothing_left(clock: Clock) -> None:
     assert board.view().segment == 4
 
 
+def test_a_resumed_run_begins_where_it_was(clock: Clock) -> None:
+    board = Board(plan(done={0: 10, 1: 7}), clock)
+    assert (board.view().segment, board.view().remaining) == (7, 3)
+    board.update(step(report(1, 7)))
+    assert (board.view().segment, board.view().reports) == (8, 18)
+    assert Board(plan(done={0: 10, 1: 10}), clock).view().segment == 10
+
+
 def test_a_budget_in_seconds_ends_the_run_too(clock: Clock) -> None:
     board = Board(plan(segments=None, budget_s=100.0), clock)
     clock.now += 25.0

@@ -216,6 +216,11 @@ def test_the_ensemble_stands_below_the_best_member() -> None:
         assert 'load("results/quickstart/now", ensemble=True)' in " ".join(found)
 
 
+def test_an_ensemble_that_is_no_better_is_not_recommended() -> None:
+    found = " ".join(lines(final_screen(PLAN, SUMMARY | {"ensemble": {**ENSEMBLE, "value": 0.5}})))
+    assert 'load("results/quickstart/now")' in found
+
+
 def test_a_deep_ensemble_is_compared_with_the_ensemble() -> None:
     other = changed(name="deep ensemble", of="ensemble", value=0.075, better=True) | {"ensemble": ENSEMBLE}
     expected = "test_loss of the ensemble 0.0822, 37% better (lower) than deep ensemble with the same budget"

@@ -184,11 +184,27 @@ class Controller:
         self._roster.collect(taken)
         return taken
 
-    def decide(self, taken: Taken) -> Step:
-        """The second half of ``step``: the policy is asked about those whose episode goes on."""
-        asked = [i for i, end in enumerate(taken.endings) if end is None]
-        choices = self._ask([taken.reports[i] for i in asked], [taken.observations[i] for i in asked])
-        by_index = dict(zip(asked, choices, strict=True))
+    def asked(self, taken: Taken) -> list[Situation]:
+        """What the policy decides on: the members whose episode goes on."""
+        return [
+            Situation(
+                member=report.member,
+                segment=report.segment + 1,
+                first=False,
+                observation=observation,
+                seed=self._decision_seed(report.member, report.segment + 1),
+            )
+            for report, observation, end in zip(taken.reports, taken.observations, taken.endings, strict=True)
+            if end is None
+        ]
+
+    def decide(self, taken: Taken, choices: Sequence[Choice] | None = None) -> Step:
+        """The second half of ``step``. ``choices``: the policy's about what is ``asked``, where a driver has asked it
+        already (about several populations at once: ``worlds.rollout``)."""
+        if choices is None:
+            situations = self.asked(taken)
+            choices = self.policy.act(situations) if situations else []
+        by_index = dict(zip((i for i, end in enumerate(taken.endings) if end is None), choices, strict=True))
         decisions = []
         for i, (report, state) in enumerate(zip(taken.reports, taken.states, strict=True)):
             if i in by_index:
@@ -296,19 +312,6 @@ class Controller:
         )
 
     # -- deciding --------------------------------------------------------------------------------------------------
-
-    def _ask(self, reports: Sequence[Report], observations: Sequence[np.ndarray]) -> Sequence[Choice]:
-        situations = [
-            Situation(
-                member=report.member,
-                segment=report.segment + 1,
-                first=False,
-                observation=observation,
-                seed=self._decision_seed(report.member, report.segment + 1),
-            )
-            for report, observation in zip(reports, observations, strict=True)
-        ]
-        return self.policy.act(situations) if situations else []
 
     def _steered(self, state: MemberState, observation: np.ndarray, choice: Choice, around: Surroundings) -> Decision:
         move = self.actions.apply(

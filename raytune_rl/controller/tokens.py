@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from raytune_rl.controller.policies import Rule
-from raytune_rl.controller.policy import Choice, Situation
+from raytune_rl.controller.policy import Choice, Policy, Situation
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.hyperparameters import LEVELS, STAY
 from raytune_rl.hyperparameters.roles import REGULARISATION, SEEN_ROLES, Role, seen_as
@@ -270,6 +270,12 @@ class TokenPolicy(Rule):
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         super().bind(observation, action, seed=seed)
         self._shifts = np.random.default_rng([seed, 0x4A17]).random(len(action.heads))
+
+    def acts_like(self, other: Policy) -> bool:
+        """Whether the other one, bound to the same task, answers all but first decisions as this one does."""
+        if type(self) is not TokenPolicy or type(other) is not TokenPolicy or self._recording != other._recording:
+            return False
+        return self.version == other.version and all(self.weights[name] is other.weights[name] for name in self.weights)
 
     def act(self, situations: Sequence[Situation]) -> Sequence[Choice]:
         if not situations:

@@ -27,7 +27,8 @@ class WorldRunner(FeedRunner):
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
-        torch.set_num_threads(1)
+        if self.worker_index:  # the one beside the learner plays nothing, and the learner wants all cores
+            torch.set_num_threads(1)
         self._played = 0
 
     def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
@@ -41,6 +42,8 @@ class WorldRunner(FeedRunner):
             groups = max(2, settings[PACK] // world.members)
             episodes += episodes_of(play(world, recorder(weights), groups=groups, seed=self._played, device=device))
             self._played += 1
+        for episode in episodes:
+            episode.to_numpy()  # travels in a few arrays instead of hundreds
         steps = sum(len(episode) for episode in episodes)
         SingleAgentEnvRunner._increase_sampled_metrics(self, steps, len(episodes))
         return episodes

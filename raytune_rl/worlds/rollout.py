@@ -6,6 +6,7 @@ trials, and sees nothing of the others.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,9 @@ import numpy as np
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.floor import Floor
-from raytune_rl.controller.policy import Policy, Remote
+from raytune_rl.controller.policy import Choice, Policy, Remote
+from raytune_rl.controller.taken import Taken
+from raytune_rl.controller.tokens import TokenPolicy
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, improvement, mixed
@@ -139,9 +142,11 @@ class Rollout:
     def play(self, each: Callable[[int], None] = lambda segment: None) -> list[Played]:
         """All segments."""
         for segment in range(self.segments):
-            for group, reports in enumerate(self.train(segment)):
-                self.follow(group, self.controllers[group].step(reports))
-                self.controllers[group].learn(wait=True)
+            reports = self.train(segment)
+            taken = [controller.take(said) for controller, said in zip(self.controllers, reports, strict=True)]
+            for group, (controller, choices) in enumerate(zip(self.controllers, self._choices(taken), strict=True)):
+                self.follow(group, controller.decide(taken[group], choices))
+                controller.learn(wait=True)
             each(segment)
         return self.played
 
@@ -158,6 +163,16 @@ class Rollout:
         """Take up a step of that population's controller: its decisions open the next segment."""
         self.played[group].steps.append(step)
         self._open[group] = list(step.decisions)
+
+    def _choices(self, taken: Sequence[Taken]) -> Sequence[Sequence[Choice] | None]:
+        """What the policies choose, where all act alike: a pass through one network costs little more for all
+        populations than for one. Otherwise nothing, and each controller asks its own."""
+        first = self.controllers[0].policy
+        if not isinstance(first, TokenPolicy) or not all(first.acts_like(one.policy) for one in self.controllers):
+            return [None] * len(taken)
+        asked = [controller.asked(part) for controller, part in zip(self.controllers, taken, strict=True)]
+        choices = iter(first.act([situation for part in asked for situation in part]))
+        return [list(itertools.islice(choices, len(part))) for part in asked]
 
     def _prepare(self, segment: int) -> None:
         """Carry the decisions out."""

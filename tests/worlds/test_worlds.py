@@ -8,7 +8,6 @@ import torch
 
 from raytune_rl.controller.policies import PBT, Cosine
 from raytune_rl.controller.tokens import TokenPolicy, initial_weights
-from raytune_rl.meta.episodes import play
 from raytune_rl.worlds.cohort import Cohort, _accuracies, _losses
 from raytune_rl.worlds.data import KINDS
 from raytune_rl.worlds.generator import META_TRAIN, META_VALIDATION, make_world
@@ -145,10 +144,10 @@ def test_who_predicts_nan_has_no_part_in_the_ensemble() -> None:
 
 
 def test_asking_all_policies_at_once_changes_no_decision() -> None:
-    world, weights = make_world(3), initial_weights(1)
-    together = play(world, lambda: TokenPolicy(weights), groups=3)
-    apart = play(world, lambda: TokenPolicy({name: value.copy() for name, value in weights.items()}), groups=3)
-    for one, other in zip(together.played, apart.played, strict=True):
+    weights = initial_weights(1)
+    together = play(3, lambda: TokenPolicy(weights), groups=3)
+    apart = play(3, lambda: TokenPolicy({name: value.copy() for name, value in weights.items()}), groups=3)
+    for one, other in zip(together, apart, strict=True):
         actions = [[[d.action for d in step.decisions] for step in played.steps] for played in (one, other)]
         assert actions[0] == actions[1]
         np.testing.assert_allclose(one.validation, other.validation)

@@ -119,7 +119,7 @@ class Cohort:
             for step in range(task.segment_length):
                 rows = self._rows(min(task.batch_size, len(self._train)))
                 before = population.parameters.clone() if step % every == 0 else None
-                losses.append(population.step(self._train.inputs[rows], self._train.targets[rows]))
+                losses.append(population.step(*self._train.rows(rows, self._device)))
                 if before is not None:
                     gradients.append(population.gradient_norms())
                     moved = torch.linalg.vector_norm(population.parameters - before, dim=1)

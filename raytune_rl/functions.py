@@ -93,7 +93,9 @@ def train_functions(
     path = f"{run.rstrip('/')}/{TUNE}"
     try:
         tuner = _restored(path, experiment) if tune.Tuner.can_restore(path) else None
-        if tuner is None:
+        if tuner is not None:
+            sink.restore()
+        else:
             starts = [controller.begin(member, point).hyperparameters for member, point in enumerate(points)]
             tuner = _tuner(run, experiment, starts)
         results = tuner.fit()

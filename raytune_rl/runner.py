@@ -230,7 +230,8 @@ def _train(
     sink = RunSink(
         controller,
         tables,
-        StateStore(directory.uri(f"{layout.STATE}/driver")) if hosted else None,
+        StateStore(directory.uri(f"{layout.STATE}/driver")),
+        keeps_controller=hosted,
         agent_directory=str(directory.path(layout.AGENT)) if hosted and directory.local is not None else None,
         progress=progress,
         tracker=tracker,

@@ -47,7 +47,8 @@ class RunSink:
     Args:
         controller: whose state is kept.
         tables: the run's tables.
-        state: where the driver's state goes; ``None`` where somebody else keeps it.
+        state: where the driver's state goes.
+        keeps_controller: whether the controller's is in it; not where Tune keeps that.
         agent_directory: where the agent's checkpoint goes, a local path; ``None`` keeps none.
         progress: the screen.
         tracker: shows the members to experiment trackers.
@@ -59,8 +60,9 @@ class RunSink:
         self,
         controller: Controller,
         tables: TableWriter,
-        state: StateStore | None,
+        state: StateStore,
         *,
+        keeps_controller: bool = True,
         agent_directory: str | None,
         progress: Progress,
         tracker: Tracker | None = None,
@@ -75,6 +77,7 @@ class RunSink:
         self._controller = controller
         self._tables = tables
         self._state = state
+        self._keeps_controller = keeps_controller
         self._agent_directory = agent_directory
         self._progress = progress
         self._tracker = tracker
@@ -99,28 +102,29 @@ class RunSink:
         """
         if not self._flush_tables():
             return False
-        if self._state is None:
-            return True
-        saved = self._state.save(
-            {"controller": self._controller.get_state(sparse=True), "counts": vars(self.counts), "wall_s": self.wall_s}
-        )
+        kept = {"counts": vars(self.counts), "wall_s": self.wall_s}
+        if self._keeps_controller:
+            kept["controller"] = self._controller.get_state(sparse=True)
+        saved = self._state.save(kept)
         if self._agent_directory is not None:
             self._controller.policy.save(self._agent_directory, wait=False)
         return saved
 
     def restore(self) -> bool:
         """Take up the state of an interrupted run, the agent's included; False if there is none."""
-        saved = self._state.load() if self._state is not None else None
+        saved = self._state.load()
         if saved is None:
             return False
+        self.counts = Counts(**saved["counts"])
+        self._before = self.wall_s = saved["wall_s"]
+        if not self._keeps_controller:
+            return True
         if self._agent_directory is not None and os.path.isdir(self._agent_directory):
             try:
                 self._controller.policy.restore(self._agent_directory)
             except ValueError as error:
                 logger.warning("the agent begins anew: %s", error)
         self._controller.set_state(saved["controller"])
-        self.counts = Counts(**saved["counts"])
-        self._before = self.wall_s = saved["wall_s"]
         return True
 
     def _take_time(self, step: Step) -> None:

@@ -245,4 +245,5 @@ def test_an_unchanged_function_runs_and_is_taken_up_again_from_elsewhere(
     monkeypatch.chdir(out)
     again = run(experiment, out=out, resume=True)
     assert again.summary["best"] == first.summary["best"] | {"path": again.summary["best"]["path"]}
+    assert again.summary["timing"]["wall_s"] >= first.summary["timing"]["wall_s"] > 0  # over all sessions
     check_whole(out, 4, 4)

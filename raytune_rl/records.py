@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
-    """``dataclass(frozen=True, slots=True, kw_only=True)`` for classes of several fields, which pickles twice as fast.
+    """``dataclass(frozen=True, slots=True, kw_only=True)`` for classes of several fields, which pickles faster.
 
     Records are most of what a driver sends, receives and keeps, and by themselves such dataclasses look their fields
     up again for every object. What is pickled stays the same: the fields' values, in order.

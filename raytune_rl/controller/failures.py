@@ -25,7 +25,7 @@ class FailurePolicy:
     max_restarts: int = 2
 
     def __post_init__(self) -> None:
-        if self.max_restarts < 0:
+        if not isinstance(self.max_restarts, int) or self.max_restarts < 0:
             raise BadInput(f"failures.max_restarts is {self.max_restarts}; it must be a whole number of at least 0.")
 
 

@@ -151,7 +151,7 @@ def _place(split: Split, device: torch.device) -> Split:
 
 
 def _rows(values: torch.Tensor, index: torch.Tensor | slice) -> torch.Tensor:
-    """``values[index]``, which for numbers takes two to four times as long."""
+    """``values[index]``, which for numbers takes torch longer than ``index_select``."""
     if isinstance(index, slice):
         return values[index]
     return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])

@@ -84,7 +84,7 @@ def select(chunks: Iterable[Chunk], usable: Callable[[Transition], bool]) -> lis
     """Only the usable transitions; a chunk is split where one is left out."""
     selected: list[Chunk] = []
     for chunk in chunks:
-        if all(map(usable, chunk.transitions)):  # as nearly always
+        if chunk.transitions and all(map(usable, chunk.transitions)):  # as nearly always
             selected.append(chunk)
             continue
         run: list[Transition] = []

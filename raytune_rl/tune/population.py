@@ -242,8 +242,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _frozen_heap() -> Iterator[None]:
-    """Garbage collections leave out what there is before. Ray and its like are a quarter of a million objects that stay
-    anyway, and to go through them takes a tenth of a second, in which nobody gets a decision."""
+    """Garbage collections leave out what there is before: Ray's and torch's modules stay anyway, and nobody gets a
+    decision while all their objects are gone through."""
     gc.freeze()
     try:
         yield

@@ -162,7 +162,7 @@ class Cohort:
         return self.losses(outputs, split), answers.double().cpu().numpy()
 
     def losses(self, outputs: torch.Tensor, split: Split) -> np.ndarray:
-        """The losses alone, which cost half as much."""
+        """The losses alone."""
         return _losses(self.task.loss, outputs, split.targets.to(self._device)).double().cpu().numpy()
 
     def _drawn(self) -> int:

@@ -12,6 +12,7 @@ import pytest
 from raytune_rl.controller import PBT, Controller, FailurePolicy, Fixed, Random
 from raytune_rl.controller.failures import CALMER
 from raytune_rl.controller.schedule import schedule_factor
+from raytune_rl.errors import BadInput
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.records import Chunk
 from tests.controller.worlds import SPACE, Paper, make_controller
@@ -252,6 +253,8 @@ def test_schedule_factor_is_one_without_a_horizon() -> None:
 def test_failure_policy_is_checked() -> None:
     with pytest.raises(ValueError, match="max_restarts"):
         FailurePolicy(max_restarts=-1)
+    with pytest.raises(BadInput, match="max_restarts is 1.5"):
+        FailurePolicy(max_restarts=1.5)  # type: ignore[arg-type]
 
 
 def test_states_are_plain_enough_for_json() -> None:

@@ -253,7 +253,7 @@ def test_schedule_factor_is_one_without_a_horizon() -> None:
 def test_failure_policy_is_checked() -> None:
     with pytest.raises(ValueError, match="max_restarts"):
         FailurePolicy(max_restarts=-1)
-    with pytest.raises(BadInput, match="max_restarts is 1.5"):
+    with pytest.raises(BadInput, match=r"max_restarts is 1\.5"):
         FailurePolicy(max_restarts=1.5)  # type: ignore[arg-type]
 
 

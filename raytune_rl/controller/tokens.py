@@ -15,17 +15,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from raytune_rl.controller.arrays import MEMBER_INDEX, SLOT_INDEX, Array, one_hot
 from raytune_rl.controller.policies import Rule
 from raytune_rl.controller.policy import Choice, Policy, Situation
+from raytune_rl.controller.prior import level_places, move_prior, source_prior, start_prior
 from raytune_rl.controller.schedule import Schedule
 from raytune_rl.hyperparameters import LEVELS, STAY
-from raytune_rl.hyperparameters.roles import REGULARISATION, SEEN_ROLES, Role, seen_as
+from raytune_rl.hyperparameters.roles import SEEN_ROLES, Role
 from raytune_rl.mdp.action import SOURCES, ActionSpec
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from raytune_rl.mdp.observation import ObservationSpec
-
-Array = Any
-"""A numpy array or a torch tensor."""
 
 WIDTH: Final = 64
 LEVEL_WIDTH: Final = 32
@@ -37,33 +36,14 @@ ISLAND: Final = 16
 IMPOSSIBLE: Final = -1e4
 """The logit of an option that is not there. Finite, so that no difference of two is NaN."""
 
-# What a fresh network does, and learning adds to: starting values about a hand default, then something like PBT.
-RATE_CENTRE, RATE_SIGN, RATE_WIDTH = -1.56 + 2.0, -0.74, 0.5
-"""log10 + 2 of the learning rate that starting values gather about (0.15 for SGD, 0.005 for Adam), and its spread."""
-OFF_SLOPE, MOMENTUM_SLOPE = 3.0, 7.0
-"""How much less likely full regularisation is than none, where it is mostly off, and the lowest momentum than the
-highest, in nats."""
 PERMUTED_FROM: Final = 6
 """The first dimension of starting points whose digits are permuted, see ``halton``."""
-STEP_PRIOR: Final = (-2.5, -1.2, 0.0, 0.0, 0.0, -1.2, -2.5)
-"""Logits of the moves: small steps before large ones. Staying has one of the next two on top of it."""
-STAY_PRIOR, RESTLESS_PRIOR = 4.0, 0.3
-"""For who goes on, and for who has been left behind and may copy: it explores about what it copies, as in PBT."""
-REPLACED: Final = 0.8
-"""Members that more than this share of the others are better than have been left behind."""
-SOURCE_PRIOR: Final = {"keep": 4.0, "best": 0.0, "second": 0.0, "incumbent": -1.0, "own_best": -1.0}
-LEFT_BEHIND: Final = {"keep": 0.0, "best": 1.3, "second": 0.7, "incumbent": -1.0, "own_best": -1.5}
-"""Logits of the sources, likewise. An ensemble's members always go on: copies make them alike."""
-
-_MEMBER = {row.name: index for index, row in enumerate(MEMBER_FEATURES)}
-_SLOT = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
 JUDGED: Final[frozenset[Role]] = frozenset(
     {"learning_rate", "weight_decay", "momentum", "dropout", "label_smoothing", "none"}
 )
 """Roles that occur in meta-training. Of the others the network knows nothing, and what is seen as one of these (see
 ``SEEN_AS``) it takes for that."""
-_UNJUDGED = [_SLOT[f"role/{role}"] for role in SEEN_ROLES if role not in JUDGED]
-_REGULARISATION = [_SLOT[f"role/{role}"] for role in sorted({seen_as(role) for role in REGULARISATION})]
+_UNJUDGED = [SLOT_INDEX[f"role/{role}"] for role in SEEN_ROLES if role not in JUDGED]
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -118,25 +98,25 @@ def policy_logits(weights: Mapping[str, Array], observations: Array, xp: Any) ->
         _dense(weights, "actor.joint", each, first=0) + _dense(weights, "actor.joint", context, first=WIDTH)[:, None]
     )
     moves = _dense(weights, "actor.moves", joint) + weights["actor.moves.bias"]
-    moves = moves + _move_prior(member, moves, xp)
-    first = member[:, _MEMBER["first"]] > 0.5
-    known = (tokens[..., _SLOT["present"]] > 0.5) & (tokens[..., _SLOT["ordered"]] > 0.5)
+    moves = moves + move_prior(member, tokens, moves, xp)
+    first = member[:, MEMBER_INDEX["first"]] > 0.5
+    known = (tokens[..., SLOT_INDEX["present"]] > 0.5) & (tokens[..., SLOT_INDEX["ordered"]] > 0.5)
     known = known & (tokens[..., _UNJUDGED].sum(-1) < 0.5)
-    live = tokens[..., _SLOT["live"]] > 0.5
-    beginning = first[:, None] & (tokens[..., _SLOT["present"]] > 0.5)
+    live = tokens[..., SLOT_INDEX["live"]] > 0.5
+    beginning = first[:, None] & (tokens[..., SLOT_INDEX["present"]] > 0.5)
     free = known & (first[:, None] | live)
     heads = moves
     if xp is not np or first.any():  # levels cost the most, and few decisions are first ones
         heads = 1.0 * moves
         begun = tokens[first]
-        heads[first] = _levels(weights, begun, joint[first], xp) + _start_prior(member[first], begun, xp)
-    stay = _one_hot(STAY, LEVELS, heads, xp)
+        heads[first] = _levels(weights, begun, joint[first], xp) + start_prior(member[first], begun, xp)
+    stay = one_hot(STAY, LEVELS, heads, xp)
     nothing = xp.where(beginning[..., None], 0.0 * heads, (1.0 - stay) * IMPOSSIBLE + 0.0 * heads)
     heads = xp.where(free[..., None], heads, nothing)
     sources = _dense(weights, "actor.source", context) + weights["actor.source.bias"]
-    sources = sources + _source_prior(member, sources, xp)
-    copying = (member[:, _MEMBER["copy_allowed"]] > 0.5) & ~first
-    keep = _one_hot(SOURCES.index("keep"), len(SOURCES), heads, xp)
+    sources = sources + source_prior(member, sources, xp)
+    copying = (member[:, MEMBER_INDEX["copy_allowed"]] > 0.5) & ~first
+    keep = one_hot(SOURCES.index("keep"), len(SOURCES), heads, xp)
     sources = xp.where(copying[:, None], sources, (1.0 - keep) * IMPOSSIBLE + 0.0 * sources)
     return xp.concatenate([heads.reshape(len(heads), -1), sources], 1)
 
@@ -154,7 +134,7 @@ def _split(observations: Array) -> tuple[Array, Array]:
 
 def _encode(weights: Mapping[str, Array], part: str, member: Array, tokens: Array, xp: Any) -> tuple[Array, Array]:
     """What is known of each hyperparameter (N, H, WIDTH), and of the member with all of them (N, WIDTH)."""
-    present = tokens[..., _SLOT["present"], None]
+    present = tokens[..., SLOT_INDEX["present"], None]
     trunk = xp.tanh(_dense(weights, f"{part}.member", member) + weights[f"{part}.member.bias"])
     token = f"{part}.token"
     about = _dense(weights, token, trunk, first=TOKEN) + weights[f"{token}.bias"]
@@ -167,7 +147,7 @@ def _encode(weights: Mapping[str, Array], part: str, member: Array, tokens: Arra
 
 def _levels(weights: Mapping[str, Array], tokens: Array, joint: Array, xp: Any) -> Array:
     """A score for every starting level, from where it lies: (N, H, LEVELS)."""
-    magnitude, position = _level_places(tokens, xp)
+    magnitude, position = level_places(tokens, xp)
     inputs = xp.stack([position, magnitude, magnitude * magnitude / 4, (position == 0) * 1.0], -1)
     level = "actor.level"
     about = _dense(weights, level, joint, first=0) + weights[f"{level}.bias"]
@@ -175,70 +155,10 @@ def _levels(weights: Mapping[str, Array], tokens: Array, joint: Array, xp: Any) 
     return _dense(weights, "actor.start", hidden)[..., 0]
 
 
-def _level_places(tokens: Array, xp: Any) -> tuple[Array, Array]:
-    """Magnitude and position of every starting level, (N, H, LEVELS) each."""
-    index = xp.arange(LEVELS) + 0.0 * tokens[..., 0, None]
-    off = tokens[..., _REGULARISATION].sum(-1)[..., None]
-    position = off * index / (LEVELS - 1) + (1.0 - off) * (index + 0.5) / LEVELS
-    lower, upper = tokens[..., _SLOT["lower"], None], tokens[..., _SLOT["upper"], None]
-    return lower + position * (upper - lower), position
-
-
-def _start_prior(member: Array, tokens: Array, xp: Any) -> Array:
-    """Where starting values lie before anything is learned: learning rates about a hand default, dropout mostly off,
-    for an ensemble all regularisation, momentum mostly high, everything else anywhere. (N, H, LEVELS) log shares."""
-    magnitude, position = _level_places(tokens, xp)
-    sign = member[:, _MEMBER["optimiser"], None, None]
-    centre = RATE_CENTRE + RATE_SIGN * sign
-    rates = -(((magnitude - centre) / RATE_WIDTH) ** 2) / 2
-    off = -OFF_SLOPE * position
-    rate = tokens[..., _SLOT["role/learning_rate"], None] * tokens[..., _SLOT["log"], None]
-    regularised = tokens[..., _REGULARISATION].sum(-1)[..., None]
-    dropped = tokens[..., _SLOT["role/dropout"], None]
-    mostly_off = dropped + (regularised - dropped) * member[:, _MEMBER["ensemble"], None, None]
-    momentum = tokens[..., _SLOT["role/momentum"], None]
-    return rate * rates + mostly_off * off + momentum * MOMENTUM_SLOPE * position
-
-
-def _move_prior(member: Array, moves: Array, xp: Any) -> Array:
-    """Stay for the most part; small steps about what is copied. Broadcasts to (N, H, LEVELS)."""
-    stay = STAY_PRIOR + (RESTLESS_PRIOR - STAY_PRIOR) * _left_behind(member)
-    return stay[:, None, None] * _one_hot(STAY, LEVELS, moves, xp) + _numbers(STEP_PRIOR, moves, xp)
-
-
-def _source_prior(member: Array, sources: Array, xp: Any) -> Array:
-    """Keep, but for those left behind, which mostly take the best one's weights or the second best one's."""
-    before = _numbers(tuple(SOURCE_PRIOR[name] for name in SOURCES), sources, xp)
-    after = _numbers(tuple(LEFT_BEHIND[name] for name in SOURCES), sources, xp)
-    return before + (after - before) * _left_behind(member)[:, None]
-
-
-def _left_behind(member: Array) -> Array:
-    """1 for members of a single model's population that are to be replaced and may be now; (N,)."""
-    behind = (member[:, _MEMBER["rank"]] > REPLACED) & (member[:, _MEMBER["copy_allowed"]] > 0.5)
-    return (behind & (member[:, _MEMBER["ensemble"]] < 0.5)) * 1.0
-
-
 def _dense(weights: Mapping[str, Array], name: str, inputs: Array, first: int = 0) -> Array:
     """The product with those columns of a weight, from ``first`` on, that belong to ``inputs``."""
     weight = weights[f"{name}.weight"]
     return inputs @ weight[:, first : first + inputs.shape[-1]].T
-
-
-def _one_hot(index: int, size: int, like: Array, xp: Any) -> Array:
-    return _numbers(tuple(float(i == index) for i in range(size)), like, xp)
-
-
-def _numbers(numbers: tuple[float, ...], like: Array, xp: Any) -> Array:
-    """Constants, as what ``xp`` calculates with."""
-    return _constant(numbers) if xp is np else like.new_tensor(numbers)
-
-
-@cache
-def _constant(numbers: tuple[float, ...]) -> np.ndarray:
-    found = np.array(numbers, dtype=np.float32)
-    found.setflags(write=False)
-    return found
 
 
 class TokenPolicy(Rule):

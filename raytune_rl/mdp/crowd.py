@@ -7,9 +7,13 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Final
 
 from raytune_rl.mdp.score import OFFSET, PENALTY
 from raytune_rl.mdp.state import MemberState, change, place, ranking, training_seconds
+
+LEADERS: Final = 3
+"""Members whose hyperparameters say where the population should be. The best one alone is partly lucky."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,9 @@ class Crowd:
     seconds: float
     """Median training time of the last segments."""
     position_spread: tuple[float, ...]
+    position_mean: tuple[float, ...]
+    lead: tuple[float, ...]
+    """Mean position of the ``LEADERS`` best members less that of all; 0 before anybody has reported."""
     places: Mapping[int, int] = field(init=False, repr=False, compare=False)
     """By member, its index in ``ranked``."""
 
@@ -48,17 +55,22 @@ class Crowd:
         losses = [s.train_loss for s in alive if s.train_loss is not None and s.train_loss >= 0]
         times = [t for s in alive if (t := training_seconds(s)) > 0]
         columns = [[s.positions[i] for s in alive] for i in range(positions)]
+        leaders = [s for s in ranked if s.status == "ok"][:LEADERS]
+        middle = tuple(map(_mean, columns))
+        ahead = [_mean([s.positions[i] for s in leaders]) for i in range(positions)] if leaders else middle
         return cls(
             size=len(alive),
             ranked=ranked,
-            best=next((s for s in ranked if s.status == "ok"), None),
+            best=leaders[0] if leaders else None,
             median=median(scores) if scores else math.nan,
             mean=_mean(scores),
             spread=_spread(scores),
             mean_change=_mean(changes),
             train_loss=math.log(median(losses) + OFFSET) if losses else math.nan,
             seconds=median(times) if times else math.nan,
-            position_spread=tuple(_spread(column) for column in columns),
+            position_spread=tuple(map(_spread, columns)),
+            position_mean=middle,
+            lead=tuple(best - mean for best, mean in zip(ahead, middle, strict=True)),
         )
 
     def rank(self, state: MemberState) -> float:

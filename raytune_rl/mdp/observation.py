@@ -194,6 +194,8 @@ def _slot(state: MemberState, crowd: Crowd, slot: int, fixed: _Fixed) -> list[fl
         state.last_move[slot],
         crowd.best.positions[slot] - position if crowd.best else 0.0,
         crowd.position_spread[slot],
+        crowd.position_mean[slot] - position,
+        crowd.lead[slot],
         float(position <= EDGE),
         float(position >= 1.0 - EDGE),
         *fixed.flags,

@@ -8,8 +8,9 @@ import numpy as np
 
 from raytune_rl.controller.policies import Rule
 from raytune_rl.controller.policy import Situation
+from raytune_rl.controller.prior import RATE_CENTRE, RATE_SIGN, RATE_WIDTH, REPLACED
 from raytune_rl.controller.schedule import Schedule
-from raytune_rl.controller.tokens import RATE_CENTRE, RATE_SIGN, RATE_WIDTH, REPLACED, spread
+from raytune_rl.controller.tokens import spread
 from raytune_rl.hyperparameters import LEVELS, STAY
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec

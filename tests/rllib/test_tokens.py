@@ -14,7 +14,8 @@ from ray.rllib.core.columns import Columns
 
 from raytune_rl import roles
 from raytune_rl.controller import Situation
-from raytune_rl.controller.tokens import IMPOSSIBLE, STAY_PRIOR, initial_weights, shapes
+from raytune_rl.controller.prior import STAY_PRIOR
+from raytune_rl.controller.tokens import IMPOSSIBLE, initial_weights, shapes
 from raytune_rl.hyperparameters import LEVELS, STAY, SearchSpace
 from raytune_rl.mdp import ActionSpec, ObservationSpec
 from raytune_rl.records import Chunk, Decision, Transition

@@ -1,0 +1,34 @@
+"""What the token network and its prior calculate with, for numpy and torch alike."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
+
+Array: TypeAlias = Any
+"""A numpy array or a torch tensor."""
+
+MEMBER_INDEX = {row.name: index for index, row in enumerate(MEMBER_FEATURES)}
+SLOT_INDEX = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
+"""Where a feature is in the block about the member, and in that of a hyperparameter."""
+
+
+def one_hot(index: int, size: int, like: Array, xp: Any) -> Array:
+    """A vector that is 1 at ``index``."""
+    return numbers(tuple(float(i == index) for i in range(size)), like, xp)
+
+
+def numbers(values: tuple[float, ...], like: Array, xp: Any) -> Array:
+    """Constants, as what ``xp`` (numpy or torch) calculates with."""
+    return _constant(values) if xp is np else like.new_tensor(values)
+
+
+@cache
+def _constant(values: tuple[float, ...]) -> np.ndarray:
+    found = np.array(values, dtype=np.float32)
+    found.setflags(write=False)
+    return found

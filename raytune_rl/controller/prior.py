@@ -1,0 +1,147 @@
+"""What a token network does before it has learned anything, as logits that learning adds to.
+
+For a single model something like PBT: starting values about a hand default, copies of the best by those left behind,
+small moves about what is copied. For an ensemble a population that is steered as one: starting values closer to a hand
+default, all learning rates shifted together to where the best members' lie, one early rescue of the worst, and no other
+copies, which would make the members alike. Every number was chosen in ``META_TRAIN`` worlds and on training tables;
+what was tried is in ``experiments/controller/LOG.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from raytune_rl.controller.arrays import MEMBER_INDEX, SLOT_INDEX, Array, numbers, one_hot
+from raytune_rl.hyperparameters import LEVELS, STAY
+from raytune_rl.hyperparameters.kinds import LEARNING_RATE_FACTORS
+from raytune_rl.hyperparameters.roles import REGULARISATION, seen_as
+from raytune_rl.mdp.action import SOURCES
+
+# Starting values.
+RATE_CENTRE, RATE_SIGN = -1.56 + 2.0, -0.74
+"""log10 + 2 of the learning rate that starting values gather about (0.15 for SGD, 0.005 for Adam)."""
+TEAM_RATE_CENTRE, TEAM_RATE_SIGN = 0.0, -1.0
+"""The same for an ensemble: the usual default (0.1 for SGD, 0.001 for Adam)."""
+RATE_WIDTH: Final = 0.5
+"""Its spread, in decades."""
+OFF_SLOPE, TEAM_OFF_SLOPE, MOMENTUM_SLOPE = 3.0, 8.0, 7.0
+"""How much less likely full regularisation is than none, for a single model and for an ensemble, and the lowest
+momentum than the highest, in nats."""
+DECAY_CENTRE, DECAY_WIDTH = -4.0 + 2.0, 0.5
+"""log10 + 2 of an ensemble's weight decay, and its spread."""
+
+# Moves.
+STEP_PRIOR: Final = (-2.5, -1.2, 0.0, 0.0, 0.0, -1.2, -2.5)
+"""Logits of the moves: small steps before large ones. Staying has one of the next three on top of it."""
+STAY_PRIOR, TEAM_STAY_PRIOR, RESTLESS_PRIOR = 4.0, 5.0, 0.3
+"""For who goes on, in a single model's and in an ensemble's population, and for who has been left behind and may copy:
+it explores about what it copies, as in PBT."""
+TOGETHER, TOGETHER_UNTIL = 0.5, 0.7
+"""The share of the way to the best members' learning rates that an ensemble's whole population moves at once, wherever
+copies are allowed, and the share of the run in which it does."""
+ROUNDING: Final = 0.09
+"""Decades about that way in which a move is likely. Each member draws its own, so that the population moves the way on
+average, though the moves are few."""
+
+# Sources.
+REPLACED: Final = 0.8
+"""Members that more than this share of the others are better than have been left behind."""
+SOURCE_PRIOR: Final = {"keep": 4.0, "best": 0.0, "second": 0.0, "incumbent": -1.0, "own_best": -1.0}
+LEFT_BEHIND: Final = {"keep": 0.0, "best": 1.3, "second": 0.7, "incumbent": -1.0, "own_best": -1.5}
+TEAM_SOURCE_PRIOR: Final = {"keep": 6.0, "best": 0.0, "second": 0.0, "incumbent": -1.0, "own_best": -1.0}
+RESCUED: Final = {"keep": -1.0, "best": 1.0, "second": 1.0, "incumbent": -1.0, "own_best": -3.0}
+"""Logits of the sources, for who goes on and who has been left behind, of a single model's population and of an
+ensemble's."""
+RESCUE_FROM, RESCUE_UNTIL = 0.15, 0.25
+"""The part of the run, as shares, in which an ensemble's members that have been left behind are rescued."""
+
+_RATE_STEPS: Final = tuple(math.log10(factor) for factor in LEARNING_RATE_FACTORS)
+_REGULARISATION = [SLOT_INDEX[f"role/{role}"] for role in sorted({seen_as(role) for role in REGULARISATION})]
+
+
+def start_prior(member: Array, tokens: Array, xp: Any) -> Array:
+    """Where starting values lie: learning rates about a hand default, dropout mostly off, momentum mostly high; for an
+    ensemble all regularisation mostly off but a little weight decay; everything else anywhere.
+
+    Args:
+        member: the observations' blocks about the member, (N, features).
+        tokens: their blocks about the hyperparameters, (N, H, features).
+        xp: numpy or torch.
+
+    Returns:
+        Log shares, (N, H, LEVELS).
+    """
+    magnitude, position = level_places(tokens, xp)
+    sign, team = (member[:, MEMBER_INDEX[name], None, None] for name in ("optimiser", "ensemble"))
+    log = _slot(tokens, "log")
+    alone_centre, team_centre = RATE_CENTRE + RATE_SIGN * sign, TEAM_RATE_CENTRE + TEAM_RATE_SIGN * sign
+    rates = _about(magnitude, alone_centre + (team_centre - alone_centre) * team, RATE_WIDTH)
+    regularised = tokens[..., _REGULARISATION].sum(-1)[..., None]
+    dropped, decayed = _slot(tokens, "role/dropout"), log * _slot(tokens, "role/weight_decay")
+    alone_off = dropped * -OFF_SLOPE * position
+    team_off = (regularised - decayed) * -TEAM_OFF_SLOPE * position
+    team_off = team_off + decayed * _about(magnitude, DECAY_CENTRE, DECAY_WIDTH)
+    off = alone_off + (team_off - alone_off) * team
+    momentum = _slot(tokens, "role/momentum")
+    return log * _slot(tokens, "role/learning_rate") * rates + off + momentum * MOMENTUM_SLOPE * position
+
+
+def level_places(tokens: Array, xp: Any) -> tuple[Array, Array]:
+    """Magnitude and position of every starting level, (N, H, LEVELS) each."""
+    index = xp.arange(LEVELS) + 0.0 * tokens[..., 0, None]
+    off = tokens[..., _REGULARISATION].sum(-1)[..., None]
+    position = off * index / (LEVELS - 1) + (1.0 - off) * (index + 0.5) / LEVELS
+    lower, upper = _slot(tokens, "lower"), _slot(tokens, "upper")
+    return lower + position * (upper - lower), position
+
+
+def move_prior(member: Array, tokens: Array, moves: Array, xp: Any) -> Array:
+    """Stay for the most part; small steps about what is copied; an ensemble's learning rates all together. Log shares
+    (N, H, LEVELS); ``moves`` says what kind of array."""
+    team = member[:, MEMBER_INDEX["ensemble"]]
+    stay = STAY_PRIOR + (TEAM_STAY_PRIOR - STAY_PRIOR) * team + (RESTLESS_PRIOR - STAY_PRIOR) * _left_behind(member)
+    each = stay[:, None, None] * one_hot(STAY, LEVELS, moves, xp) + numbers(STEP_PRIOR, moves, xp)
+    now = team * member[:, MEMBER_INDEX["copy_allowed"]] * (member[:, MEMBER_INDEX["progress"]] <= TOGETHER_UNTIL)
+    together = now[:, None, None] * _slot(tokens, "log") * _slot(tokens, "role/learning_rate")
+    decades = _slot(tokens, "lead") * (_slot(tokens, "upper") - _slot(tokens, "lower"))
+    shift = _about(numbers(_RATE_STEPS, moves, xp), TOGETHER * decades, ROUNDING)
+    return each + together * (shift - each)
+
+
+def source_prior(member: Array, sources: Array, xp: Any) -> Array:
+    """Keep, but for those left behind: they mostly take the best one's weights or the second best one's; an ensemble's
+    early in the run only. Logits (N, sources); ``sources`` says what kind of array."""
+    before, after, team_before, rescued = (
+        numbers(tuple(prior[name] for name in SOURCES), sources, xp)
+        for prior in (SOURCE_PRIOR, LEFT_BEHIND, TEAM_SOURCE_PRIOR, RESCUED)
+    )
+    team = member[:, MEMBER_INDEX["ensemble"], None]
+    alone = before + (after - before) * _left_behind(member)[:, None]
+    together = team_before + (rescued - team_before) * _in_need(member)[:, None]
+    return alone + (together - alone) * team
+
+
+def _left_behind(member: Array) -> Array:
+    """1 for members of a single model's population that are to be replaced and may be now; (N,)."""
+    return (_behind(member) & (member[:, MEMBER_INDEX["ensemble"]] < 0.5)) * 1.0
+
+
+def _in_need(member: Array) -> Array:
+    """1 for those that are to be rescued if theirs is an ensemble; (N,)."""
+    progress = member[:, MEMBER_INDEX["progress"]]
+    return (_behind(member) & (progress >= RESCUE_FROM) & (progress < RESCUE_UNTIL)) * 1.0
+
+
+def _behind(member: Array) -> Array:
+    return (member[:, MEMBER_INDEX["rank"]] > REPLACED) & (member[:, MEMBER_INDEX["copy_allowed"]] > 0.5)
+
+
+def _about(magnitude: Array, centre: Array | float, width: float) -> Array:
+    """Log shares of a normal distribution."""
+    return -(((magnitude - centre) / width) ** 2) / 2
+
+
+def _slot(tokens: Array, name: str) -> Array:
+    """A feature of every hyperparameter, (N, H, 1)."""
+    return tokens[..., SLOT_INDEX[name], None]

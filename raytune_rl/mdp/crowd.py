@@ -13,7 +13,8 @@ from raytune_rl.mdp.score import OFFSET, PENALTY
 from raytune_rl.mdp.state import MemberState, change, place, ranking, training_seconds
 
 LEADERS: Final = 3
-"""Members whose hyperparameters say where the population should be. The best one alone is partly lucky."""
+"""Members whose hyperparameters say where the population should be, at most half of it. The best one alone is partly
+lucky."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Crowd:
     position_spread: tuple[float, ...]
     position_mean: tuple[float, ...]
     lead: tuple[float, ...]
-    """Mean position of the ``LEADERS`` best members less that of all; 0 before anybody has reported."""
+    """Mean position of the ``LEADERS`` best members less ``position_mean``; 0 before anybody has reported."""
     places: Mapping[int, int] = field(init=False, repr=False, compare=False)
     """By member, its index in ``ranked``."""
 
@@ -55,13 +56,14 @@ class Crowd:
         losses = [s.train_loss for s in alive if s.train_loss is not None and s.train_loss >= 0]
         times = [t for s in alive if (t := training_seconds(s)) > 0]
         columns = [[s.positions[i] for s in alive] for i in range(positions)]
-        leaders = [s for s in ranked if s.status == "ok"][:LEADERS]
-        middle = tuple(map(_mean, columns))
-        ahead = [_mean([s.positions[i] for s in leaders]) for i in range(positions)] if leaders else middle
+        sound = [s for s in alive if s.status == "ok"]
+        ahead = [s for s in ranked if s.status == "ok"][: max(1, min(LEADERS, len(sound) // 2))]
+        middle = [_mean([s.positions[i] for s in sound]) for i in range(positions)]
+        front = [_mean([s.positions[i] for s in ahead]) for i in range(positions)] if ahead else middle
         return cls(
             size=len(alive),
             ranked=ranked,
-            best=leaders[0] if leaders else None,
+            best=ahead[0] if ahead else None,
             median=median(scores) if scores else math.nan,
             mean=_mean(scores),
             spread=_spread(scores),
@@ -69,8 +71,8 @@ class Crowd:
             train_loss=math.log(median(losses) + OFFSET) if losses else math.nan,
             seconds=median(times) if times else math.nan,
             position_spread=tuple(map(_spread, columns)),
-            position_mean=middle,
-            lead=tuple(best - mean for best, mean in zip(ahead, middle, strict=True)),
+            position_mean=tuple(middle),
+            lead=tuple(best - mean for best, mean in zip(front, middle, strict=True)),
         )
 
     def rank(self, state: MemberState) -> float:

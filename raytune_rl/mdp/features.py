@@ -99,7 +99,12 @@ SLOT_FEATURES: Final = (
     Row("to_best", "range", "-1 to 1", "position of the best member - own position"),
     Row("spread", "range", "0 to 0.5", "standard deviation of the positions in the population"),
     Row("to_mean", "range", "-1 to 1", "mean position of the population - own position"),
-    Row("lead", "range", "-1 to 1", "mean position of the three best members - mean position of the population"),
+    Row(
+        "lead",
+        "range",
+        "-1 to 1",
+        "mean position of the three best (of few: the better half) - mean of the population",
+    ),
     Row("at_lower", "flag", "0, 1", "at the lower end of its range"),
     Row("at_upper", "flag", "0, 1", "at the upper end of its range"),
     Row("live", "flag", "0, 1", "may change during training"),

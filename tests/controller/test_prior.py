@@ -33,20 +33,22 @@ DECADES = 5.0
 STEPS = np.log10(LEARNING_RATE_FACTORS)
 
 
-def seen(*, lead: float = 0.0, sign: float = 1.0, **features: float) -> tuple[np.ndarray, np.ndarray]:
+def seen(
+    *, lead: float = 0.0, sign: float = 1.0, members: int = 8, space: SearchSpace = SPACE, **features: float
+) -> tuple[np.ndarray, np.ndarray]:
     """One observation of the space, as the blocks about the member and about the hyperparameters."""
-    spec = ObservationSpec(SPACE, optimiser=sign)
+    spec = ObservationSpec(space, optimiser=sign)
     found = np.zeros((1, spec.size), dtype=np.float32)
-    for slot, hyperparameter in enumerate(SPACE):
+    for slot, hyperparameter in enumerate(space):
         fixed = spec._fixed[slot]
         told = {"present": 1.0, "live": fixed.flags[0], "log": fixed.flags[1], "ordered": fixed.flags[2]}
         told |= {"lower": fixed.lower, "upper": fixed.upper, f"role/{hyperparameter.role}": 1.0, "lead": lead}
         for name, value in told.items():
             found[0, spec.index(f"hp/{hyperparameter.name}/{name}")] = value
-    for name, value in {"optimiser": sign, **features}.items():
+    for name, value in {"optimiser": sign, "population": np.log(members) / 2, **features}.items():
         found[0, spec.index(name)] = value
     member = len(MEMBER_FEATURES)
-    return found[:, :member], found[:, member:].reshape(1, len(SPACE), len(SLOT_FEATURES))
+    return found[:, :member], found[:, member:].reshape(1, len(space), len(SLOT_FEATURES))
 
 
 def shares(logits: np.ndarray) -> np.ndarray:
@@ -81,18 +83,37 @@ def test_an_ensembles_learning_rates_move_half_of_the_way_to_the_best_ones(lead:
 
 
 @pytest.mark.parametrize(
-    "elsewhere", [{"ensemble": 0.0}, {"copy_allowed": 0.0}, {"progress": TOGETHER_UNTIL + 0.01}], ids=str
+    "elsewhere",
+    [{"ensemble": 0.0}, {"copy_allowed": 0.0}, {"progress": TOGETHER_UNTIL + 0.01}, {"members": 3}],
+    ids=str,
 )
 def test_they_do_so_together_or_not_at_all(elsewhere: dict[str, float]) -> None:
     found = moves(**{"ensemble": 1.0, "copy_allowed": 1.0, "progress": 0.3, "lead": 0.25} | elsewhere)
     assert found[0, STAY] > 0.9
 
 
-def test_an_ensembles_worst_members_are_rescued_once() -> None:
-    early, need = (RESCUE_FROM + RESCUE_UNTIL) / 2, {"ensemble": 1.0, "copy_allowed": 1.0, "rank": 1.0}
-    assert sources(progress=early, **need)["keep"] < 0.1
-    for other in ({"progress": RESCUE_UNTIL}, {"rank": 0.7}, {"copy_allowed": 0.0}, {"progress": RESCUE_FROM - 0.05}):
-        assert sources(**{"progress": early} | need | other)["keep"] > 0.98
+def test_a_learning_rate_on_a_linear_scale_stays() -> None:
+    space = SearchSpace.from_specs({"lr": roles.learning_rate(tune.uniform(0.0, 1.0))})
+    member, tokens = seen(space=space, lead=0.25, ensemble=1.0, copy_allowed=1.0, progress=0.3)
+    assert shares(move_prior(member, tokens, np.zeros((1, 1, LEVELS)), np))[0, 0, STAY] > 0.9
+
+
+@pytest.mark.parametrize("segments", [8, 12, 16, 20, 50])
+def test_an_ensembles_worst_member_is_rescued_in_a_run_of_any_length(segments: int) -> None:
+    times = [
+        segment
+        for segment in range(2, segments, 2)  # the shipped policy copies at every second one
+        if sources(ensemble=1.0, copy_allowed=1.0, rank=1.0, progress=segment / segments)["keep"] < 0.1
+    ]
+    assert times and times[-1] < 0.3 * segments
+
+
+def test_who_has_taken_weights_is_not_rescued_again() -> None:
+    need = {"ensemble": 1.0, "copy_allowed": 1.0, "rank": 1.0, "progress": 0.2, "elapsed": 0.8, "copy_age": 0.8}
+    assert sources(**need)["keep"] < 0.1
+    others = [{"progress": RESCUE_UNTIL}, {"rank": 0.7}, {"copy_allowed": 0.0}, {"progress": RESCUE_FROM - 0.05}]
+    for other in [*others, {"copy_age": 0.35}, {"members": 3}]:
+        assert sources(**need | other)["keep"] > 0.98
 
 
 def test_a_single_models_worst_members_are_replaced_at_any_time_and_move() -> None:

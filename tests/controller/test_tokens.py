@@ -43,8 +43,9 @@ def weights(seed: int = 0, scale: float = 1.0) -> dict[str, np.ndarray]:
 
 def observations(spec: ObservationSpec, rows: int, seed: int = 0) -> np.ndarray:
     found = np.random.default_rng(seed).uniform(-1, 1, (rows, spec.size)).astype(np.float32)
-    for flag in ("first", "copy_allowed"):
-        found[:, spec.index(flag)] = np.arange(rows) % (2 if flag == "first" else 3) == 0
+    for flag, every in {"first": 4, "copy_allowed": 3, "ensemble": 2, "is_best": 5}.items():
+        found[:, spec.index(flag)] = np.arange(rows) % every == 0
+    found[::2, [spec.index(name) for name in ("progress", "rank", "population")]] = (0.2, 1.0, 1.5)
     for name in spec.features:
         if name.endswith(("/present", "/live", "/ordered")):
             found[:, spec.index(name)] = 1.0

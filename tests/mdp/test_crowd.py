@@ -26,11 +26,15 @@ def test_it_is_the_statistics_of_the_scores_and_positions() -> None:
 
 
 def test_where_a_population_lies_and_where_its_best_three_are() -> None:
-    crowd = Crowd.of(STATES, len(SPACE))
-    assert crowd.position_mean == pytest.approx([0.5] * 4)
-    assert crowd.lead == pytest.approx([np.mean([1 / 3, 2 / 3, 0]) - 0.5] * 4), "members 1, 2 and 0"
+    many = [*STATES, *(live([1.0, 0.9], member=5 + i, positions=(1.0,) * 4) for i in range(2))]
+    crowd = Crowd.of(many, len(SPACE))
+    assert crowd.position_mean == pytest.approx([4 / 6] * 4)
+    assert crowd.lead == pytest.approx([np.mean([1 / 3, 2 / 3, 0]) - 4 / 6] * 4), "members 1, 2 and 0"
     failed = live([1.0, None], member=4, positions=(1.0,) * 4)
-    assert Crowd.of([*STATES[:2], failed], 4).lead == pytest.approx([np.mean([0, 1 / 3]) - np.mean([0, 1 / 3, 1])] * 4)
+    assert Crowd.of([*STATES, failed], 4).position_mean == pytest.approx([0.5] * 4), "what it had was no good"
+    assert Crowd.of([*STATES, failed], 4).lead == pytest.approx([(1 / 3 + 2 / 3) / 2 - 0.5] * 4), (
+        "half of four: 1 and 2"
+    )
     unheard = [MemberState.start(member, (member / 3,) * 4) for member in range(4)]
     assert (Crowd.of(unheard, 4).position_mean, Crowd.of(unheard, 4).lead) == (pytest.approx((0.5,) * 4), (0.0,) * 4)
 

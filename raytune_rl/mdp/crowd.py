@@ -39,7 +39,7 @@ class Crowd:
     position_spread: tuple[float, ...]
     position_mean: tuple[float, ...]
     lead: tuple[float, ...]
-    """Mean position of the ``LEADERS`` best members less ``position_mean``; 0 before anybody has reported."""
+    """Mean position of the ``LEADERS`` best members less ``position_mean``; 0 while nobody sound has reported."""
     places: Mapping[int, int] = field(init=False, repr=False, compare=False)
     """By member, its index in ``ranked``."""
 

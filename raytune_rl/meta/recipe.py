@@ -104,6 +104,8 @@ def kept_recipe(directory: Path) -> Recipe | None:
     if not path.exists():
         return None
     try:
-        return Recipe(**json.loads(path.read_text(encoding="utf-8")))
+        return Recipe(
+            **{"prior": 1, **json.loads(path.read_text(encoding="utf-8"))}
+        )  # the first one was not written down
     except (TypeError, ValueError) as error:
         raise BadInput(f"{path} is of another version of raytune_rl ({error}); name another directory.") from None

@@ -17,7 +17,6 @@ from safetensors.numpy import load, save
 
 from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.tokens import TokenPolicy, initial_weights
-from raytune_rl.errors import BadInput
 from raytune_rl.meta.from_runs import read_run
 from raytune_rl.meta.imitation import imitate
 from raytune_rl.meta.recipe import FILE, Recipe
@@ -120,10 +119,6 @@ class Session:
                 weights = self._with_runs(weights)
             self._store.write(CLONE, save(weights))
         found: dict[str, np.ndarray] = load(self._store.read(CLONE))
-        try:
-            TokenPolicy(found)
-        except ValueError as error:  # before the EnvRunners meet it, which RLlib would start again and again
-            raise BadInput(f"{self.directory}: {error} Name another directory.") from None
         return found
 
     def _with_runs(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

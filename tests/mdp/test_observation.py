@@ -165,12 +165,21 @@ def test_each_hyperparameter_shows_its_place_its_kind_and_its_role() -> None:
     assert seen["hp/width/to_best"] == pytest.approx(0.5 - 0.25)
     assert seen["hp/width/spread"] == pytest.approx(np.std([0, 0.5, 1]))
     assert seen["hp/width/to_mean"] == pytest.approx(0.5 - 0.25)
-    assert seen["hp/width/lead"] == pytest.approx(see(POPULATION[1])["hp/width/lead"]), "whoever looks"
     assert (seen["hp/width/live"], seen["hp/lr/live"]) == (0.0, 1.0)
     assert (seen["hp/lr/log"], seen["hp/dropout/log"]) == (1.0, 0.0)
     assert (seen["hp/activation/ordered"], seen["hp/width/ordered"]) == (0.0, 1.0)
     for h in SPACE:
         assert [role for role in SEEN_ROLES if seen[f"hp/{h.name}/role/{role}"]] == [h.role]
+
+
+def test_where_the_best_are_is_shown_to_everybody() -> None:
+    places = dict(zip([s.member for s in POPULATION], (0.2, 0.9, 0.4), strict=True))
+    moved = [replace(s, positions=(places[s.member],) * 4) for s in POPULATION]
+    best = max(moved, key=lambda s: s.score)
+    for state in moved:
+        seen = see(state, moved)
+        assert seen["hp/width/lead"] == pytest.approx(best.positions[0] - 0.5), "the better half of three is one"
+        assert seen["hp/width/to_mean"] == pytest.approx(0.5 - state.positions[0])
 
 
 def test_augmentation_is_shown_as_dropout_and_widens_nothing() -> None:

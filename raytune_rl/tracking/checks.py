@@ -7,8 +7,8 @@ from typing import Any
 
 from raytune_rl.errors import BadInput
 
-EXTRAS = {"mlflow": "MLflow", "wandb": "Weights & Biases"}
-"""Libraries behind Ray's callbacks that raytune_rl has an extra for."""
+EXTRAS = {"mlflow": ("MLflow", "mlflow"), "wandb": ("Weights & Biases", "wandb"), "mlxtend": ("mlxtend", "bench")}
+"""By module, the libraries that experiment files may need and raytune_rl has an extra for: the name, and the extra's."""
 
 
 def check_callbacks(callbacks: Sequence[Any] | None) -> None:
@@ -38,4 +38,5 @@ def missing_library(error: BaseException) -> str | None:
         library = "wandb"
     if library not in EXTRAS:
         return None
-    return f"{EXTRAS[library]} is not installed; install it with: pip install 'raytune_rl[{library}]'."
+    name, extra = EXTRAS[library]
+    return f"{name} is not installed; install it with: pip install 'raytune_rl[{extra}]'."

@@ -157,9 +157,10 @@ def _mnist() -> Table:
     inputs, targets = mnist_data()
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".npz", delete=False) as file:
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:  # goes again, whatever happens
+            file = Path(scratch, kept.name)
             np.savez_compressed(file, inputs=inputs.astype(np.uint8), targets=targets.astype(np.uint8))
-        os.replace(file.name, kept)
+            os.replace(file, kept)
     except OSError:
         pass  # nowhere to keep it: the next process parses again
     return inputs / 255.0, targets.astype(np.int64)

@@ -14,6 +14,7 @@ import pytest
 
 from raytune_rl.commands import INTERRUPTED
 from raytune_rl.meta.recipe import Recipe
+from raytune_rl.meta.session import Session
 from raytune_rl.meta_train import main
 from raytune_rl.pretrained import Pretrained
 from raytune_rl.rllib import checkpoints
@@ -73,6 +74,14 @@ def test_tables_that_are_not_there_are_missed_before_ray_starts(
     assert not (tmp_path / "x").exists()
 
 
+def test_it_begins_as_the_shipped_controller_where_that_is_asked(tmp_path: Path) -> None:
+    begun = Session(tmp_path / "on", Recipe(shipped=True))._first_weights()
+    anew = Session(tmp_path / "anew", Recipe())._first_weights()
+    shipped = Pretrained().weights
+    assert all(np.array_equal(begun[name], shipped[name]) for name in shipped)
+    assert not all(np.array_equal(anew[name], shipped[name]) for name in shipped)
+
+
 def curve(out: Path) -> list[dict]:
     path = out / "log.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -94,6 +103,7 @@ def saved(out: Path) -> dict:
         (["--set", "clone_kl=nan"], "clone_kl is nan"),
         (["--set", "prior=1"], "prior is 1; this version of raytune_rl has 2 only"),
         (["--set", "tables=2"], "tables is 2.0; it must be a share, at most 1"),
+        (["--set", "shipped=true", "--set", "clone_worlds=2"], "shipped and clone_worlds=2 both say how to begin"),
         (["--set", "validation_worlds=1000"], f"there are {len(META_VALIDATION)}"),
     ],
 )

@@ -31,6 +31,7 @@ def test_a_callback_that_cannot_be_pickled_is_named_without_its_fields() -> None
         (ModuleNotFoundError("No module named 'mlflow'", name="mlflow"), "raytune_rl[mlflow]"),
         (ModuleNotFoundError("No module named 'mlflow.store'", name="mlflow.store"), "raytune_rl[mlflow]"),
         (RuntimeError("Wandb was not found - please install with `pip install wandb`"), "raytune_rl[wandb]"),
+        (ModuleNotFoundError("No module named 'mlxtend'", name="mlxtend"), "raytune_rl[bench]"),
     ],
 )
 def test_a_missing_library_names_the_extra(error: Exception, extra: str) -> None:

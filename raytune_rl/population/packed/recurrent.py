@@ -77,17 +77,19 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         width = hidden.shape[-1]
         turned, shift = weight.transpose(-1, -2), bias.unsqueeze(-2)
-        kept: tuple[list[torch.Tensor], ...] = ([], [], [], [])
-        for given in drive.unbind(-3):
-            own = (hidden @ turned).add_(shift)
-            gates = (given[..., : 2 * width] + own[..., : 2 * width]).sigmoid_()
-            own = own[..., 2 * width :]
-            new = torch.addcmul(given[..., 2 * width :], gates[..., :width], own).tanh_()
-            for part, value in zip(kept, (hidden, gates, new, own), strict=True):
-                part.append(value)
+        product = torch.baddbmm if weight.ndim == 3 else torch.addmm  # with the bias in one pass
+        times = drive.unbind(-3)
+        room = [drive.new_empty(len(times), *hidden.shape[:-1], size * width) for size in (2, 1, 3)]
+        befores = []
+        for given, gates, new, own in zip(times, *room, strict=True):
+            befores.append(hidden)
+            product(shift, hidden, turned, out=own)
+            torch.add(given[..., : 2 * width], own[..., : 2 * width], out=gates).sigmoid_()
+            torch.addcmul(given[..., 2 * width :], gates[..., :width], own[..., 2 * width :], out=new).tanh_()
             hidden = torch.lerp(new, hidden, gates[..., width:])
-        states = torch.stack([*kept[0][1:], hidden]).movedim(0, -3)  # time stays outermost in memory
-        return states, *(torch.stack(part).movedim(0, -3) for part in kept)
+        gates, new, own = (part.movedim(0, -3) for part in room)  # time stays outermost in memory
+        states, before = (torch.stack(part).movedim(0, -3) for part in ([*befores[1:], hidden], befores))
+        return states, before, gates, new, own[..., 2 * width :]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -110,17 +112,22 @@ class _Recurrence(torch.autograd.Function):
         times, *others, width = news.movedim(-3, 0).shape
         by_drive = news.new_empty(times, *others, 3 * width).movedim(0, -3)
         by_own = torch.empty_like(by_drive)
+        product = torch.baddbmm if weight.ndim == 3 else torch.addmm
         slope = torch.zeros_like(news[..., 0, :, :])
         steps = [part.unbind(-3) for part in (slopes[0], before, gates, news, owns, by_drive, by_own)]
         for incoming, hidden, gate, new, own, to_drive, to_own in reversed(list(zip(*steps, strict=True))):
-            slope = slope + incoming
+            slope = slope.add_(incoming)
             reset, update = gate[..., :width], gate[..., width:]
-            by_new = _aten.tanh_backward(slope - slope * update, new)
-            by_gates = torch.cat([by_new * own, slope * (hidden - new)], dim=-1)
+            by_reset, by_update, by_new = to_drive.split(width, dim=-1)  # written in place, as all that follows
+            torch.addcmul(slope, slope, update, value=-1.0, out=by_new)
+            _aten.tanh_backward.grad_input(by_new, new, grad_input=by_new)
+            torch.mul(by_new, own, out=by_reset)
+            torch.sub(hidden, new, out=by_update).mul_(slope)
+            by_gates = to_drive[..., : 2 * width]
             _aten.sigmoid_backward.grad_input(by_gates, gate, grad_input=by_gates)
-            torch.cat([by_gates, by_new], dim=-1, out=to_drive)
-            torch.cat([by_gates, by_new * reset], dim=-1, out=to_own)
-            slope = (slope * update).add_(to_own @ weight)
+            to_own[..., : 2 * width] = by_gates
+            torch.mul(by_new, reset, out=to_own[..., 2 * width :])
+            slope = product(slope.mul_(update), to_own, weight)
         flat = by_own.flatten(-3, -2)  # one product for all times
         by_weight = flat.transpose(-1, -2) @ before.flatten(-3, -2)
         return by_drive, by_weight, flat.sum(dim=-2), slope

@@ -8,7 +8,7 @@ from typing import Any
 from raytune_rl.errors import BadInput
 
 EXTRAS = {"mlflow": ("MLflow", "mlflow"), "wandb": ("Weights & Biases", "wandb"), "mlxtend": ("mlxtend", "bench")}
-"""By module, the libraries that experiment files may need and raytune_rl has an extra for: the name, and the extra's."""
+"""By module, libraries that experiment files may need and raytune_rl has an extra for: the name, and the extra's."""
 
 
 def check_callbacks(callbacks: Sequence[Any] | None) -> None:

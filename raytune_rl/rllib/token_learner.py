@@ -14,6 +14,9 @@ from raytune_rl.rllib.token_module import CLONE_LOGITS
 CLONE_KL = "clone_kl"
 """Key of ``learner_config_dict``: weight of KL(agent || clone)."""
 
+LEAST = -60.0
+"""Logits are at least that much for the divergence: a share that is zero in float32 would make it infinite."""
+
 
 class _Cloned(TorchLearner):
     """Another learner's loss and the weighted KL."""
@@ -25,12 +28,18 @@ class _Cloned(TorchLearner):
         weight = config.learner_config_dict.get(CLONE_KL, 0.0)
         if not weight or CLONE_LOGITS not in batch:
             return loss
-        distribution = self.module[module_id].unwrapped().get_train_action_dist_cls()
-        here = distribution.from_logits(fwd_out["action_dist_inputs"])
-        clone = distribution.from_logits(batch[CLONE_LOGITS])
-        divergence = torch.mean(here.kl(clone))
+        distributions = self.module[module_id].unwrapped().get_train_action_dist_cls()
+        divergence = divergence_from(batch[CLONE_LOGITS], fwd_out["action_dist_inputs"], distributions)
         self.metrics.log_value((module_id, CLONE_KL), divergence, window=1)
         return loss + weight * divergence
+
+
+def divergence_from(clone: torch.Tensor, logits: torch.Tensor, distributions: Any) -> torch.Tensor:
+    """The mean KL of what these ``logits`` (N, options) would do from what the ``clone``'s would; finite, and so is its
+    gradient. ``distributions``: RLlib's class for the action space."""
+    here, there = (distributions.from_logits(given.clamp(min=LEAST)) for given in (logits, clone))
+    found: torch.Tensor = torch.mean(here.kl(there))
+    return found
 
 
 class ClonedPPOLearner(_Cloned, PPOTorchLearner):

@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import IO
 
@@ -108,7 +109,7 @@ def run(open_jobs: Sequence[Job], play: Callable[[Job], None], *, workers: int) 
             yield job
         return
     # Ray, torch and Optuna bring threads of their own, so the processes are not forked.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         waiting = {pool.submit(play, job): job for job in open_jobs}
         for future in as_completed(waiting):
@@ -116,6 +117,18 @@ def run(open_jobs: Sequence[Job], play: Callable[[Job], None], *, workers: int) 
             yield waiting[future]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """In a process of its own: whoever kills the benchmark leaves nobody behind who trains on."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def play(job: Job) -> None:

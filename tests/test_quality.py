@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -294,6 +298,43 @@ def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: 
         pd.DataFrame({"median": [0.0] * 3}, index=pd.Index(sorted(three), name="method")),
         check_dtype=False,
     )
+
+
+def _until(happens: Callable[[], bool], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # nobody may be there to bury it
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_killed_benchmark_leaves_nobody_behind(tmp_path: Path) -> None:
+    """Its processes would train on, unseen, beside the next one's."""
+    (tmp_path / "busy.py").write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from quality import store\n"
+        "def play(job):\n"
+        "    Path(__file__).with_name(f'worker-{os.getpid()}').touch()\n"
+        "    time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    list(store.run([1, 2], play, workers=2))\n"
+    )
+    paths = os.pathsep.join([str(Path(store.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    main = subprocess.Popen([sys.executable, tmp_path / "busy.py"], env={**os.environ, "PYTHONPATH": paths})
+    try:
+        _until(lambda: len(list(tmp_path.glob("worker-*"))) == 2, seconds=120)
+    finally:
+        main.kill()
+        main.wait()
+    workers = [int(path.name.removeprefix("worker-")) for path in tmp_path.glob("worker-*")]
+    _until(lambda: not any(_lives(pid) for pid in workers), seconds=30)
 
 
 def test_averages_are_kept_and_are_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,17 @@ import json
 import logging
 import os
 import secrets
+import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from raytune_rl.errors import BadInput
 
 logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+"""How long a given address may take to be reached."""
 
 
 def quiet_environment() -> None:
@@ -64,6 +69,23 @@ def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Itera
         yield node_resources()
     finally:
         ray.shutdown()
+
+
+def ray_is_running() -> bool:
+    """Whether this process has a Ray already. It is not imported for the question."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def check_address(address: str) -> None:
+    """Raise ``BadInput`` where nobody listens: Ray would try for many minutes. Where ``auto`` is, only Ray knows."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"--address {address}: no Ray cluster answers there ({error}).") from None
 
 
 def _shipped() -> bool:

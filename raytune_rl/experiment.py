@@ -43,6 +43,8 @@ class StopRule:
     def __post_init__(self) -> None:
         if self.seconds is not None and not self.seconds > 0:
             raise BadInput(f"stop.seconds is {self.seconds}; it must be positive, or None for no limit.")
+        if self.target is not None and not math.isfinite(self.target):
+            raise BadInput(f"stop.target is {self.target}; it must be a number that the metric can reach, or None.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,13 +72,17 @@ def slots(needs: Resources, node: Resources) -> int:
     return min(_times(name, node.get(name, 0.0), amount) for name, amount in needs.items())
 
 
-def check_machine(resources: Resources) -> None:
-    """Raise ``BadInput`` when a trial asks for more than this machine has, before a Ray of its own is started."""
+def this_machine() -> Resources:
+    """The CPUs and GPUs that a Ray of one's own will have."""
     hardware = describe_environment()["hardware"]
-    have = {"CPU": hardware["cores"], "GPU": len(hardware["gpus"])}
+    return {"CPU": hardware["cores"], "GPU": len(hardware["gpus"])}
+
+
+def check_machine(resources: Resources, machine: Resources) -> None:
+    """Raise ``BadInput`` when a trial asks for more than this ``machine`` has, before a Ray of its own is started."""
     for name, amount in resources.items():
-        if name in have and amount > have[name]:
-            raise BadInput(f"resources asks for {amount:g} {name} per trial, and this machine has {have[name]}.")
+        if name in machine and amount > machine[name]:
+            raise BadInput(f"resources asks for {amount:g} {name} per trial, and this machine has {machine[name]:g}.")
 
 
 def _times(name: str, have: float, amount: float) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +18,18 @@ from typing import Any
 from raytune_rl import composition
 from raytune_rl.comparing import NAMES, compared, delivered_by, ensemble_of
 from raytune_rl.controller.controller import Controller
-from raytune_rl.embedded import ray_cluster
-from raytune_rl.errors import BadInput
+from raytune_rl.embedded import check_address, ray_cluster, ray_is_running
 from raytune_rl.experiment import Experiment
-from raytune_rl.placement import Placement, check_machine, place
+from raytune_rl.opening import begin, opened, unused, who_decides
+from raytune_rl.placement import Placement, check_machine, place, this_machine
 from raytune_rl.population.candidate import Candidate
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.progress import Plan, Progress, make_progress
 from raytune_rl.records import Value
 from raytune_rl.rllib.policy import LearningPolicy
-from raytune_rl.rllib.settings import Agent
 from raytune_rl.rundir import layout
-from raytune_rl.rundir.environment import describe_experiment
 from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.log import RunLog
-from raytune_rl.rundir.plain import plain
 from raytune_rl.rundir.schemas import column_types
 from raytune_rl.rundir.summary import AgentSummary, Comparison, Counters, build_summary
 from raytune_rl.rundir.tables import TableWriter
@@ -40,27 +37,9 @@ from raytune_rl.signals import Stoppable, stopping_on_signals
 from raytune_rl.sink import RunSink
 from raytune_rl.tracking import Tracker, check_callbacks
 from raytune_rl.trained import Trained
-from raytune_rl.tune.storage import StateStore, refuse_foreign
+from raytune_rl.tune.storage import StateStore
 
 logger = logging.getLogger(__name__)
-
-DIFFERENCES = 3
-"""So many fields are named where an experiment is not the one of the run that it is to go on with."""
-
-MAY_DIFFER = frozenset(
-    {
-        "average",
-        "callbacks",
-        "checkpoint_every",
-        "compare",
-        "ensemble",
-        "resources",
-        "segment_timeout",
-        "stop",
-        "storage_path",
-    }
-)
-"""Fields that a resumed run may change: they say how long and where to train, not what."""
 
 
 class RunFailed(RuntimeError):
@@ -107,7 +86,7 @@ def run(
         RunFailed: nothing was trained.
     """
     progress = progress or make_progress(quiet=True)
-    directory = _opened(RunDirectory(out), experiment) if resume else _unused(RunDirectory(out))
+    directory = opened(RunDirectory(out), experiment) if resume else unused(RunDirectory(out))
     if resume and directory.finished:
         summary = directory.read_json(layout.SUMMARY)
         progress.start(_screen_plan(experiment, directory))
@@ -115,12 +94,17 @@ def run(
         return Outcome(directory=str(directory), summary=summary)
     candidate = composition.make_candidate(experiment)
     check_callbacks(experiment.callbacks)
-    if address is None:
-        check_machine(experiment.resources)
+    if address is not None:
+        check_address(address)
+    else:
+        machine = this_machine()
+        check_machine(experiment.resources, machine)
+        if not resume and not ray_is_running() and experiment.resources.keys() <= machine.keys():
+            _placed(experiment, [machine])  # trials that do not fit are refused before Ray starts, too
     policy = composition.make_policy(experiment)
     controller = composition.make_controller(experiment, policy)
     if not resume:
-        directory.create()
+        begin(directory, experiment)
     log = RunLog(directory)
     logging.getLogger("raytune_rl").addHandler(log)
     try:
@@ -281,7 +265,7 @@ def _summarise(
             restarts=ours.sink.counts.restarts,
         ),
         agent=AgentSummary(
-            algorithm=_who(experiment),
+            algorithm=who_decides(experiment),
             checkpoint=layout.AGENT if learner and directory.exists(layout.AGENT) else None,
             transitions=getattr(policy, "transitions", 0),
         ),
@@ -294,50 +278,6 @@ def _summarise(
     )
 
 
-# -- the directory -------------------------------------------------------------------------------------------------
-
-
-def _unused(directory: RunDirectory) -> RunDirectory:
-    try:
-        directory.check_unused()
-    except OSError as error:
-        raise BadInput(str(error)) from None
-    return directory
-
-
-def _opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
-    """The directory of a run that is to go on.
-
-    Raises:
-        BadInput: there is no run, others could have tampered with its pickles, or it was made by another experiment.
-    """
-    try:
-        directory.open()
-        if directory.local is not None:
-            refuse_foreign(directory.local)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"--resume {directory}: {error}") from None
-    there = directory.read_json(layout.EXPERIMENT)["experiment"]
-    here = plain(composition.resolved_fields(experiment))
-    assert isinstance(here, dict)
-    found = list(_differences(there, {name: value for name, value in here.items() if name not in MAY_DIFFER}))
-    if found:
-        told = [f"{name} is {_short(was)} there and {_short(now)} here" for name, was, now in found[:DIFFERENCES]]
-        more = [f"and {len(found) - DIFFERENCES} more"] if len(found) > DIFFERENCES else []
-        raise BadInput(f"--resume {directory}: the experiment is not the one of that run: {'; '.join(told + more)}.")
-    return directory
-
-
-def _differences(there: Any, here: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The fields of ``here`` that are others in ``there``: where, and both values."""
-    for name, now in here.items():
-        was = there.get(name)
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            yield from _differences(was, {**dict.fromkeys(was), **now}, f"{path}{name}.")
-        elif was != now:
-            yield f"{path}{name}", was, now
-
-
 def _why_nothing(experiment: Experiment, directory: RunDirectory, controller: Controller) -> str:
     """Why a run has come to nothing, and what can be done, for people."""
     trouble = "" if controller.trouble is None else f" ({controller.trouble})"
@@ -346,40 +286,31 @@ def _why_nothing(experiment: Experiment, directory: RunDirectory, controller: Co
     return f"no member ever reported a finite {experiment.metric}{trouble}{advice}. See {directory.uri(layout.LOG)}."
 
 
-def _short(value: Any, most: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
 def _placement(
     directory: RunDirectory, experiment: Experiment, nodes: Sequence[Mapping[str, float]], *, resume: bool
 ) -> Placement:
-    """Where members train; a resumed run keeps its groups, since each trial finds its own state again."""
-    if resume:
-        groups = directory.read_json(layout.EXPERIMENT)["groups"]
-        return Placement(groups=tuple(tuple(g) for g in groups), reason="the trials of the run that goes on")
-    placement = place(
+    """Where members train. A run that goes on keeps its groups, since each trial finds its own state again."""
+    content = directory.read_json(layout.EXPERIMENT)
+    if resume and "groups" in content:  # it was not interrupted before it had any
+        groups = tuple(tuple(group) for group in content["groups"])
+        return Placement(groups=groups, reason="the trials of the run that goes on")
+    placement = _placed(experiment, nodes)
+    directory.write_json(layout.EXPERIMENT, {**content, "groups": placement.groups})
+    return placement
+
+
+def _placed(experiment: Experiment, nodes: Sequence[Mapping[str, float]]) -> Placement:
+    return place(
         population=experiment.population,
         members_per_trial=experiment.members_per_trial,
         resources=experiment.resources,
         nodes=nodes,
     )
-    content = describe_experiment(
-        name=experiment.name, experiment=composition.resolved_fields(experiment), seed=experiment.seed
-    )
-    directory.write_json(layout.EXPERIMENT, {**content, "agent": _who(experiment), "groups": placement.groups})
-    return placement
 
 
 def _save_agent(controller: Controller, directory: RunDirectory) -> None:
     with directory.staging(layout.AGENT) as path:
         controller.policy.save(str(path))
-
-
-def _who(experiment: Experiment) -> str:
-    """Who decides, as people are told."""
-    agent = experiment.agent
-    return agent.algorithm if isinstance(agent, Agent) else repr(agent)
 
 
 def _folder(source: Path | None) -> str | None:
@@ -395,7 +326,7 @@ def _screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
         directory=str(directory),
         hyperparameters=experiment.space().names,
         segments=experiment.segments,
-        algorithm=_who(experiment),
+        algorithm=who_decides(experiment),
         budget_s=experiment.stop.seconds,
         done=_trained_before(directory),
         loadable=isinstance(experiment.candidate, TorchTask),

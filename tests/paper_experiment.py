@@ -44,7 +44,7 @@ class PaperMember:
         self.steps += length
         spoilt = self.task.fault == "nan" and self.index == 1 and self.steps == 4 and self.task.first_time()
         loss = math.nan if spoilt else self.loss
-        return SegmentResult(metrics={"loss": loss}, steps=self.steps)
+        return SegmentResult(metrics={"loss": loss}, steps=length)
 
     def get_state(self) -> State:
         return {"loss": self.loss, "steps": self.steps, "rng": self.rng.bit_generator.state}

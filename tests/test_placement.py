@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raytune_rl.errors import BadInput
-from raytune_rl.placement import check_machine, place, slots
+from raytune_rl.placement import check_machine, place, slots, this_machine
 
 LAPTOP = [{"CPU": 2.0, "memory": 8e9}]
 CLUSTER = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}]
@@ -78,9 +78,10 @@ def test_resources_that_no_node_has_together() -> None:
 
 
 def test_the_own_machine_is_checked_before_ray_starts() -> None:
-    check_machine({"CPU": 1})
-    with pytest.raises(BadInput, match="resources asks for 1000 CPU per trial, and this machine has"):
-        check_machine({"CPU": 1000})
+    machine = this_machine()
+    check_machine({"CPU": 1}, machine)
+    with pytest.raises(BadInput, match=f"asks for 1000 CPU per trial, and this machine has {machine['CPU']}"):
+        check_machine({"CPU": 1000}, machine)
 
 
 @given(

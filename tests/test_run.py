@@ -93,6 +93,19 @@ def test_kill_minus_nine_and_resume_with_a_truncated_state(tmp_path: Path) -> No
     assert list(replayed["hp/lr"]) == [values["lr"] for values in path]
 
 
+def test_what_was_killed_before_its_first_segment_can_be_gone_on_with(tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log.txt"
+    process = start(EXPERIMENT, "--out", str(out), log=log)
+    end = time.monotonic() + DEADLINE
+    while not (out / "experiment.json").exists():
+        assert time.monotonic() < end and process.poll() is None, log.read_text()
+        time.sleep(0.01)
+    kill(process)
+    assert not (out / "segments.parquet").exists()
+    assert start(EXPERIMENT, "--resume", str(out), log=log).wait(DEADLINE) == 0, log.read_text()
+    check_whole(out, complete=True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_stops_cleanly_and_prints_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log.txt"
@@ -129,6 +142,14 @@ def test_an_interruption_stops_cleanly_and_prints_how_to_go_on(number: signal.Si
         ([str(EXPERIMENT), "--experiment", "other"], ["other", "experiment"]),
         ([str(EXPERIMENT), "--resume", "/nonexistent/run"], ["/nonexistent/run", "not a run directory"]),
         ([str(EXPERIMENT), "--seed", "-1"], ["seed is -1"]),
+        ([str(EXPERIMENT), "--set", "stop.target=nan"], ["stop.target is nan", "a number"]),
+        ([str(EXPERIMENT), "--out", f"{EXPERIMENT}/run"], [f"--out {EXPERIMENT}/run", "cannot be made"]),
+        ([str(EXPERIMENT), "--out", str(EXPERIMENT)], [f"{EXPERIMENT}"]),
+        ([str(EXPERIMENT), "--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "no Ray cluster answers there"]),
+        (
+            [str(EXPERIMENT), "--set", "population=1000", "--set", "members_per_trial=1"],
+            ["members_per_trial is 1, which makes 1000 trials", "can run at once"],
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(

@@ -47,7 +47,7 @@ class SegmentResult:
     Attributes:
         metrics: at least the experiment's metric.
         signals: see ``mdp.observation.SIGNALS``; leave out what is not known.
-        steps: cumulative optimiser steps (reports).
+        steps: optimiser steps (reports) made in this segment.
         done: the member has finished by itself.
         predictions: see ``Report.predictions``; only of candidates that were asked for it (``Predicting``).
     """

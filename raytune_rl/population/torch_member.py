@@ -140,7 +140,7 @@ class TorchMember:
         return SegmentResult(
             metrics=dict(self._metrics),
             signals=signals,
-            steps=self.steps,
+            steps=len(losses),
             predictions=self._sample.predictions(outputs[None])[0] if self._sample is not None else None,
         )
 

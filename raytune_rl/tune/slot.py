@@ -235,7 +235,7 @@ class Slot:
         if result is not None:
             metrics = dict(result.metrics)
             signals = {**result.signals, **signals}
-            memory.steps = result.steps
+            memory.steps += result.steps
         signals.setdefault("train_seconds", seconds)
         # A metric with a hyperparameter's own name says what was really in force.
         read_back = {name: metrics[name] for name in memory.effective if name in metrics}

@@ -211,7 +211,6 @@ class TrainableMember:
         self._member = context.member
         self._random = RandomStreams(context.seed)
         self._hyperparameters = dict(hyperparameters)
-        self._steps = 0
         self._restored: Snapshot | None = None  # a state whose hyperparameters are still to be laid over
         with self._random:
             self._instance = self._new_instance()
@@ -230,14 +229,15 @@ class TrainableMember:
         if self._restored is not None:
             self.apply({})
         result: Mapping[str, Any] = {}
+        steps = 0
         with self._random:
             for _ in range(length):
                 result = self._instance.train()
-                self._steps += 1
+                steps += 1
                 if result.get(self._task.done_metric):
                     break
         metrics = numbers(result)
-        return SegmentResult(metrics=metrics, steps=self._steps, done=bool(result.get(self._task.done_metric)))
+        return SegmentResult(metrics=metrics, steps=steps, done=bool(result.get(self._task.done_metric)))
 
     def get_state(self) -> State:
         with self._random:
@@ -246,7 +246,6 @@ class TrainableMember:
             "files": dict(snapshot.files),
             "counters": dict(snapshot.counters),
             "member": self._member,
-            "steps": self._steps,
             "hyperparameters": dict(self._hyperparameters if self._restored is None else snapshot.hyperparameters),
             "random": self._random.state,
         }
@@ -254,7 +253,6 @@ class TrainableMember:
     def set_state(self, state: State) -> None:
         snapshot = Snapshot(files=state["files"], counters=state["counters"], hyperparameters=state["hyperparameters"])
         if state["member"] == self._member:  # its own past: go on exactly there
-            self._steps = state["steps"]
             self._random.state = state["random"]
             self._hyperparameters = dict(state["hyperparameters"])
         # Carried out by the next apply or train, which knows whether the configuration comes before or after it.

@@ -65,7 +65,7 @@ class CountingMember:
             self.task.trick(self, calls)
         return SegmentResult(
             metrics={"score": self.score, "noise": float(self.random.random())},
-            steps=self.steps,
+            steps=length,
             done=self.task.lasts is not None and self.steps >= self.task.lasts,
         )
 

@@ -198,6 +198,15 @@ def test_the_best_is_kept(mode: Any, best: tuple[int, float]) -> None:
     assert (snapshot.segment, snapshot.state["score"]) == best
 
 
+def test_steps_are_those_that_it_has_made_whatever_it_goes_back_to() -> None:
+    one = slot(lr=1.0)
+    reports = [train(one)]
+    for segment, source in enumerate((KEEP, Source(kind="checkpoint", member=0), KEEP), start=1):
+        one.follow(decide(0, segment, -1.0, source))  # what came after the first segment is no best to go back to
+        reports.append(train(one))
+    assert [report.steps for report in reports] == [2, 4, 6, 8]
+
+
 def test_a_copy_brings_weights_and_values() -> None:
     donor, receiver = slot(0, lr=10.0), slot(1, lr=1.0)
     train(donor), train(receiver)

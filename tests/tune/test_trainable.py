@@ -142,7 +142,7 @@ def test_a_change_leaves_the_weights_and_the_count(cls: type[tune.Trainable]) ->
     assert member._instance.config == {"lr": 10.0, "other": "constant"}
     result = member.train(2)
     assert weight(result.metrics) == 23.0
-    assert result.steps == 5
+    assert result.steps == 2
     assert member._instance.training_iteration == 5
 
 
@@ -165,7 +165,7 @@ def test_a_copy_takes_the_weights_and_its_own_new_values(cls: type[tune.Trainabl
     assert receiver.apply({"lr": 3.0}) == {"lr": 3.0}
     result = receiver.train(1)
     assert weight(result.metrics) == 8.0
-    assert result.steps == 3  # its own
+    assert result.steps == 1
 
 
 @pytest.mark.parametrize("cls", ALL)

@@ -58,7 +58,7 @@ class PaperMember:
 
 @dataclass(frozen=True)
 class PaperTask:
-    """``fault`` makes member 1 misbehave in its fourth segment: raise, nan, die or hang (all but the first once).
+    """``fault`` makes member 1 misbehave in its fourth segment: raise, nan, die or hang (these once), or be deadly.
     ``collapse`` makes every member forget what it has learned at a learning rate above 0.1."""
 
     seconds: float = 0.0
@@ -70,8 +70,8 @@ class PaperTask:
             return
         if self.fault == "raise":
             raise RuntimeError("this member does not like its fourth segment")
-        if self.fault in ("die", "hang") and self.first_time():
-            if self.fault == "die":
+        if self.fault == "deadly" or (self.fault in ("die", "hang") and self.first_time()):
+            if self.fault != "hang":
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(3600)
 

@@ -91,7 +91,7 @@ def test_synchronous_runs_repeat_bit_for_bit(tmp_path: Path) -> None:
     assert frames[0][1]["policy_version"].max() > 0
 
 
-@pytest.mark.parametrize("fault", ["raise", "nan", "die", "hang"])
+@pytest.mark.parametrize("fault", ["raise", "nan", "die", "hang", "deadly"])
 def test_a_member_that_fails_does_not_stop_the_others(tmp_path: Path, fault: str) -> None:
     task = PaperTask(fault=fault, scratch=str(tmp_path))
     experiment = make(
@@ -106,9 +106,9 @@ def test_a_member_that_fails_does_not_stop_the_others(tmp_path: Path, fault: str
     others = segments[segments["member"] != 1]
     assert len(others) == 3 * 8
     assert (others["status"] == "ok").all()
-    failures = {"raise": 2, "nan": 1, "die": 0, "hang": 1}[fault]
-    assert outcome.summary["counts"]["failures"] >= min(failures, 1)
-    if fault != "raise":
+    counts, for_good = outcome.summary["counts"], fault in ("raise", "deadly")
+    assert (counts["failures"], counts["restarts"]) == ((2, 1) if for_good else (1, 1))
+    if not for_good:
         check_whole(tmp_path / "run", 4, 8)
     if fault == "raise":
         assert "does not like its fourth segment" in (tmp_path / "run" / "run.log").read_text()

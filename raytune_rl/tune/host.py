@@ -13,8 +13,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from ray.tune.result import DONE
 
 from raytune_rl.population.candidate import Candidate, Packable, State
 from raytune_rl.records import Decision, Mode, Report
+from raytune_rl.tune.presence import Presence
 from raytune_rl.tune.slot import Slot, SlotSettings, Snapshot, Trained, Transfer, needs_donor
 from raytune_rl.tune.storage import StateStore
 from raytune_rl.tune.watchdog import Watchdog
@@ -55,6 +56,7 @@ class HostSpec:
         metric, mode: what "best" means.
         seed: the experiment's.
         state_uri: directory for the trial's state files, nobody else's.
+        session: of the driver, see ``presence``.
         segment_timeout: seconds that one member's segment may take; ``None`` = for ever.
         synchronous: repeatable bit for bit: copies are waited for.
         copy_deadline: seconds that a copy is waited for then.
@@ -68,6 +70,7 @@ class HostSpec:
     mode: Mode
     seed: int
     state_uri: str
+    session: str = ""
     segment_timeout: float | None = None
     synchronous: bool = False
     copy_deadline: float = 60.0
@@ -177,6 +180,7 @@ class HostTrainable(tune.Trainable):
         self._spec = specs[config["trial"]]
         self._store = StateStore(self._spec.state_uri)
         self._watchdog = Watchdog(self._spec.segment_timeout)
+        self._presence = Presence(self._store, self._spec.session)
         self._threads_set = False
         self._staged: dict[str, Any] | None = None
         self._settings = SlotSettings(
@@ -261,6 +265,7 @@ class HostTrainable(tune.Trainable):
     def cleanup(self) -> None:
         logging.getLogger("raytune_rl").removeHandler(self._said)
         self._watchdog.close()
+        self._presence.close()
         for slot in self._slots.values():
             slot.close()
 
@@ -281,8 +286,9 @@ class HostTrainable(tune.Trainable):
         ready = {slot.index: member for slot in live if (member := slot.ready()) is not None}
         if len(ready) < 2:
             return {}
-        began = time.perf_counter()
-        with self._watchdog.watching(self._leave_packed_note, pieces=len(ready)):
+        began, segment = time.perf_counter(), max(slot.segment for slot in live)
+        watching = self._watchdog.watching(self._leave_packed_note, pieces=len(ready))
+        with self._presence.training(None, segment), watching:
             results = self._pack.train(list(ready.values()), self._spec.segment_length)
         found = {index: result for index, result in zip(ready, results, strict=True) if result is not None}
         seconds = (time.perf_counter() - began) / max(1, len(found))
@@ -301,10 +307,17 @@ class HostTrainable(tune.Trainable):
                 slot.start()
         if self._store.take_note(PACK_HUNG_NOTE) is not None:
             self._pack = None  # one by one it will be seen who hangs
-        note = self._store.take_note(HUNG_NOTE)
+            return
+        note, death = self._store.take_note(HUNG_NOTE), self._presence.before
         if note is not None and note.get("member") in self._slots:
             logger.warning("member %(member)s hung in segment %(segment)s; the trial goes on without it", note)
-            self._slots[note["member"]].mark_hung(note["segment"])
+            self._slots[note["member"]].spoil(note["segment"], "hung")
+        elif death is not None and death.member is None:
+            logger.warning("the process died while its members trained as one program: they train one by one now")
+            self._pack = None
+        elif death is not None and death.member in self._slots:
+            logger.warning("the process died while member %d was in segment %d", death.member, death.segment)
+            self._slots[death.member].spoil(death.segment, "failed")
 
     def _source(self, decision: Decision, copies: Mapping[int, Any]) -> Snapshot | Transfer | None:
         donor, kind = decision.source.member, decision.source.kind
@@ -316,8 +329,11 @@ class HostTrainable(tune.Trainable):
         copy = copies.get(decision.member)
         return RefTransfer(copy) if isinstance(copy, ray.ObjectRef) else copy
 
-    def _watched(self, slot: Slot) -> AbstractContextManager[None]:
-        return self._watchdog.watching(lambda: self._leave_note(slot))
+    @contextmanager
+    def _watched(self, slot: Slot) -> Iterator[None]:
+        watching = self._watchdog.watching(lambda: self._leave_note(slot))
+        with self._presence.training(slot.index, slot.segment), watching:
+            yield
 
     def _leave_note(self, slot: Slot) -> None:
         logger.error(

@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,7 @@ class PopulationPlan:
         return tuple(f"{self.directory.rstrip('/')}/state/trial-{i}" for i in range(len(self.groups)))
 
     def specs(self) -> tuple[HostSpec, ...]:
+        session = uuid.uuid4().hex
         return tuple(
             HostSpec(
                 candidate=self.candidate,
@@ -100,6 +102,7 @@ class PopulationPlan:
                 mode=self.mode,
                 seed=self.seed,
                 state_uri=uri,
+                session=session,
                 segment_timeout=self.segment_timeout,
                 synchronous=self.synchronous,
                 snapshot_every=self.snapshot_every,

@@ -231,7 +231,7 @@ class PopulationScheduler(FIFOScheduler):
         """Decide about one trial and send it on; what can wait is done while it trains. ``None``: it is on its way."""
         self._note(reports)
         step = self._controller.step(reports)
-        if self._is_over(index, step.decisions) or not self._in_place:
+        if self._is_over(index, step.decisions) or not self._in_place or _went_wrong(reports):
             self._sink.record(step)
             self._controller.learn(wait=False)
             return self._deliver_and_save(step.decisions, {index: reports})[index]
@@ -262,7 +262,8 @@ class PopulationScheduler(FIFOScheduler):
     ) -> dict[int, str]:
         """Deliver decisions to trials that wait for us anyway: those that are to save do so with them."""
         over = {index: self._is_over(index, decisions) for index in reports}
-        saves = {index for index in reports if over[index] or self._save_is_due(index)}
+        # What went wrong is never to be trained again: a member that kills its process would do so for ever.
+        saves = {i for i, told in reports.items() if over[i] or _went_wrong(told) or self._save_is_due(i)}
         saved = [report for index in saves for report in reports[index]]
         if (saves or not self._in_place) and not self._flush(saved):
             saves = set()  # nothing is saved that the tables lack
@@ -394,6 +395,10 @@ class PopulationScheduler(FIFOScheduler):
 
 def _index(trial: Trial) -> int:
     return int(trial.config["trial"])
+
+
+def _went_wrong(reports: Sequence[Report]) -> bool:
+    return any(report.status in ("failed", "hung") for report in reports)
 
 
 def _generation(reports: Sequence[Report]) -> int:

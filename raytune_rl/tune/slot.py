@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from raytune_rl.records import Decision, Mode, Report, SourceKind, Status, Value
 
 logger = logging.getLogger(__name__)
 
+KILLED = "The process died in this segment: it was killed, or crashed."
 COPY_DROPPED = "copy_dropped"
 """Signal in the report of a member whose copy could not be had (the donor died); it went on with its own."""
 
@@ -123,7 +124,7 @@ class Slot:
         self._stored: State | None = None  # of a member that was restored stopped: it needs no instance any more
         self._error: str | None = None
         self._snapshots: list[Snapshot] = []
-        self._hangs_in: int | None = None
+        self._spoilt: tuple[int, Status] | None = None
         self._signals: dict[str, float] = {}
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -165,9 +166,9 @@ class Slot:
             "snapshots": list(self._snapshots),
         }
 
-    def mark_hung(self, segment: int) -> None:
-        """That segment never ended: when it comes to it again it does not train, but says so."""
-        self._hangs_in = segment
+    def spoil(self, segment: int, status: Literal["hung", "failed"]) -> None:
+        """That segment never ended, or killed the process: when it comes to it again it does not train, but says so."""
+        self._spoilt = (segment, status)
 
     def close(self) -> None:
         if self._member is not None:
@@ -178,7 +179,7 @@ class Slot:
     def ready(self) -> Member | None:
         """The member, all that was under way landed, if it can train its next segment."""
         self._receive()
-        return None if self._hangs or self._error is not None else self._member
+        return None if self._fate or self._error is not None else self._member
 
     def run_segment(
         self, watching: Callable[[], AbstractContextManager[None]], trained: Trained | None = None
@@ -189,30 +190,33 @@ class Slot:
         """
         if trained is None:
             self._receive()
-        hung = self._hangs
+        fate = self._fate
+        if fate == "failed":
+            self._error = KILLED
         began = time.perf_counter()
         with watching():
             if trained is not None:
                 result: SegmentResult | None = trained.result
                 seconds = trained.seconds
             else:
-                result = None if hung or self._error is not None else self._guarded(self._train)
+                result = None if fate or self._error is not None else self._guarded(self._train)
                 seconds = time.perf_counter() - began
-            status: Status = "hung" if hung else self._judge(result)
+            status: Status = fate or self._judge(result)
             report = self._report(status, result, seconds)
             if status == "ok":
                 self._keep_best(report)
                 self._keep_snapshot(report)
-        if hung:
-            self._hangs_in = None
+        if fate:
+            self._spoilt = None
         self._memory.reported = True
         self._memory.segment += 1
         self._memory.copied = None
         return report
 
     @property
-    def _hangs(self) -> bool:
-        return self._hangs_in is not None and self.segment >= self._hangs_in
+    def _fate(self) -> Status | None:
+        """How the next segment ends without being trained."""
+        return self._spoilt[1] if self._spoilt is not None and self.segment >= self._spoilt[0] else None
 
     def _train(self) -> SegmentResult:
         return self._live().train(self._settings.segment_length)

@@ -161,6 +161,10 @@ class StateStore:
         newest = max(self.generations(), default=None)
         return 0 if newest is None else int(self._fs.get_file_info(f"{self._root}/state-{newest:08d}.bin").size)
 
+    def path(self, name: str) -> Path | None:
+        """Where a file beside the states is on this machine; ``None`` if they are elsewhere."""
+        return Path(self._root, name) if self.local else None
+
     def note(self, name: str, content: Mapping[str, Any]) -> None:
         """Publish a small JSON file beside the states."""
         self._write(name, [json.dumps(dict(content)).encode()])

@@ -268,7 +268,7 @@ def test_synchronous_members_wait_for_a_copy_but_not_for_ever() -> None:
 def test_a_hung_segment_is_reported_instead_of_trained() -> None:
     one = slot()
     train(one)
-    one.mark_hung(0)
+    one.spoil(0, "hung")
     report = train(one)
     assert (report.status, report.segment, report.metrics) == ("hung", 1, {})
     one.follow(decide(0, 2, 1.0, best_of(0)))

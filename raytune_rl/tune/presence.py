@@ -68,11 +68,10 @@ class Presence:
     def _read(self, file: int) -> Death | None:
         try:
             content = json.loads(os.pread(file, SIZE, 0))
-        except ValueError:  # new, or cut short
+            death = Death(member=content["member"], segment=content["segment"])
+            return death if content["session"] == self._session else None
+        except (ValueError, KeyError, TypeError):  # new, cut short, or nobody was training
             return None
-        if not content or content["session"] != self._session:
-            return None
-        return Death(member=content["member"], segment=content["segment"])
 
     def _write(self, content: dict[str, str | int | None]) -> None:
         if self._file is not None:

@@ -75,6 +75,10 @@ def _train(options: argparse.Namespace) -> int:
     _check_tables(recipe.tables)
     for run in recipe.runs if before is None else ():
         read_run(run)  # what does not fit is said before Ray starts
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {directory} cannot be made: {error.strerror or error}.") from None
     with ray_cluster(None), stopping_on_signals() as stoppable:  # Ray puts handlers of its own in place
         from raytune_rl.meta.session import Session
 

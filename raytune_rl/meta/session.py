@@ -166,7 +166,7 @@ class Session:
 
     def _save(self, algorithm: Any, reached: Reached) -> None:
         def fill(path: Path) -> None:
-            algorithm.save_to_path(str(path / ALGORITHM))
+            algorithm.save_to_path(str((path / ALGORITHM).resolve()))  # pyarrow takes no relative path
 
         checkpoints.write(self.directory / ALGORITHM, fill, {"reached": vars(reached)})
 

@@ -27,8 +27,9 @@ DEADLINE = 240.0
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_it_is_interrupted_goes_on_and_leaves_a_controller(tmp_path: Path) -> None:
-    out, log = tmp_path / "meta", tmp_path / "log.txt"
+def test_it_is_interrupted_goes_on_and_leaves_a_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a relative path, as in the README
+    out, log = Path("meta"), tmp_path / "log.txt"
     command = [sys.executable, "-m", "raytune_rl.meta_train", "--out", str(out)]
     settings = [part for change in SMALL for part in ("--set", change)]
     with log.open("w") as stream:
@@ -80,6 +81,12 @@ def test_it_begins_as_the_shipped_controller_where_that_is_asked(tmp_path: Path)
     shipped = Pretrained().weights
     assert all(np.array_equal(begun[name], shipped[name]) for name in shipped)
     assert not all(np.array_equal(anew[name], shipped[name]) for name in shipped)
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["--out", str(tmp_path / "file")]) == 2
+    assert "file cannot be made: File exists" in capsys.readouterr().err
 
 
 def curve(out: Path) -> list[dict]:

@@ -18,7 +18,7 @@ from raytune_rl.controller.schedule import Schedule
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
-from raytune_rl.mdp.reward import Reward, improvement, mixed
+from raytune_rl.mdp.reward import Reward, cost_aware, difference, final, improvement, mixed, team
 from raytune_rl.population.candidate import Candidate, Predicting
 from raytune_rl.pretrained import Pretrained
 from raytune_rl.records import Mode
@@ -26,6 +26,9 @@ from raytune_rl.rllib.settings import Agent
 
 CandidateKind: TypeAlias = Literal["member", "trainable", "function"]
 Objective: TypeAlias = Literal["single", "ensemble"]
+
+_UNCALLED: tuple[Any, ...] = (improvement, final, cost_aware, team, difference, mixed)
+"""What makes rewards, and is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +147,13 @@ class Experiment:
         _one_of("average", self.average, (True, False))
         if self.ensemble is not None and not isinstance(self.ensemble, Ensemble):
             raise BadInput(f"ensemble is {self.ensemble!r}; it must be an Ensemble, or None for none.")
+        if self.floor is not None and not isinstance(self.floor, Floor):
+            raise BadInput(f"floor is {self.floor!r}; it must be a Floor, or None for none.")
+        if self.reward is not None and (not callable(self.reward) or self.reward in _UNCALLED):
+            raise BadInput(
+                f"reward is {self.reward!r}; it must be a reward such as rewards.improvement(), or a function of yours "
+                "(before, after, context)."
+            )
         if self.compare == "deep-ensemble" and self.ensemble is None:
             raise BadInput("compare is 'deep-ensemble', which needs an ensemble to compare; ensemble is None.")
         if not isinstance(self.metric, str) or not self.metric:
@@ -175,6 +185,11 @@ class Experiment:
             raise BadInput(
                 "objective is 'ensemble', for which the candidate must be a TorchTask: a Trainable or a function does "
                 "not report what it predicts."
+            )
+        if self.compare == "deep-ensemble" and not isinstance(self.candidate, Predicting):
+            raise BadInput(
+                "compare is 'deep-ensemble', for which the candidate must be a TorchTask: of a Trainable or a function "
+                "there is no ensemble; compare='random' works for all."
             )
         if self.objective == "single" and getattr(self.reward, "ensemble", False):
             raise BadInput(f"reward is {self.reward!r}, which pays for the ensemble; it needs objective='ensemble'.")

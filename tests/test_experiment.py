@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray import tune
 
-from raytune_rl import BadInput, Experiment, Pretrained, StopRule, roles
+from raytune_rl import BadInput, Experiment, Pretrained, StopRule, rewards, roles
 
 
 def train(config: dict[str, Any]) -> None:
@@ -49,6 +49,10 @@ def make(**changes: Any) -> Experiment:
         ({"candidate": dict}, ["candidate", "dict", "Trainable"]),
         ({"agent": "ppo"}, ["agent", "'ppo'"]),
         ({"compare": "grid"}, ["compare", "'grid'"]),
+        ({"compare": "deep-ensemble"}, ["compare", "TorchTask", "compare='random'"]),
+        ({"floor": 3}, ["floor is 3", "a Floor"]),
+        ({"reward": "team"}, ["reward is 'team'", "rewards.improvement()"]),
+        ({"reward": rewards.mixed}, ["reward is <function mixed", "rewards.improvement()"]),
     ],
 )
 def test_bad_input_is_one_sentence(changes: dict[str, Any], words: list[str]) -> None:
@@ -62,6 +66,8 @@ def test_bad_input_is_one_sentence(changes: dict[str, Any], words: list[str]) ->
 def test_a_stop_rule_is_checked() -> None:
     with pytest.raises(BadInput, match="seconds"):
         StopRule(seconds=0)
+    with pytest.raises(BadInput, match=r"stop\.target is nan; it must be a number"):
+        StopRule(target=float("nan"))
 
 
 def test_kinds_of_candidate() -> None:

@@ -26,7 +26,7 @@ class Ensemble:
             built; None = any.
         snapshots: states to keep of each member on its way, evenly spaced; every state file grows by as many.
         soups: whether averages of weights are candidates, too.
-        calibrate: whether probabilities are calibrated (classification only).
+        calibrate: whether probabilities are calibrated: of classes, of tokens, of candidates under the cross entropy.
         kind: of the task, where loss and data do not tell it: ``"matching"`` for outputs that are scores of
             candidates, ``"regression"`` for outputs to be averaged as they are.
         seconds: of computing that predictions on the validation split may take; candidates beyond are left out.
@@ -44,7 +44,7 @@ class Ensemble:
     max_gib: float = 2.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.aggregator, Aggregator):
+        if isinstance(self.aggregator, type) or not isinstance(self.aggregator, Aggregator):
             raise BadInput(f"ensemble.aggregator is {self.aggregator!r}; it must be one such as Greedy() or Convex().")
         for name, least in (("size", 1), ("snapshots", 0)):
             value = getattr(self, name)
@@ -52,7 +52,11 @@ class Ensemble:
                 raise BadInput(f"ensemble.{name} is {value!r}; it must be a whole number of at least {least}.")
         for name in ("latency", "seconds", "max_gib"):
             value = getattr(self, name)
-            if not (value is None and name == "latency") and not (isinstance(value, int | float) and value > 0):
+            number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+            if not number and not (value is None and name == "latency"):
                 raise BadInput(f"ensemble.{name} is {value!r}; it must be a positive number.")
+        for name in ("soups", "calibrate"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadInput(f"ensemble.{name} is {getattr(self, name)!r}; it must be True or False.")
         if self.kind not in (None, *KINDS):
             raise BadInput(f"ensemble.kind is {self.kind!r}; it must be one of {', '.join(KINDS)}, or None.")

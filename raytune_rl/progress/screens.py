@@ -20,6 +20,8 @@ from raytune_rl.rundir.summary import origin
 MEMBER_ROWS = 20
 BEST_ROWS = 10
 """A population of more than ``MEMBER_ROWS`` shows its best ``BEST_ROWS`` and a line about the others."""
+NAME_WIDTH = 30
+"""Columns for who was compared: the numbers beside it are what the table is for."""
 _OTHER_LINES = 8
 """Lines of the live screen that are not members."""
 
@@ -218,7 +220,7 @@ def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     best, ensemble, other = summary["best"], summary.get("ensemble"), summary.get("comparison")
     tests = [name for name in best["metrics"] if name.startswith("test") and name in (other or best)["metrics"]][:2]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("Same budget" if other else "", no_wrap=True)
+    table.add_column("Same budget" if other else "", no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH)
     for name in (plan.metric, *tests):
         table.add_column(Text(_heading(name)), justify="right")
     table.add_column("segments", justify="right")

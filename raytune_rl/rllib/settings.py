@@ -91,6 +91,8 @@ class Agent:
                 f"Agent.agents is {self.agents!r}: several agents learn with {' or '.join(TEAM_ALGORITHMS)}, "
                 f"not with {self.algorithm}."
             )
+        if self.population is not None and not (_is_int(self.population) and self.population >= 1):
+            raise ValueError(f"Agent.population is {self.population!r}: it must be a whole number of at least 1.")
         if self.checkpoint is not None:
             object.__setattr__(self, "checkpoint", str(self.checkpoint))
 

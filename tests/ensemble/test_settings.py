@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -10,10 +11,13 @@ from raytune_rl.overrides import apply_overrides
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("aggregator", "greedy"), ("size", 0), ("snapshots", -1), ("latency", 0), ("seconds", None), ("kind", "ranking")],
+    [
+        *[("aggregator", "greedy"), ("aggregator", TopK), ("size", 0), ("snapshots", -1), ("latency", 0)],
+        *[("latency", True), ("seconds", None), ("soups", "no"), ("calibrate", 1), ("kind", "ranking")],
+    ],
 )
 def test_what_cannot_work_is_named(field: str, value: object) -> None:
-    with pytest.raises(BadInput, match=f"ensemble.{field} is {value!r}"):
+    with pytest.raises(BadInput, match=re.escape(f"ensemble.{field} is {value!r}")):
         Ensemble(**{field: value})
 
 

@@ -157,6 +157,12 @@ def test_the_final_screen(width: int) -> None:
         assert part in text
 
 
+def test_a_long_name_of_the_agent_leaves_the_numbers_whole() -> None:
+    plan = Plan(**{**vars(PLAN), "algorithm": "Pretrained('/home/somebody/results/meta/best', learn=True)"})
+    (row,) = [line for line in lines(final_screen(plan, SUMMARY)) if line.startswith("raytune_rl (Pre")]
+    assert "0.0812" in row and "0.0911" in row and "…" in row.split("0.0812")[0]
+
+
 def test_other_candidates_are_not_loaded_but_found() -> None:
     text = "\n".join(lines(final_screen(Plan(**{**vars(PLAN), "loadable": False}), SUMMARY)))
     assert "raytune_rl.load" not in text and "results/quickstart/now/best" in text

@@ -27,6 +27,8 @@ from raytune_rl.rllib import Agent, checkpoints
         ("hidden", (64, 0)),
         ("training", {1: 2}),
         ("num_gpus", -1),
+        ("population", 0),
+        ("population", "x"),
     ],
 )
 def test_a_bad_field_is_named_in_one_sentence(field: str, value: Any) -> None:

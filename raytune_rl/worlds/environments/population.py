@@ -29,8 +29,8 @@ class Population:
 
     Args:
         world: the task and its population, or the number of a generated one.
-        settings: ``members``, ``segments``, ``others``, ``schedule``, ``reward`` and ``device``, as ``Stage`` takes
-            them.
+        settings: ``members``, ``segments``, ``others``, ``schedule``, ``reward``, ``ensemble`` and ``device``, as
+            ``Stage`` takes them.
     """
 
     def __init__(self, world: World | int = DEFAULT_WORLD, **settings: Any) -> None:

@@ -31,8 +31,8 @@ class SegmentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     Args:
         world: the task and its population, or the number of a generated one.
         steered: the member that the actions are for, from 0.
-        settings: ``members``, ``segments``, ``others``, ``schedule``, ``reward`` and ``device``, as ``Stage`` takes
-            them.
+        settings: ``members``, ``segments``, ``others``, ``schedule``, ``reward``, ``ensemble`` and ``device``, as
+            ``Stage`` takes them.
 
     Raises:
         ValueError: there is no such member.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 from gymnasium import spaces
@@ -57,11 +58,15 @@ class Stage:
         others: makes the policy of the members that are given no action.
         schedule: laid over the learning rates, unless ``others`` insists on one. In the cosine frame doing nothing is
             already a good schedule.
-        reward: what a segment is paid (``raytune_rl.rewards``); improvement of the validation loss by default.
+        reward: what a segment is paid (``raytune_rl.rewards``); by default the objective's own: improvement of the
+            validation loss, or ``mixed`` for an ensemble.
+        ensemble: whether the ensemble is the objective: members say what they predict, and see what they are to the
+            ensemble. By default where the reward pays for that.
         device: where the cohort trains.
 
     Raises:
-        ValueError: a number of members, segments or populations below 1.
+        ValueError: a number of members, segments or populations below 1; a schedule or a reward that is none; a reward
+            that pays for an ensemble which is not the objective.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Stage:
         others: Callable[[], Policy] = PBT,
         schedule: Schedule = "cosine",
         reward: Reward | None = None,
+        ensemble: bool | None = None,
         device: str = "cpu",
     ) -> None:
         made = world if isinstance(world, World) else make_world(world)
@@ -89,6 +95,14 @@ class Stage:
         ):
             if count < 1:
                 raise ValueError(f"{name}={count} must be at least 1")
+        if schedule not in get_args(Schedule):
+            raise ValueError(f"schedule={schedule!r} must be one of {', '.join(get_args(Schedule))}")
+        if reward is not None and not callable(reward):
+            raise ValueError(f"reward={reward!r} must be one of raytune_rl.rewards, such as team(), or a function")
+        for_team = bool(getattr(reward, "ensemble", False))
+        if for_team and ensemble is False:
+            raise ValueError(f"reward={reward!r} pays for the ensemble, which is not the objective (ensemble=False)")
+        self.ensemble = for_team if ensemble is None else ensemble
         self.populations = populations
         self._others, self._schedule, self._reward, self._device = others, schedule, reward, device
         controller = self._controller(Guided(others(), schedule=schedule), seed=0)
@@ -151,6 +165,7 @@ class Stage:
             segments=self.world.segments,
             seed=seed,
             copy_every=self.world.copy_every,
+            ensemble=self.ensemble,
             reward=self._reward,
             floor=None,  # an environment does what it is told, and lets the agent see what comes of it
         )

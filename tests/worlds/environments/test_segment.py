@@ -90,6 +90,12 @@ def test_mistakes_are_named() -> None:
         SegmentEnv(world=3, members=2, steered=2)
     with pytest.raises(ValueError, match="segments=0 must be at least 1"):
         SegmentEnv(world=3, segments=0)
+    with pytest.raises(ValueError, match="schedule='bogus' must be one of constant, cosine, late_cosine"):
+        SegmentEnv(world=3, schedule="bogus")
+    with pytest.raises(ValueError, match=r"reward='x' must be one of raytune_rl\.rewards"):
+        SegmentEnv(world=3, reward="x")
+    with pytest.raises(ValueError, match="pays for the ensemble, which is not the objective"):
+        SegmentEnv(world=3, reward=rewards.team(), ensemble=False)
     env = SegmentEnv(world=3, members=1)
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(env.action_space.sample())

@@ -88,8 +88,9 @@ class Recipe:
             raise BadInput(f"prior is {self.prior}; this version of raytune_rl has {PRIOR} only.")
         if self.shipped and self.clone_worlds:
             raise BadInput(f"shipped and clone_worlds={self.clone_worlds} both say how to begin; name one of them.")
-        if self.tables > 1:
-            raise BadInput(f"tables is {self.tables}; it must be a share, at most 1.")
+        for name in ("tables", "blend"):
+            if getattr(self, name) > 1:
+                raise BadInput(f"{name} is {getattr(self, name)}; it must be a share, at most 1.")
         if self.validation_worlds > len(META_VALIDATION):
             raise BadInput(f"validation_worlds is {self.validation_worlds}; there are {len(META_VALIDATION)}.")
 

@@ -110,6 +110,7 @@ def saved(out: Path) -> dict:
         (["--set", "clone_kl=nan"], "clone_kl is nan"),
         (["--set", "prior=1"], "prior is 1; this version of raytune_rl has 2 only"),
         (["--set", "tables=2"], "tables is 2.0; it must be a share, at most 1"),
+        (["--set", "blend=5"], "blend is 5.0; it must be a share, at most 1"),
         (["--set", "shipped=true", "--set", "clone_worlds=2"], "shipped and clone_worlds=2 both say how to begin"),
         (["--set", "validation_worlds=1000"], f"there are {len(META_VALIDATION)}"),
     ],

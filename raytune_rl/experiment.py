@@ -64,7 +64,8 @@ class Experiment:
         population: number of members.
         segments: decisions per member; its training is ``segments * segment_length`` steps.
         segment_length: optimiser steps (reports, for Trainables and functions) between two decisions.
-        segment_timeout: seconds after which a segment counts as hung; ``None`` = never.
+        segment_timeout: seconds after which a segment counts as hung (of a function: after which it has not reported);
+            ``None`` = never.
         resources: what one trial gets, by Ray's names (``{"CPU": 1, "GPU": 0.5}``).
         members_per_trial: members that share one trial; ``"auto"`` fills the slots that the machine has.
         agent: the shipped controller ``Pretrained()`` (which chooses the starting values, too, and goes on learning

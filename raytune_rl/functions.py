@@ -5,14 +5,19 @@ A function cannot be changed while it runs, so this is the way of ``MetaAgentSch
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
+from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from raytune_rl.controller.controller import Controller
@@ -26,6 +31,7 @@ from raytune_rl.scheduler import MetaAgentScheduler
 from raytune_rl.sink import RunSink
 from raytune_rl.trained import Trained
 from raytune_rl.tune.trial_scheduler import TrialScheduler
+from raytune_rl.tune.trial_snapshots import Snapshots
 from raytune_rl.tune.trial_state import TrialState
 
 logger = logging.getLogger(__name__)
@@ -33,9 +39,66 @@ logger = logging.getLogger(__name__)
 TUNE = "tune"
 """Tune's experiment directory, inside the run directory."""
 
-_under_way: list[tuple[Controller, Callable[[Step], None], list[TrialScheduler]]] = []
-"""Of the run under way, what a scheduler that comes back from ``tuner.pkl`` cannot bring along: Tune gives no way to
-hand a restored Tuner another scheduler, so the one that it has looks here."""
+SINCE_RESTORE = "time_since_restore"
+"""In Tune's results, how long the trial has trained in this session."""
+STRICT = "TUNE_DISABLE_STRICT_METRIC_CHECKING"
+"""Tune's own check of the metric ends in a traceback; ours is one sentence."""
+
+
+class _Run:
+    """The run under way: what a scheduler that comes back from ``tuner.pkl`` cannot bring along.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        controller: Controller,
+        sink: RunSink,
+        snapshots: Snapshots,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.experiment = experiment
+        self.controller = controller
+        self.cores: list[TrialScheduler] = []
+        self._sink = sink
+        self._snapshots = snapshots
+        self._clock = clock
+        self._ends: float | None = None
+
+    def record(self, step: Step) -> None:
+        """Take a step of the controller. Tune checkpoints functions when it likes, so no row may wait."""
+        self._sink.record(step)
+        self._sink.flush()
+
+    def failed(self, member: int, why: str, recovers: bool) -> None:
+        """Take note of a trial that has failed, which reports nothing of that."""
+        self._sink.counts.failures += 1
+        self._sink.counts.restarts += recovers
+        self._sink.flush()
+        self.controller.trouble = why
+        goes_on = "it starts again from its last checkpoint" if recovers else "given up"
+        logger.warning("member %d failed (%s): %s", member, why, goes_on)
+
+    def began(self, result: Mapping[str, Any]) -> None:
+        """The first result of all has come. Time, that of the stop rule too, counts from its trial's start."""
+        if self._ends is None:
+            ago, limit = float(result.get(SINCE_RESTORE) or 0.0), self.experiment.stop.seconds
+            self._sink.began(ago)
+            self._ends = self._clock() - ago + (math.inf if limit is None else limit - self._sink.wall_s)
+
+    def turn(self) -> None:
+        """What has to happen even if nobody reports. To be called in every turn of Tune's loop."""
+        self._snapshots.keep()
+        if self._ends is not None and self._clock() >= self._ends and self.controller.stopping is None:
+            self.cores[-1].stop(f"the budget of {self.experiment.stop.seconds:g} seconds is used up")
+
+
+_under_way: list[_Run] = []
+"""Tune gives no way to hand a restored Tuner another scheduler, so the one that it has looks here for its run."""
 
 
 class _RunScheduler(MetaAgentScheduler):
@@ -52,18 +115,29 @@ class _RunScheduler(MetaAgentScheduler):
         )
 
     def build(self, state: TrialState | None) -> TrialScheduler:
-        controller, record, cores = _under_way[-1]
+        run = _under_way[-1]
         core = TrialScheduler(
-            controller,
+            run.controller,
             segment_length=self.segment_length,
             synchronous=self.synchronous,
             state=state,
-            record=record,
+            record=run.record,
+            failed=run.failed,
+            timeout=run.experiment.segment_timeout,
+            strict=True,
             starts=self._starts,
             population=self._population,
         )
-        cores.append(core)
+        run.cores.append(core)
         return core
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        _under_way[-1].began(result)
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        _under_way[-1].turn()
+        return super().choose_trial_to_run(tune_controller)
 
 
 def train_functions(
@@ -78,35 +152,25 @@ def train_functions(
     """Train to the end; takes up what Tune's experiment directory in ``directory`` holds.
 
     Raises:
-        BadInput: the function does not report the metric.
+        BadInput: the function does not report the metric, or what Tune has left is broken.
     """
     # Tune takes what has no scheme and does not begin at the root for an address that is wrong.
     run = directory.location if directory.local is None else str(directory.local.resolve())
-    cores: list[TrialScheduler] = []
-
-    def record(step: Step) -> None:
-        # Tune checkpoints functions when it likes, so no row may wait.
-        sink.record(step)
-        sink.flush()
-
-    _under_way.append((controller, record, cores))
     path = f"{run.rstrip('/')}/{TUNE}"
-    try:
-        tuner = _restored(path, experiment) if tune.Tuner.can_restore(path) else None
-        if tuner is not None:
+    snapshots = Snapshots(path)
+    under_way = _Run(experiment, controller, sink, snapshots)
+    with _registered(under_way):
+        if snapshots.mend():
             sink.restore()
+            tuner = _restored(path, experiment)
         else:
             starts = [controller.begin(member, point).hyperparameters for member, point in enumerate(points)]
             tuner = _tuner(run, experiment, starts)
         results = tuner.fit()
-    finally:
-        _under_way.pop()
     if controller.problem is not None:
         raise BadInput(controller.problem)
     for error in results.errors:
         logger.warning("a trial failed:\n%s", error)
-        if "did not include the specified metric" in str(error):
-            raise BadInput(f"metric is {experiment.metric!r}, which the candidate does not report.")
 
     def export(folder: Path) -> bool:
         best = results.get_best_result(experiment.metric, experiment.mode, scope="all")
@@ -121,12 +185,27 @@ def train_functions(
         controller=controller,
         sink=sink,
         slots=slots,
-        decision_ms=[1e3 * seconds for core in cores for seconds in core.latencies],
+        decision_ms=[1e3 * seconds for core in under_way.cores for seconds in core.latencies],
         interrupted=False,
         export=export,
         test=dict,
         states=_no_states,
     )
+
+
+@contextlib.contextmanager
+def _registered(run: _Run) -> Iterator[None]:
+    """Let Tune's schedulers find ``run``, and leave the check of the metric to them."""
+    before = os.environ.get(STRICT)
+    os.environ[STRICT] = "1"
+    _under_way.append(run)
+    try:
+        yield
+    finally:
+        _under_way.pop()
+        os.environ.pop(STRICT)
+        if before is not None:
+            os.environ[STRICT] = before
 
 
 def _no_states(most_bytes: float) -> list[Kept]:

@@ -84,6 +84,11 @@ class RunSink:
         self._clock = clock
         self._flushed = clock()
 
+    def began(self, ago: float) -> None:
+        """The first segment began so many seconds ago. For drivers that record segments later than they end."""
+        if self._began is None:
+            self._began = self._clock() - ago
+
     def record(self, step: Step) -> None:
         """Take one step of the controller."""
         self.counts.take(step)

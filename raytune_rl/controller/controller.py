@@ -140,13 +140,14 @@ class Controller:
         self._roster.join(member, Ledger.begin(decision, self._newcomer))
         return decision
 
-    def step(self, reports: Sequence[Report]) -> Step:
+    def step(self, reports: Sequence[Report], *, steered: bool = True) -> Step:
         """Take the reports of one moment and decide about the members that made them.
 
         All reports enter before the first decision is made, so members that report together see each other's newest
-        state. A report of a segment that was seen before rewinds its member.
+        state. A report of a segment that was seen before rewinds its member. Without ``steered`` nobody is asked what
+        to change, since nothing can be: but for an end or a failure, members go on as they are.
         """
-        return self.decide(self.take(reports))
+        return self.decide(self.take(reports), steered=steered)
 
     def take(self, reports: Sequence[Report]) -> Taken:
         """The first half of ``step``: what the reports are paid and what is seen now.
@@ -198,17 +199,20 @@ class Controller:
             if end is None
         ]
 
-    def decide(self, taken: Taken, choices: Sequence[Choice] | None = None) -> Step:
+    def decide(self, taken: Taken, choices: Sequence[Choice] | None = None, *, steered: bool = True) -> Step:
         """The second half of ``step``. ``choices``: the policy's about what is ``asked``, where a driver has asked it
         already (about several populations at once: ``worlds.rollout``)."""
         if choices is None:
-            situations = self.asked(taken)
+            situations = self.asked(taken) if steered else []
             choices = self.policy.act(situations) if situations else []
-        by_index = dict(zip((i for i, end in enumerate(taken.endings) if end is None), choices, strict=True))
+        asked = [i for i, end in enumerate(taken.endings) if end is None and steered]
+        by_index = dict(zip(asked, choices, strict=True))
         decisions = []
         for i, (report, state) in enumerate(zip(taken.reports, taken.states, strict=True)):
             if i in by_index:
                 decision = self._steered(state, taken.observations[i], by_index[i], taken.surroundings[i])
+            elif taken.endings[i] is None:
+                decision = self._unchanged(report, state)
             else:
                 decision = self._unsteered(report, state, taken.endings[i])
             self._roster[report.member].open(decision)
@@ -350,6 +354,13 @@ class Controller:
         self._roster[state.member].push(replace(state, returned_segment=state.segment))
         back = Source(kind="checkpoint", member=state.member, name=FLOOR)
         return self._decision(state.member, state.segment, state.best_positions, source=back)
+
+    def _unchanged(self, report: Report, state: MemberState) -> Decision:
+        """The decision about a member that cannot be changed. Nothing of it was the policy's, whose episode, if it has
+        decided about the member's start, ends before it (truncated)."""
+        self._roster.break_off(report.member)
+        decision = self._decision(report.member, state.segment, state.positions)
+        return replace(decision, hyperparameters={**decision.hyperparameters, **report.hyperparameters})
 
     def _unsteered(self, report: Report, state: MemberState, why: str | None) -> Decision:
         """A decision that no policy is asked for: the end, or a restart after a failure."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+import ray
 from pyarrow import fs as pafs
 from ray import tune
 from ray.air.constants import TRAINING_ITERATION
@@ -151,7 +152,7 @@ def find_checkpoint(trial: Trial, known: Mapping[str, tuple[int, float]] | None 
     storage = trial.storage
     storage.current_checkpoint_index = max([storage.current_checkpoint_index, *numbers])
     manager._checkpoint_results = [r for r in manager._checkpoint_results if (s := _saved(r)) and s.exists()]
-    if newest is None or newest.exists():
+    if newest.exists() if newest else not known:
         return newest
     also = [_known(trial, name, *when) for name, when in (known or {}).items()]
     there = [saved for saved in (*_kept(trial), *also) if saved.exists()]
@@ -160,12 +161,9 @@ def find_checkpoint(trial: Trial, known: Mapping[str, tuple[int, float]] | None 
         goes_on_from(trial, kept.checkpoint, kept.metrics)
     else:
         goes_on_from_nothing(trial)
-    logger.warning(
-        "the checkpoint %s of trial %s is gone; it goes on from %s",
-        newest.checkpoint.path,
-        trial.trial_id,
-        f"iteration {kept.iteration}" if kept else "its start",
-    )
+    gone = f"{newest.checkpoint.path} is gone" if newest else "is newer than Tune's snapshot"
+    goes_on = f"iteration {kept.iteration}" if kept else "its start"
+    logger.warning("the checkpoint of trial %s %s; it goes on from %s", trial.trial_id, gone, goes_on)
     return kept
 
 
@@ -256,6 +254,22 @@ def restart_in_place(controller: Any, trial: Trial) -> None:
 def will_recover(trial: Trial) -> bool:
     """In ``on_trial_error``: whether Tune starts the trial again (it has been marked as failed already, then)."""
     return bool(trial.status == Trial.ERROR)
+
+
+def is_at_work(controller: Any, trial: Trial) -> bool:
+    """Whether the trial's actor has been asked for something and has not answered. That of a parked trial has not."""
+    core = tune_controller_of(controller)
+    manager = core._actor_manager
+    asked: set[Any] = manager._tracked_actors_to_task_futures.get(core._trial_to_actor.get(trial), set())
+    return not asked.isdisjoint(manager._actor_task_events.get_futures())
+
+
+def kill(trial: Trial) -> None:
+    """End the trial's process. Tune notices, and treats the trial as failed. It would ask an actor that it is told of
+    to stop, and wait: one that hangs does not answer, and keeps its slot."""
+    actor = trial.temporary_state.ray_actor
+    if actor is not None:
+        ray.kill(actor)
 
 
 def fail(controller: Any, trial: Trial, error: str) -> None:

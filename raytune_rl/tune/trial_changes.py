@@ -118,6 +118,10 @@ class Changes:
         """The member's actor is gone."""
         self._resets.discard(member)
 
+    def go_on(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """A segment is over at ``result``, and the next is like it."""
+        self._open(trial, result, None)
+
     def _open(self, trial: Trial, result: Mapping[str, Any], decision: Decision | None) -> None:
         """Open the trial's next segment, with the decision or, without one, like the last."""
         values = decision.hyperparameters if decision else None

@@ -20,7 +20,7 @@ from raytune_rl.tune import trial_adapter
 from raytune_rl.tune.adapter import submit
 from raytune_rl.tune.trial_actor import export
 from raytune_rl.tune.trial_adapter import Saved
-from raytune_rl.tune.trial_members import Members
+from raytune_rl.tune.trial_members import ORIGIN, Members
 from raytune_rl.tune.trial_report import ITERATION, set_values
 
 logger = logging.getLogger(__name__)
@@ -150,6 +150,8 @@ class Copies:
                 logger.warning("trial %s keeps its weights: %s", trial.trial_id, error)
             return
         # The receiver keeps its own counters: its training is as long as everybody's.
-        trial_adapter.goes_on_from(trial, copy, {**trial.last_result, ITERATION: landing.at - track.offset})
-        track.amend(**self.origin(landing.source))
+        metrics = {**trial.last_result, ITERATION: landing.at - track.offset}
+        origin = self.origin(landing.source)
+        trial_adapter.goes_on_from(trial, copy, {**metrics, ORIGIN: origin})
+        track.amend(**origin)
         logger.info("member %d takes the weights of member %s", landing.member, landing.source.member)

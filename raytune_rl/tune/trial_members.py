@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +17,12 @@ from raytune_rl.tune.trial_report import ITERATION, get_values, seconds_of, set_
 from raytune_rl.tune.trial_track import Track
 
 logger = logging.getLogger(__name__)
+
+ORIGIN = "raytune_rl_origin"
+"""Where a copied checkpoint's metrics say whose it was: Tune's snapshot may be newer than our state, and then holds
+copies that nothing else knows of."""
+SNAPSHOT_LAG = 120.0
+"""Seconds after which a checkpoint is taken to be in Tune's snapshot of the experiment."""
 
 
 class Members:
@@ -36,6 +44,7 @@ class Members:
         self._members: dict[str, int] = {}
         self._tracks: dict[int, Track] = {}
         self._trials: dict[int, Trial] = {}
+        self._durable: deque[tuple[float, int, int]] = deque()
         self._warned: set[str] = set()
 
     def __contains__(self, trial: Trial) -> bool:
@@ -94,6 +103,8 @@ class Members:
         if saved is None or not self._catch_up(trial, saved.metrics, open_at=at):
             track.rewind(at)
             trial.set_config(set_values(trial.config, track.newest.values))
+        if saved is not None and ORIGIN in saved.metrics:
+            track.amend(**saved.metrics[ORIGIN])
         self._controller.lost([member])
         return at
 
@@ -103,6 +114,19 @@ class Members:
         self._trials[member] = trial
         self._catch_up(trial, result, open_at=self.at(trial, result) - 1)
         return member
+
+    def note_checkpoint(self, trial: Trial) -> None:
+        """Remember what the trial could go on from now, and let the controller forget what lies before checkpoints
+        that Tune's snapshot must know by now."""
+        now, track, saved = time.monotonic(), self.track(trial), trial_adapter.latest(trial)
+        if saved is not None:
+            track.note_saved(saved.name, saved.iteration, seconds_of(saved.metrics))
+            segment = track.segment_at(self.at(trial, saved.metrics)) - 1
+            self._durable.append((now, self.member(trial), segment))
+        while self._durable and now - self._durable[0][0] > SNAPSHOT_LAG:
+            _, member, segment = self._durable.popleft()
+            if segment >= 0:
+                self._controller.durable(member, segment)
 
     def _catch_up(self, trial: Trial, result: Mapping[str, Any], *, open_at: int) -> bool:
         """Pass over the segments that were decided after our state had been written, the last of them begun by

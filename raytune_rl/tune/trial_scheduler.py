@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -23,20 +23,19 @@ from raytune_rl.controller.controller import Controller
 from raytune_rl.records import Decision, Report, Step, Value
 from raytune_rl.tune import trial_adapter
 from raytune_rl.tune.adapter import resume_training
+from raytune_rl.tune.deaths import cause
 from raytune_rl.tune.trial_adapter import Abilities
 from raytune_rl.tune.trial_changes import Changes
 from raytune_rl.tune.trial_copies import Copies
 from raytune_rl.tune.trial_members import Members
-from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report, same, seconds_of
+from raytune_rl.tune.trial_remarks import Remarks
+from raytune_rl.tune.trial_report import ITERATION, is_out_of_budget, make_report
+from raytune_rl.tune.trial_silence import Silence
 from raytune_rl.tune.trial_state import TrialState
 from raytune_rl.tune.trial_turns import Turns
+from raytune_rl.tune.trial_unsaved import Unsaved
 
 logger = logging.getLogger(__name__)
-
-PATIENCE = 10
-"""Segments without a checkpoint after which a function is told that it gets no decisions."""
-SNAPSHOT_LAG = 120.0
-"""Seconds after which a checkpoint is taken to be in Tune's snapshot of the experiment."""
 
 
 class TrialScheduler(FIFOScheduler):
@@ -50,6 +49,9 @@ class TrialScheduler(FIFOScheduler):
             checkpoints turn out to be further apart than ``segment_length``.
         state: where to keep what a restored run needs; ``None`` keeps nothing.
         record: called with each step of the controller.
+        failed: called when a trial has failed: its member, why, and whether it starts again.
+        timeout: seconds without a report after which a running trial has hung, and fails; ``None`` = never.
+        strict: take a report without the metric for a mistake of the user's that ends everything.
         starts: starting values of member ``n``, for the hyperparameters that its trial's config lacks.
         population: number of members, kept with the state (a restored Tuner does not know its ``num_samples``).
 
@@ -68,6 +70,9 @@ class TrialScheduler(FIFOScheduler):
         horizon: int | None = None,
         state: TrialState | None = None,
         record: Callable[[Step], None] | None = None,
+        failed: Callable[[int, str, bool], None] | None = None,
+        timeout: float | None = None,
+        strict: bool = False,
         starts: Callable[[int], Mapping[str, Value]] | None = None,
         population: int = 1,
     ) -> None:
@@ -81,6 +86,10 @@ class TrialScheduler(FIFOScheduler):
         self._horizon = horizon
         self._state = state
         self._record = record
+        self._failed = failed
+        self._strict = strict
+        self._silence = Silence(timeout)
+        self._unsaved = Unsaved()
         self._members = Members(controller, segment_length=segment_length, starts=starts)
         self._copies = Copies(controller, self._members)
         self._turns = Turns(self._members, is_held=self._is_held)
@@ -88,8 +97,7 @@ class TrialScheduler(FIFOScheduler):
         self._changes = Changes(self._members, self._copies, Abilities(), changed=lambda: self._save(changed=True))
         self._added = False
         self._closed = False
-        self._durable: deque[tuple[float, int, int]] = deque()
-        self._warned: set[str] = set()
+        self._remarks = Remarks()
 
     # -- trials come and go --------------------------------------------------------------------------------------------
 
@@ -97,13 +105,14 @@ class TrialScheduler(FIFOScheduler):
         if not self._added:
             self._added = True
             self._changes.abilities = Abilities.of(tune_controller, trial)
-            self._check_abilities(tune_controller)
+            if self.synchronous and not self._changes.abilities.saves:
+                raise ValueError("synchronous=True pauses trials: the Trainable needs save_ and load_checkpoint.")
+            self._remarks.abilities(tune_controller, self._changes.abilities)
         if trial.is_finished():
             self._finished_unseen(trial)
         elif trial in self._members:
             member = self._members.member(trial)
-            self._arrived.pop(member, None)
-            self._changes.forget(member)
+            self._forget(member)
             self._copies.forget(member, unless_at=self._members.rejoin(trial))
         else:
             self._members.join(trial)
@@ -119,14 +128,19 @@ class TrialScheduler(FIFOScheduler):
         self.controller.drop([member])
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        if not trial_adapter.will_recover(trial):
+        recovers = trial_adapter.will_recover(trial)
+        if self._failed is not None:
+            self._failed(self._members.member(trial), cause(trial), recovers)
+        if not recovers:
             self._leave(tune_controller, trial)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """The end of a trial. Tune skips ``on_trial_result`` for the result that stops it, so it is reported here."""
-        self._report_end(trial, result)
         if self._changes.abilities.function and trial_adapter.latest(trial) is None:
-            self._warn_no_checkpoints()
+            self._remarks.no_checkpoints(trial)
+            unsaved = self._unsaved.take(self._members.member(trial))
+            self._pass_over(trial, [r for r in unsaved if self._members.at(trial, r) < self._members.at(trial, result)])
+        self._report_end(trial, result)
         self._leave(tune_controller, trial)
 
     def _report_end(self, trial: Trial, result: Mapping[str, Any]) -> None:
@@ -140,8 +154,7 @@ class TrialScheduler(FIFOScheduler):
 
     def _leave(self, tune_controller: Any, trial: Trial) -> None:
         member = self._members.member(trial)
-        self._arrived.pop(member, None)
-        self._changes.forget(member)
+        self._forget(member)
         self._copies.forget(member)
         self.controller.drop([member])
         others = (other for other in tune_controller.get_trials() if other is not trial)
@@ -150,6 +163,19 @@ class TrialScheduler(FIFOScheduler):
         else:
             self.controller.learn(wait=False)
             self._save(changed=False)
+
+    def _forget(self, member: int) -> None:
+        """The member's actor is gone, and with it what waited there."""
+        self._arrived.pop(member, None)
+        self._changes.forget(member)
+        self._unsaved.take(member)
+
+    def stop(self, reason: str) -> None:
+        """Have every member stop at the end of its segment. Segments that are over already are recorded before."""
+        self._unsaved.known = True
+        steps = [step for member, trial in self._members for step in self._go_past(trial, self._unsaved.take(member))]
+        self.controller.stop_all(reason)
+        self._note(steps)
 
     def close(self) -> None:
         """The experiment is over: save everything and let the agent go. May be called again."""
@@ -168,8 +194,15 @@ class TrialScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         started = time.perf_counter()
-        if not self._is_decision_point(trial, result):
+        self._silence.heard(trial)
+        if self._strict and self._metric not in result:
+            self._step([self._report(trial, result)])  # the controller sees what is missing
+            return str(self.STOP)
+        if not self._is_segment_over(trial, result):
             return str(self.CONTINUE)
+        if self._changes.abilities.function and not trial_adapter.reports_checkpoint(result):
+            return self._wait_for_checkpoint(tune_controller, trial, result)
+        self._unsaved.take(self._members.member(trial))
         report = self._report(trial, result)
         if self.synchronous:
             return self._arrive(tune_controller, trial, report, result)
@@ -178,18 +211,52 @@ class TrialScheduler(FIFOScheduler):
         self.latencies.append(time.perf_counter() - started)
         return answer
 
-    def _is_decision_point(self, trial: Trial, result: Mapping[str, Any]) -> bool:
-        since = self._members.at(trial, result) - self._members.track(trial).newest.at
+    def _is_segment_over(self, trial: Trial, result: Mapping[str, Any]) -> bool:
+        """Whether the trial has finished a segment. One of a function goes on up to a checkpoint, if one comes."""
+        at, began = self._members.at(trial, result), self._members.track(trial).newest.at
+        saves = not self._changes.abilities.function or trial_adapter.reports_checkpoint(result)
+        since = at - (began if saves else max(began, self._unsaved.end(self._members.member(trial))))
         if since < self.segment_length or self._metric not in result:
             return False
-        if not self._changes.abilities.function or trial_adapter.reports_checkpoint(result):
+        if saves:
             if self._horizon is not None and since > self.segment_length:
                 self.controller.segments = math.ceil(self._horizon / since)
             self._horizon = None  # the first segment has shown how long segments really are
-            return True
-        if since >= PATIENCE * self.segment_length:
-            self._warn_no_checkpoints()
-        return False
+        return True
+
+    def _wait_for_checkpoint(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
+        """A function has finished a segment where it cannot be interrupted."""
+        member, at, track = self._members.member(trial), self._members.at(trial, result), self._members.track(trial)
+        budget = self.controller.segments
+        left = None if budget is None or trial_adapter.latest(trial) is not None else budget - track.segment
+        if not self._unsaved.add(member, at, result, left=left) and not self.controller.stopping:
+            return str(self.CONTINUE)
+        self._horizon = None
+        self._remarks.no_checkpoints(trial)
+        decision = self._pass_over(trial, self._unsaved.take(member))
+        self._save(changed=False)
+        if decision is None:
+            return str(self.CONTINUE)
+        track.reported = at  # what is passed over after an end, or a failure, is not reported any more
+        return self._carry_out(tune_controller, trial, decision, result)
+
+    def _pass_over(self, trial: Trial, results: Sequence[Mapping[str, Any]]) -> Decision | None:
+        """Report segments that are over and about which nothing could be decided. Returns the decision about the last
+        one if it has to be carried out nevertheless: an end, or a restart after a failure."""
+        steps = self._go_past(trial, results)
+        self._note(steps)
+        last = steps[-1].decisions[0] if steps else None
+        return last if last is not None and _changes_anything(last) else None
+
+    def _go_past(self, trial: Trial, results: Sequence[Mapping[str, Any]]) -> list[Step]:
+        """The controller's steps for such segments, up to one after which the trial cannot go on as it was."""
+        steps = []
+        for result in results:
+            steps.append(self.controller.step([self._report(trial, result)], steered=False))
+            if _changes_anything(steps[-1].decisions[0]):
+                break
+            self._changes.go_on(trial, result)
+        return steps
 
     def _report(self, trial: Trial, result: Mapping[str, Any], *, done: bool = False) -> Report:
         track = self._members.track(trial)
@@ -204,25 +271,21 @@ class TrialScheduler(FIFOScheduler):
             done=done,
         )
         track.reported = report.steps
-        self._compare(report, track.newest.values)
+        self._remarks.compare(report, track.newest.values)
         return report
-
-    def _compare(self, report: Report, asked: Mapping[str, Value]) -> None:
-        """Say when a trial does not train with what was decided (ray issue 62173)."""
-        for name, value in report.hyperparameters.items():
-            if name not in self._warned and name in asked and not same(value, asked[name]):
-                self._warned.add(name)
-                logger.warning(
-                    "trial %s trains with %s=%r where %r was decided: its reset_config or its restore overwrites it",
-                    *(report.trial_id, name, value, asked[name]),
-                )
 
     def _step(self, reports: Sequence[Report]) -> Step:
         step = self.controller.step(reports)
-        if self._record is not None:
-            self._record(step)
-        self.controller.learn(wait=self.synchronous)
+        self._note([step])
         return step
+
+    def _note(self, steps: Iterable[Step]) -> None:
+        """Write steps down and let the agent learn from them. Only when all have been made: whoever writes them down
+        may find that time is over, and no decision after that would be anything but a stop."""
+        for step in steps:
+            if self._record is not None:
+                self._record(step)
+        self.controller.learn(wait=self.synchronous)
 
     # -- decisions -----------------------------------------------------------------------------------------------------
 
@@ -230,7 +293,7 @@ class TrialScheduler(FIFOScheduler):
         """Do what was decided for a running trial, and give Tune its answer."""
         if decision.stop:
             return str(self.STOP)
-        self._note_checkpoint(trial)
+        self._members.note_checkpoint(trial)
         saves = self._changes.abilities.saves
         stays = not (saves and self._turns.gives_way(tune_controller, trial))
         if stays:
@@ -263,6 +326,9 @@ class TrialScheduler(FIFOScheduler):
             self._settle_barrier(tune_controller)
         self._changes.settle(tune_controller)
         self._turns.settle(tune_controller)
+        for trial in self._silence.hung(tune_controller):
+            logger.warning("trial %s has not reported for %g seconds: killed", trial.trial_id, self._silence.timeout)
+            trial_adapter.kill(trial)
         return self._turns.next(tune_controller)
 
     def _is_held(self, trial: Trial) -> bool:
@@ -301,7 +367,7 @@ class TrialScheduler(FIFOScheduler):
         self._arrived.clear()
         decisions = dict(zip([member for member, _ in live], self._step(reports).decisions, strict=True))
         for member, trial in live:
-            self._note_checkpoint(trial)
+            self._members.note_checkpoint(trial)
             if decisions[member].stop:
                 tune_controller.stop_trial(trial)
         go_on = [(trial, decisions[member]) for member, trial in live if not decisions[member].stop]
@@ -346,38 +412,11 @@ class TrialScheduler(FIFOScheduler):
             self._state.save(self.get_state, changed=changed)
             self._state.save_agent(self.controller.policy)
 
-    def _note_checkpoint(self, trial: Trial) -> None:
-        """Remember what the trial could go on from now, and let the controller forget what lies before checkpoints
-        that Tune's snapshot must know by now."""
-        now, track, saved = time.monotonic(), self._members.track(trial), trial_adapter.latest(trial)
-        if saved is not None:
-            track.note_saved(saved.name, saved.iteration, seconds_of(saved.metrics))
-            segment = track.segment_at(self._members.at(trial, saved.metrics)) - 1
-            self._durable.append((now, self._members.member(trial), segment))
-        while self._durable and now - self._durable[0][0] > SNAPSHOT_LAG:
-            _, member, segment = self._durable.popleft()
-            if segment >= 0:
-                self.controller.durable(member, segment)
-
-    # -- words ---------------------------------------------------------------------------------------------------------
-
-    def _check_abilities(self, tune_controller: Any) -> None:
-        if not self._changes.abilities.saves:
-            if self.synchronous:
-                raise ValueError("synchronous=True pauses trials: the Trainable needs save_ and load_checkpoint.")
-            logger.warning("the Trainable has no save_checkpoint: no weights are copied, and trials cannot take turns")
-        if not trial_adapter.reuses_actors(tune_controller):
-            logger.warning("set reuse_actors=True in TuneConfig: without it each pause costs the start of a process")
-
-    def _warn_no_checkpoints(self) -> None:
-        if "no checkpoints" not in self._warned:
-            self._warned.add("no checkpoints")
-            logger.warning(
-                "the function reports no checkpoints, so it cannot be interrupted: it gets decisions at its start only "
-                "(give tune.report a checkpoint to have it steered)"
-            )
-
     def debug_string(self) -> str:
         best = self.controller.incumbent
         found = f"best {self._metric}: {best.value:.6g} (member {best.member})" if best else "no result yet"
         return f"{len(self.controller.members)} members, {found}"
+
+
+def _changes_anything(decision: Decision) -> bool:
+    return decision.stop or decision.source.kind != "keep"

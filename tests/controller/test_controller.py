@@ -60,6 +60,24 @@ def test_the_agent_may_choose_the_start() -> None:
     assert sum(len(chunk.transitions) for chunk in policy.chunks) == 4 * 6
 
 
+def test_members_that_cannot_be_changed_go_on_as_they_are_and_teach_nothing() -> None:
+    policy = Recording()
+    controller = make_controller(policy, agent_starts=True, schedule="cosine")
+    paper = Paper(controller)
+    starts = {member: controller.begin(member).hyperparameters for member in range(4)}
+    for segment in range(6):
+        reports = [replace(paper.report(m), segment=segment, hyperparameters=starts[m]) for m in range(4)]
+        step = controller.step(reports, steered=False)
+        controller.learn()
+        for member, decision in enumerate(step.decisions):
+            assert decision.stop == (segment == 5)
+            assert (decision.source.kind, decision.action) == ("keep", ())
+            assert decision.stop or decision.hyperparameters == starts[member]
+    transitions = [t for chunk in policy.chunks for t in chunk.transitions]
+    assert [t.decision.segment for t in transitions] == [0] * 4  # the start is the agent's own
+    assert all(t.truncated for t in transitions)
+
+
 def test_values_never_leave_their_bounds() -> None:
     controller = make_controller(Random(), schedule="cosine", segments=30, actions=ActionSpec(SPACE))
     for step in Paper(controller).play():

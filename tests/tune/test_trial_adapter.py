@@ -142,6 +142,17 @@ def test_a_missing_latest_checkpoint_is_replaced_by_an_older_one(
     assert trial_adapter.latest(trial) is None
 
 
+def test_a_checkpoint_that_tune_did_not_know_is_found(tmp_path: Path) -> None:
+    trial = trial_in(tmp_path / "a")
+    assert trial_adapter.find_checkpoint(trial) is None
+    (tmp_path / "a" / "checkpoint_000002").mkdir()
+    known = {"checkpoint_000001": (1, 0.1), "checkpoint_000002": (2, 0.2)}
+    found = trial_adapter.find_checkpoint(trial, known)
+    assert found is not None
+    assert found.iteration == 2
+    assert trial_adapter.latest(trial) == found
+
+
 def test_a_restored_trial_neither_uses_nor_deletes_old_names(tmp_path: Path) -> None:
     trial = trial_in(tmp_path / "a", num_to_keep=3)
     directories = [register(trial, i, float(i)) for i in (4, 8, 9)]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter as Count
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray import tune
 from ray.tune.experiment import Trial
 
 from raytune_rl.controller.failures import CALMER, FailurePolicy
-from raytune_rl.tune import trial_changes
+from raytune_rl.tune import trial_adapter, trial_changes
 from raytune_rl.tune.adapter import resume_training
+from raytune_rl.tune.trial_members import ORIGIN
 from raytune_rl.tune.trial_turns import LEAD
 from tests.tune.trainables import (
     BreaksOnLoad,
@@ -109,13 +113,74 @@ def test_a_function_is_interrupted_at_its_checkpoints_only(tmp_path: Path) -> No
     assert scheduler.core.controller.segments == 4  # not 12: segments are as long as checkpoints are apart
 
 
+@pytest.mark.parametrize("steps", [30, 4])
 def test_a_function_without_checkpoints_is_left_alone_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, steps: int
+) -> None:
+    results, scheduler = fit(
+        tmp_path, counting, {(0, 1): Do(UP)}, iterations=30, constants={"every": 0, "steps": steps}
+    )
+    assert not results.errors
+    reports = scheduler.reports(0)
+    assert [(r.segment, r.steps) for r in reports] == [(n, n + 1) for n in range(steps)]
+    assert {r.metrics["lr_used"] for r in reports} == {r.hyperparameters["lr"] for r in reports} == {0.1}
+    assert {r.decision for r in reports} == {0}
+    decisions = [step.decisions[0] for step in scheduler.steps]
+    assert all(d.source.kind == "keep" and not d.action for d in decisions)
+    assert sum("reports no checkpoints" in message for message in caplog.messages) == 1
+
+
+def test_a_function_without_checkpoints_ends_with_its_budget(tmp_path: Path) -> None:
+    results, scheduler = fit(tmp_path, counting, iterations=1000, constants={"every": 0}, segments=12, segment_length=2)
+    assert not results.errors
+    for member in range(2):
+        assert [(r.segment, r.steps) for r in scheduler.reports(member)] == [(n, 2 * n + 2) for n in range(12)]
+    assert [result.metrics["training_iteration"] for result in results] == [24, 24]
+
+
+def test_a_function_whose_checkpoints_end_does_not_go_on_for_ever(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    results, scheduler = fit(tmp_path, counting, {(0, 1): Do(UP)}, iterations=30, constants={"every": 0})
+    def once(config: dict[str, float]) -> None:
+        if tune.get_checkpoint() is None:
+            counting({**config, "steps": 1})
+        counting({**config, "every": 0})
+
+    results, scheduler = fit(tmp_path, once, iterations=1000, segments=4)
     assert not results.errors
-    assert [(r.segment, r.steps) for r in scheduler.reports(0)] == [(0, 30)]
-    assert sum("reports no checkpoints" in message for message in caplog.messages) == 1
+    assert [r.segment for r in scheduler.reports(0)] == list(range(4))
+    assert "far apart" in caplog.text
+
+
+def test_a_function_that_diverges_without_checkpoints_begins_anew(tmp_path: Path) -> None:
+    def diverging(config: dict[str, float]) -> None:
+        for step in range(1, 100):
+            tune.report({"total": math.nan if config["lr"] > 0.5 and step == 3 else 1.0, "lr_used": config["lr"]})
+
+    results, scheduler = fit(tmp_path, diverging, iterations=1000, segments=6)
+    assert not results.errors
+    reports = scheduler.reports(1)
+    assert [r.segment for r in reports] == list(range(6))
+    assert [r.status for r in reports] == ["ok", "ok", "diverged", "ok", "ok", "ok"]
+    assert reports[-1].metrics["lr_used"] == pytest.approx(CALMER)
+
+
+def test_a_copied_checkpoint_says_whose_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune's snapshot may hold it before our own state does."""
+    go_on, found = trial_adapter.goes_on_from, []
+
+    def goes_on_from(trial: Trial, checkpoint: tune.Checkpoint, metrics: Mapping[str, Any]) -> None:
+        found.append(metrics)
+        go_on(trial, checkpoint, metrics)
+
+    monkeypatch.setattr(trial_adapter, "goes_on_from", goes_on_from)
+    script = {(0, 4): Do(source="best")}
+    results, scheduler = fit(tmp_path, counting, script, iterations=30, constants={"meet": str(tmp_path / "meet")})
+    assert not results.errors
+    report = scheduler.reports(0)[4]
+    assert report.copied_from == 1
+    assert [m[ORIGIN] for m in found] == [{"copied_from": 1, "copied_segment": report.copied_segment}]
+    assert not any(ORIGIN in r.metrics for step in scheduler.steps for r in step.reports)
 
 
 @pytest.mark.parametrize("trainable", [Refusing, WithoutReset])

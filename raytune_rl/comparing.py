@@ -41,7 +41,13 @@ def delivered_by(experiment: Experiment, trained: Trained) -> Delivered | None:
     what was prescribed."""
     if not experiment.average or trained.controller.policy.prescribed is not None:
         return None
-    return delivery_of(experiment.candidate, trained.states, metric=experiment.metric, mode=experiment.mode)
+    return delivery_of(
+        experiment.candidate,
+        trained.states,
+        metric=experiment.metric,
+        mode=experiment.mode,
+        kind=composition.declared_kind(experiment),
+    )
 
 
 def ensemble_of(experiment: Experiment, trained: Trained, segments: pd.DataFrame) -> Judged | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from raytune_rl.combining.credit import Jury
+from raytune_rl.combining.losses import Kind
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.policy import Policy
 from raytune_rl.errors import BadInput, first_line
@@ -31,7 +32,7 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
     """
     candidate: Any = experiment.candidate
     if experiment.objective == "ensemble":
-        candidate = candidate.predicting()
+        candidate = candidate.predicting(declared_kind(experiment))
     if experiment.kind == "function":
         check_picklable(candidate, candidate)
         return None
@@ -49,6 +50,11 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
     check_picklable(candidate, experiment.candidate)
     checked: Candidate = candidate
     return checked
+
+
+def declared_kind(experiment: Experiment) -> Kind | None:
+    """What the user says about the task (``Ensemble.kind``): for the run's model and rewards, as for its ensemble."""
+    return None if experiment.ensemble is None else experiment.ensemble.kind
 
 
 def check_picklable(candidate: object, written: object) -> None:
@@ -99,13 +105,15 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
             failures=experiment.failures,
             floor=experiment.floor,
             timed=not experiment.synchronous,
-            jury=make_jury(experiment.candidate) if experiment.objective == "ensemble" else None,
+            jury=make_jury(experiment.candidate, declared_kind(experiment))
+            if experiment.objective == "ensemble"
+            else None,
         )
     except ValueError as error:
         raise BadInput(str(error)) from None
 
 
-def make_jury(candidate: Any) -> Jury:
+def make_jury(candidate: Any, kind: Kind | None) -> Jury:
     """Who judges what the population predicts; loads the candidate's data, in the driver.
 
     Raises:
@@ -113,7 +121,7 @@ def make_jury(candidate: Any) -> Jury:
         ValueError: the loss does not suit.
     """
     try:
-        found: Jury = candidate.jury()
+        found: Jury = candidate.predicting(kind).jury()
     except ValueError:
         raise
     except Exception as error:

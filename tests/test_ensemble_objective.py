@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from ray import tune
 from torch import nn
 
-from raytune_rl import Agent, BadInput, Experiment, Random, TorchTask, rewards, roles
-from raytune_rl.composition import make_controller, resolved_fields
+from raytune_rl import Agent, BadInput, Experiment, Random, TorchTask, comparing, rewards, roles
+from raytune_rl.composition import make_candidate, make_controller, resolved_fields
+from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.rllib import checkpoints
 from raytune_rl.rllib.saved import read_weights
 from raytune_rl.rllib.spaces import Sizes
@@ -81,6 +83,19 @@ def test_what_cannot_be_judged_together_is_refused() -> None:
         experiment(objective="all")
     with pytest.raises(BadInput, match=r"CrossEntropyLoss, BCEWithLogitsLoss and MSELoss, not L1Loss"):
         make_controller(experiment(candidate=TorchTask(wine_network, wine, loss=nn.L1Loss())), Random())
+
+
+def test_a_declared_kind_is_how_members_are_judged_and_the_model_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    matching = experiment(ensemble=Ensemble(kind="matching"))
+    jury = make_controller(matching, Random()).jury
+    assert jury is not None and jury.kind == "matching"
+    candidate = make_candidate(matching)
+    assert isinstance(candidate, TorchTask) and candidate.predictions and candidate.jury().kind == "matching"
+    monkeypatch.setattr(comparing, "delivery_of", lambda *given, **settings: settings)
+    trained: Any = SimpleNamespace(controller=SimpleNamespace(policy=Random()), states=None)
+    for one, kind in ((matching, "matching"), (experiment(ensemble=None), None)):
+        told: Any = comparing.delivered_by(one, trained)
+        assert told == {"metric": "validation_loss", "mode": "min", "kind": kind}
 
 
 def test_without_the_objective_nothing_is_reported() -> None:

@@ -56,6 +56,8 @@ def alike(networks: Sequence[nn.Module], example: torch.Tensor) -> bool:
 
 
 def _is_linear(network: nn.Module) -> bool:
+    if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
+        return False  # who multiplies by hand calls no module
     parts = [module for _, module in leaves(network)]
     parts = parts[1:] if flattens(parts) else parts
     known = (nn.Linear, *_NOTHING, *_ELEMENTWISE)

@@ -17,10 +17,10 @@ from raytune_rl.combining.losses import Array, Evidence, Kind
 from raytune_rl.ensemble.batched import alike
 from raytune_rl.ensemble.candidates import family_soups, kinship, mixable, ordered
 from raytune_rl.ensemble.kept import Kept, Place
-from raytune_rl.ensemble.links import Link, answers, predictions, task_of
+from raytune_rl.ensemble.links import Link, answers, predictions, read_as, task_of
 from raytune_rl.ensemble.model import EnsembleModel
 from raytune_rl.ensemble.settings import Ensemble
-from raytune_rl.population.evaluation import evaluate, outputs_of
+from raytune_rl.population.evaluation import classes_first, evaluate, outputs_of
 from raytune_rl.population.export import restore
 from raytune_rl.population.splits import Split, load_splits
 from raytune_rl.population.torch_task import TorchTask
@@ -62,11 +62,11 @@ class Built:
         model: in eval mode, on the CPU.
         members: the heaviest first, as in the model.
         loss: of the ensemble on validation, before calibration, by the loss that chose it.
-        metrics: the task's own on validation; for classes also ``validation_ece`` and ``validation_brier``; and how
-            much averaging gains, ``validation_ambiguity``.
+        metrics: the task's own on validation; for probabilities also ``validation_ece`` and ``validation_brier``, of
+            each class, token or match; and how much averaging gains, ``validation_ambiguity``.
         example: the first rows of the validation inputs.
         candidates: how many there were to choose from.
-        kind: of the task.
+        reading: how its outputs become probabilities, see ``links.read_as``.
     """
 
     model: EnsembleModel
@@ -75,7 +75,7 @@ class Built:
     metrics: Mapping[str, float]
     example: torch.Tensor
     candidates: int
-    kind: Kind
+    reading: Link | None
 
 
 def build(
@@ -134,7 +134,14 @@ def _weights(
     """The aggregator's choice. Both limits are one budget: a member costs the larger of the two shares that it uses."""
     costs = np.full(len(candidates), 1.0 / settings.size)
     if settings.latency is not None:
-        costs = np.maximum(costs, [bench.latency(one) / settings.latency for one in candidates])
+        seconds = np.array([bench.latency(one) for one in candidates])
+        fastest = float(seconds[np.isfinite(evidence.losses())].min())
+        if fastest > settings.latency:
+            raise NoEnsemble(
+                f"ensemble.latency is {settings.latency:g} seconds for one row, and the fastest candidate takes "
+                f"{fastest:.2g}"
+            )
+        costs = np.maximum(costs, seconds / settings.latency)
     try:
         return settings.aggregator.weights(evidence, rng, costs=costs, budget=1.0)
     except ValueError as error:
@@ -152,14 +159,14 @@ def _assembled(bench: _Bench, chosen: Sequence[Chosen], loss: float, *, apart: f
         alike=alike(networks, example),
     )
     outputs = outputs_of(model, bench.validation, device=CPU)
-    by_class = bench.kind == "classification"
-    if bench.settings.calibrate and by_class:
-        model.calibration = calibration_of(predictions(outputs, bench.link), bench.targets)
+    reading = read_as(bench.task.loss, bench.kind, bench.link)
+    if bench.settings.calibrate and reading is not None:
+        model.calibration = calibration_of(predictions(outputs, reading), bench.targets)
     metrics = evaluate(
         model, bench.validation, loss=bench.task.loss, metrics=bench.task.metrics, prefix="validation", device=CPU
     )
-    if by_class:
-        metrics |= calibration(model, bench.validation, bench.link, "validation")
+    if reading is not None:
+        metrics |= calibration(model, bench.validation, reading, "validation")
     model.tune(example[:1])
     return Built(
         model=model,
@@ -168,12 +175,12 @@ def _assembled(bench: _Bench, chosen: Sequence[Chosen], loss: float, *, apart: f
         metrics={**metrics, "validation_ambiguity": apart - loss},
         example=example,
         candidates=count,
-        kind=bench.kind,
+        reading=reading,
     )
 
 
 def calibration(model: nn.Module, split: Split, link: Link, prefix: str) -> dict[str, float]:
-    """``<prefix>_ece`` and ``<prefix>_brier`` of a classifier."""
+    """``<prefix>_ece`` and ``<prefix>_brier`` of a model whose outputs are read as probabilities by ``link``."""
     found = predictions(outputs_of(model, split, device=CPU), link)
     targets = answers(split.targets, "classification", link)
     kept = targets >= 0
@@ -189,7 +196,7 @@ def on_test_split(built: Built, task: TorchTask) -> dict[str, float]:
     if split is None:
         return {}
     metrics = evaluate(built.model, split, loss=task.loss, metrics=task.metrics, prefix="test", device=CPU)
-    more = calibration(built.model, split, built.model.link, "test") if built.kind == "classification" else {}
+    more = {} if built.reading is None else calibration(built.model, split, built.reading, "test")
     return metrics | more
 
 
@@ -252,6 +259,12 @@ class _Bench:
         with torch.no_grad():
             outputs = self.network(one)(rows[0])
         found = task_of(self.task.loss, outputs, rows[1], self.settings.kind)
+        last = not rows[1].is_floating_point() and outputs.shape[:-1] == rows[1].shape
+        if found is None and last and not classes_first(outputs, rows[1]):
+            raise NoEnsemble(
+                f"the outputs {tuple(outputs.shape)} have their classes or vocabulary last; they must be dimension 1, "
+                "as for nn.CrossEntropyLoss: transpose them in the network"
+            )
         if found is None:
             raise NoEnsemble(
                 "loss and data do not tell how outputs are to be averaged; say Ensemble(kind=...), or None for no "

@@ -20,6 +20,7 @@ AVERAGED: Mapping[str, str] = {
     "softmax": "class probabilities; the outputs are their logarithms, so losses and metrics for logits fit",
     "sigmoid": "probabilities; the outputs are their logits",
     "log": "probabilities; the outputs are their logarithms",
+    "probability": "probabilities",
     "identity": "outputs",
 }
 
@@ -41,14 +42,14 @@ def model_card(
         name: of the experiment.
         directory: the run directory, as a user can paste it.
         test: the ensemble's metrics on the test split.
-        best: the best single member's metrics, on validation and test.
+        best: metrics of the single model that the run delivers, on validation and test.
     """
     table = segments.sort_values(["member", "segment"], ignore_index=True)
     model = built.model
     single = [name for name in best if name in built.metrics or name in test]
     names = [*(n for n in built.metrics if n not in single), *(n for n in test if n not in single)]
     scores = _table(
-        ("metric", "ensemble", "best single member"),
+        ("metric", "ensemble", "the single model that the run delivers"),
         [
             (metric, number({**built.metrics, **test}.get(metric)), number(best.get(metric)))
             for metric in (*single, *names)

@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from raytune_rl.combining.calibration import Calibration, calibration_of, cost_of_doubt
-from raytune_rl.combining.losses import Array, Floats
+from raytune_rl.combining.losses import Array, Floats, Kind
 from raytune_rl.combining.soups import soup_shares
 from raytune_rl.ensemble.candidates import averaged, mixable, ordered
 from raytune_rl.ensemble.kept import Kept, Place
-from raytune_rl.ensemble.links import answers, predictions, task_of
+from raytune_rl.ensemble.links import answers, predictions, read_as, task_of
 from raytune_rl.population.calibrating import calibrate, calibrated
 from raytune_rl.population.evaluation import evaluate, measure, outputs_of
 from raytune_rl.population.export import export, restore
@@ -98,7 +98,9 @@ class Delivered:
         return [{"member": member, "segment": segment, "share": share} for (member, segment), share in self.parts]
 
 
-def delivered_model(task: TorchTask, kept: Sequence[Kept], *, metric: str, mode: Mode) -> Delivered | None:
+def delivered_model(
+    task: TorchTask, kept: Sequence[Kept], *, metric: str, mode: Mode, kind: Kind | None = None
+) -> Delivered | None:
     """The average with the best ``metric`` on validation, calibrated; None where that is the best checkpoint as it is,
     or ``metric`` is none that a validation split gives.
 
@@ -106,12 +108,13 @@ def delivered_model(task: TorchTask, kept: Sequence[Kept], *, metric: str, mode:
         task: whose members they are.
         kept: their states; those of other architectures than the best one's are left out.
         metric, mode: of the experiment.
+        kind: of the task, where the user has declared one (``Ensemble.kind``).
     """
     known = [one for one in ordered(kept, metric, mode) if metric in one.state["metrics"]]
     candidates = [one for one in known if math.isfinite(one.state["metrics"][metric])]
     if not candidates or not metric.startswith("validation_"):
         return None
-    bench = _Bench(task, metric, mode)
+    bench = _Bench(task, metric, mode, kind)
     candidates.sort(key=lambda one: bench.signed(one.state["metrics"]))
     candidates = [one for one in candidates if mixable(candidates[0].state, one.state, task)]
     shares = soup_shares([bench.signed(one.state["metrics"]) for one in candidates], bench.judge(candidates))
@@ -135,8 +138,8 @@ def delivered_model(task: TorchTask, kept: Sequence[Kept], *, metric: str, mode:
 class _Bench:
     """Judges weights on the validation split."""
 
-    def __init__(self, task: TorchTask, metric: str, mode: Mode) -> None:
-        self.task, self.metric = task, metric
+    def __init__(self, task: TorchTask, metric: str, mode: Mode, kind: Kind | None) -> None:
+        self.task, self.metric, self.kind = task, metric, kind
         self.sign = 1.0 if mode == "min" else -1.0
         self.validation = load_splits(task.data, CPU).validation
 
@@ -166,15 +169,16 @@ class _Bench:
         return measure(outputs, self.validation, loss=self.task.loss, metrics=self.task.metrics, prefix="validation")
 
     def calibrated(self, network: nn.Module) -> tuple[Calibration, bool, dict[str, float]]:
-        """How a classifier is calibrated, whether its outputs are ``binary``, and its metrics then. As it is where the
-        metric would become worse; the loss may, by what doubting few rows costs."""
+        """How the model is calibrated, as the ensemble would be, whether its outputs are ``binary``, and its metrics
+        then. As it is where the metric would become worse; the loss may, by what doubting few rows costs."""
         outputs = outputs_of(network, self.validation, device=CPU)
         plain = self.measured(outputs)
-        found = task_of(self.task.loss, outputs[:EXAMPLE_ROWS], self.validation.targets[:EXAMPLE_ROWS], None)
-        if found is None or found[1] not in ("softmax", "sigmoid"):
+        loss, given = self.task.loss, self.validation.targets
+        found = task_of(loss, outputs[:EXAMPLE_ROWS], given[:EXAMPLE_ROWS], self.kind)
+        link = None if found is None else read_as(loss, *found)
+        if found is None or link is None:
             return Calibration(), False, plain
-        kind, link = found
-        targets = answers(self.validation.targets, kind, link)
+        targets = answers(given, found[0], link)
         calibration, binary = calibration_of(predictions(outputs, link), targets), link == "sigmoid"
         metrics = self.measured(calibrated(outputs, calibration, binary=binary))
         allowed = cost_of_doubt(int((targets >= 0).sum())) if self.metric == "validation_loss" else 0.0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
+from raytune_rl.combining.losses import Kind
 from raytune_rl.ensemble.kept import Kept
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.population.torch_task import TorchTask
@@ -74,7 +75,12 @@ class Judged:
 
 
 def delivery_of(
-    candidate: object, states: Callable[[float], Sequence[Kept]], *, metric: str, mode: Mode
+    candidate: object,
+    states: Callable[[float], Sequence[Kept]],
+    *,
+    metric: str,
+    mode: Mode,
+    kind: Kind | None = None,
 ) -> Delivered | None:
     """What a population that has been trained delivers instead of its best checkpoint; None where that is better, or
     where the candidate is no torch task.
@@ -82,6 +88,7 @@ def delivery_of(
     Args:
         states: reads those that were kept, at most so many bytes.
         metric, mode: the experiment's.
+        kind: of the task, where the user has declared one (``Ensemble.kind``).
     """
     if not isinstance(candidate, TorchTask):
         return None
@@ -89,7 +96,7 @@ def delivery_of(
 
     return _spared(
         "the run delivers its best checkpoint as it is",
-        lambda: delivered_model(candidate, states(MOST_GIB * 2**30), metric=metric, mode=mode),
+        lambda: delivered_model(candidate, states(MOST_GIB * 2**30), metric=metric, mode=mode, kind=kind),
     )
 
 

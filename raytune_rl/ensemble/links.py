@@ -17,15 +17,18 @@ from torch import nn
 from raytune_rl.combining.calibration import Calibration
 from raytune_rl.combining.losses import Array, Kind
 from raytune_rl.population.calibrating import calibrated
-from raytune_rl.population.evaluation import Loss
+from raytune_rl.population.evaluation import Loss, classes_first
+from raytune_rl.population.predictions import known_loss
 
-Link: TypeAlias = Literal["softmax", "sigmoid", "log", "identity"]
+Link: TypeAlias = Literal["softmax", "sigmoid", "log", "probability", "identity"]
 """``softmax``: class scores along dimension 1, averaged as probabilities; ``sigmoid``: logits, the same; ``log``: log
-probabilities along dimension 1; ``identity``: values or scores, averaged as they are."""
+probabilities along dimension 1; ``probability``: probabilities of yes; ``identity``: values or scores, averaged as they
+are."""
 LINKS: tuple[Link, ...] = get_args(Link)
 
 _TINY = float(np.finfo(np.float32).tiny)
-_VALUES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+_VALUES = (nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+_VALUE_FUNCTIONS = (F.l1_loss, F.smooth_l1_loss, F.huber_loss)
 
 
 def task_of(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor, kind: Kind | None) -> tuple[Kind, Link] | None:
@@ -39,26 +42,40 @@ def task_of(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor, kind: Kind
     """
     if kind in ("matching", "regression"):
         return kind, "identity"
-    if isinstance(loss, nn.BCEWithLogitsLoss):
+    name = known_loss(loss)
+    if name == "binary_cross_entropy":
         return "classification", "sigmoid"
-    classes = not targets.is_floating_point() and outputs.ndim == targets.ndim + 1
-    if classes and outputs.is_floating_point():
+    if isinstance(loss, nn.BCELoss) or loss is F.binary_cross_entropy:
+        return "classification", "probability"
+    if classes_first(outputs, targets) and outputs.is_floating_point():
         found: Kind = kind or ("classification" if targets.ndim == 1 else "generation")
         if isinstance(loss, nn.NLLLoss) or loss is F.nll_loss:
             return found, "log"
-        if isinstance(loss, nn.CrossEntropyLoss) or loss is F.cross_entropy or kind is not None:
+        if name == "cross_entropy" or kind is not None:
             return found, "softmax"
-    if isinstance(loss, _VALUES) and outputs.shape == targets.shape:
-        return "regression", "identity"
-    return None
+    values = name == "mse" or isinstance(loss, _VALUES) or loss in _VALUE_FUNCTIONS
+    return ("regression", "identity") if values and outputs.shape == targets.shape else None
+
+
+def read_as(loss: Loss, kind: Kind, link: Link) -> Link | None:
+    """How outputs become the probabilities that the model and the ensemble of a run calibrate, each in the same way;
+    None where they are left alone.
+
+    Scores of candidates are averaged as scores, but the cross entropy reads them through a softmax and determines them
+    up to a constant per row: calibrated, as log probabilities, they say no less and rank alike. Under any other loss
+    they need not be a distribution.
+    """
+    if kind == "matching":
+        return "softmax" if known_loss(loss) == "cross_entropy" else None
+    return link if link in ("softmax", "sigmoid", "log") else None
 
 
 def predictions(outputs: torch.Tensor, link: Link) -> Array:
     """Outputs (N, ...) as ``combining.losses`` takes them: shape (rows, outputs), a row per token of a sequence or per
     label of several."""
     found = outputs.detach().cpu().double()
-    if link == "sigmoid":
-        right = torch.sigmoid(found).reshape(-1)
+    if link in ("sigmoid", "probability"):
+        right = (torch.sigmoid(found) if link == "sigmoid" else found).reshape(-1)
         return torch.stack([1.0 - right, right], dim=1).numpy()
     if link == "identity":
         return found.reshape(len(found), -1).numpy()
@@ -71,7 +88,7 @@ def answers(targets: torch.Tensor, kind: Kind, link: Link) -> Array:
     found = targets.detach().cpu()
     if kind == "regression":
         return found.double().reshape(len(found), -1).numpy()
-    if link == "sigmoid":
+    if link in ("sigmoid", "probability"):
         found = found > 0.5
     return found.reshape(-1).numpy().astype(np.int64)
 
@@ -84,7 +101,7 @@ def joined(outputs: torch.Tensor, weights: torch.Tensor, link: Link) -> torch.Te
         shares = weights.log().unsqueeze(1)
         yes, no = F.logsigmoid(outputs).reshape(flat) + shares, F.logsigmoid(-outputs).reshape(flat) + shares
         return (torch.logsumexp(yes, dim=0) - torch.logsumexp(no, dim=0)).view(outputs.shape[1:])
-    if link == "identity":
+    if link in ("identity", "probability"):
         return (weights.unsqueeze(0) @ outputs.reshape(flat)).view(outputs.shape[1:])
     each = torch.softmax(outputs, dim=2) if link == "softmax" else outputs.exp()
     # not torch.mv: torch 2.13 writes a wrong ONNX program for it
@@ -92,8 +109,8 @@ def joined(outputs: torch.Tensor, weights: torch.Tensor, link: Link) -> torch.Te
 
 
 def finished(outputs: torch.Tensor, calibration: Calibration, link: Link) -> torch.Tensor:
-    """The ensemble's outputs (N, ...), calibrated; values are left alone."""
-    return outputs if link == "identity" else calibrated(outputs, calibration, binary=link == "sigmoid")
+    """The ensemble's outputs (N, ...), calibrated; see ``read_as`` for which are."""
+    return calibrated(outputs, calibration, binary=link == "sigmoid")
 
 
 def checked_link(name: object) -> Link:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from raytune_rl.combining.credit import Jury
+    from raytune_rl.combining.losses import Kind
 
 State: TypeAlias = dict[str, Any]
 """All that a member needs to go on training: numpy arrays, numbers, strings, bytes and nestings of them (so that Ray's
@@ -112,8 +113,9 @@ class Candidate(Protocol):
 class Predicting(Protocol):
     """A candidate whose members can say what they predict, so that they can be judged together."""
 
-    def predicting(self) -> Candidate:
-        """The same candidate, whose members report ``SegmentResult.predictions``."""
+    def predicting(self, kind: Kind | None = None) -> Candidate:
+        """The same candidate, whose members report ``SegmentResult.predictions``, judged as a task of the ``kind`` that
+        the user has declared, if any."""
         ...
 
     def jury(self) -> Jury:

@@ -36,8 +36,14 @@ def default_metrics(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor) ->
     """Accuracy for a classification, recognised by the loss and the shapes; nothing for anything else."""
     if isinstance(loss, nn.BCEWithLogitsLoss):
         return {"accuracy": binary_accuracy}
-    classes = not targets.is_floating_point() and outputs.ndim == targets.ndim + 1
-    return {"accuracy": accuracy} if classes else {}
+    return {"accuracy": accuracy} if classes_first(outputs, targets) else {}
+
+
+def classes_first(outputs: torch.Tensor, targets: torch.Tensor) -> bool:
+    """Whether these are scores of classes along dimension 1, (N, C, ...), for integer classes (N, ...), which is how
+    ``nn.CrossEntropyLoss`` takes them."""
+    shape = (*outputs.shape[:1], *outputs.shape[2:])
+    return not targets.is_floating_point() and outputs.ndim > 1 and shape == targets.shape
 
 
 def evaluate(
@@ -88,8 +94,7 @@ def measure(
         outputs, targets = outputs.cpu(), targets.cpu()
         finite = torch.isfinite(torch.tensor(value)).item()
         scores = {
-            name: _number(name, metric(outputs, targets)) if finite else float("nan")
-            for name, metric in metrics.items()
+            name: _score(name, metric, outputs, targets) if finite else float("nan") for name, metric in metrics.items()
         }
     return {f"{prefix}_loss": value} | {f"{prefix}_{name}": score for name, score in scores.items()}
 
@@ -123,13 +128,19 @@ def rehearse(
         raise ValueError("The loss must return one number as a tensor, the mean over the batch.")
 
 
-def _number(metric: str, found: float | torch.Tensor) -> float:
-    """As a float. Raises ``ValueError`` where a metric gave something else."""
+def _score(name: str, metric: Metric, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+    """Of the metric ``name``. Raises ``ValueError`` with one sentence where it cannot work, or gives no number."""
+    try:
+        found = metric(outputs, targets)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"The metric {name!r} cannot take outputs {_shape(outputs)} and targets {_shape(targets)}: {_line(error)}"
+        ) from error
     try:
         return float(found)
     except (RuntimeError, TypeError, ValueError) as error:
         what = _shape(found) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise ValueError(f"The metric {metric!r} must return one number, not {what}.") from error
+        raise ValueError(f"The metric {name!r} must return one number, not {what}.") from error
 
 
 def _shape(tensor: torch.Tensor) -> str:

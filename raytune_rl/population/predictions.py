@@ -32,15 +32,18 @@ _LOSSES: dict[Any, LossName] = {
 }
 
 
-def loss_name(loss: Any) -> LossName:
-    """Which of the losses that predictions can be averaged under ``loss`` is; class weights and the like don't count.
+def known_loss(loss: Any) -> LossName | None:
+    """Which of the losses that a population's predictions can be judged under ``loss`` is, as a module or a function;
+    class weights and the like don't count. What is known here must make an ensemble in the end, too
+    (``ensemble.links.task_of``)."""
+    if isinstance(loss, nn.Module):
+        return next((_LOSSES[base] for base in type(loss).__mro__ if base in _LOSSES), None)
+    return next((name for known, name in _LOSSES.items() if loss is known), None)
 
-    Raises:
-        ValueError: it is none of them.
-    """
-    found = _LOSSES.get(type(loss)) or (
-        _LOSSES.get(loss) if callable(loss) and not isinstance(loss, nn.Module) else None
-    )
+
+def loss_name(loss: Any) -> LossName:
+    """The same. Raises ``ValueError`` where it is none of them."""
+    found = known_loss(loss)
     if found is None:
         raise ValueError(
             f"The ensemble of a population can be judged under CrossEntropyLoss, BCEWithLogitsLoss and MSELoss, "
@@ -64,12 +67,20 @@ class Sample:
     jury: Jury
 
     @classmethod
-    def of(cls, loss: LossName, targets: torch.Tensor, limit: int = ROWS) -> Sample:
-        """At most ``limit`` examples of a split with these targets (N, ...).
+    def of(cls, loss: LossName, targets: torch.Tensor, limit: int = ROWS, *, declared: Kind | None = None) -> Sample:
+        """At most ``limit`` examples of a split with these targets (N, ...); ``declared`` is ``Ensemble.kind``.
 
         Raises:
             ValueError: the targets are none that predictions can be compared with.
         """
+        if declared == "matching" and (loss != "cross_entropy" or targets.ndim != 1):
+            raise ValueError(
+                "Ensemble(kind='matching') under objective='ensemble' needs CrossEntropyLoss and targets of shape "
+                "(rows,), the number of the right candidate."
+            )
+        if declared == "regression" and loss == "cross_entropy":
+            raise ValueError("Ensemble(kind='regression') does not go with CrossEntropyLoss; leave the kind out.")
+        loss = "mse" if declared == "regression" else loss
         if loss == "cross_entropy" and targets.is_floating_point():
             raise ValueError("The ensemble of a population can be judged by class indices, not by class probabilities.")
         if loss == "mse":
@@ -80,13 +91,17 @@ class Sample:
             known = torch.nonzero(answers >= 0)[:, 0]  # what the cross entropy ignores is negative
         spaced = torch.linspace(0, len(known) - 1, min(limit, len(known)), dtype=torch.float64).round().long()
         rows = known[spaced]
-        kind: Kind = "regression" if loss == "mse" else "classification"
+        kind: Kind = "regression" if loss == "mse" else "matching" if declared == "matching" else "classification"
         return cls(loss=loss, rows=rows, jury=Jury(answers[rows].cpu().numpy(), kind))
 
     def predictions(self, outputs: torch.Tensor) -> NDArray[np.float32]:
-        """Of networks' outputs (K, N, ...) for the whole split: (K, R, outputs), shares that sum to 1, or values."""
+        """Of networks' outputs (K, N, ...) for the whole split: (K, R, outputs), shares that sum to 1, or values, or
+        scores of candidates, whose mean is 0: nothing but their differences counts."""
         members = len(outputs)
-        if self.loss == "cross_entropy":
+        if self.jury.kind == "matching":
+            scores = outputs[:, self.rows].float()
+            found = scores - scores.mean(dim=2, keepdim=True)
+        elif self.loss == "cross_entropy":
             flat = outputs.movedim(2, -1).reshape(members, -1, outputs.shape[2])
             found = flat[:, self.rows].float().softmax(dim=2)
         elif self.loss == "binary_cross_entropy":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from raytune_rl.combining.credit import Jury
+    from raytune_rl.combining.losses import Kind
     from raytune_rl.population.augmentations import Augment
     from raytune_rl.population.evaluation import Loss, Metric
     from raytune_rl.population.optimisers import OptimizerFactory, OptimizerName
@@ -63,7 +64,7 @@ class TorchTask:
             float32, integers int64.
         loss: a module or a function of (outputs, targets), the mean over the examples.
         metrics: functions of (outputs, targets) of a whole split, by name. Default: accuracy where the task is a
-            classification (integer targets, or ``BCEWithLogitsLoss``), otherwise none.
+            classification (integer targets and the classes in dimension 1, or ``BCEWithLogitsLoss``), otherwise none.
         optimizer: ``"adam"``, ``"adamw"``, ``"sgd"``, or a function of the parameters.
         batch_size, learning_rate, weight_decay, momentum, grad_clip, augmentation: for what is not a hyperparameter.
         augment: changes the inputs of training batches, and of these only: a function of (inputs (B, ...), strength,
@@ -77,6 +78,7 @@ class TorchTask:
             What cannot be packed trains one after the other, and the log says why.
         roles: role by hyperparameter, filled in by ``Experiment``.
         predictions: whether members report what they predict, for the ensemble's sake; switched on by ``Experiment``.
+        ensemble_kind: ``Ensemble.kind``, filled in together with it: what members report is judged as the ensemble is.
 
     Raises:
         ValueError: something above is not what it should be.
@@ -99,6 +101,7 @@ class TorchTask:
     packed: bool = True
     roles: Mapping[str, str] = field(default_factory=dict)
     predictions: bool = False
+    ensemble_kind: Kind | None = None
 
     def __post_init__(self) -> None:
         for name in ("network", "data", "loss"):
@@ -181,8 +184,8 @@ class TorchTask:
 
         return TorchMember(self, context, hyperparameters)
 
-    def predicting(self) -> TorchTask:
-        return replace(self, predictions=True)
+    def predicting(self, kind: Kind | None = None) -> TorchTask:
+        return replace(self, predictions=True, ensemble_kind=kind)
 
     def jury(self) -> Jury:
         """The right answers to the validation examples that members report predictions for. Loads the data.
@@ -200,7 +203,7 @@ class TorchTask:
         """Those examples; raises as ``jury`` does."""
         from raytune_rl.population.predictions import Sample, loss_name
 
-        return Sample.of(loss_name(self.loss), validation.targets)
+        return Sample.of(loss_name(self.loss), validation.targets, declared=self.ensemble_kind)
 
     def pack(self) -> Pack | None:
         if not self.packed:

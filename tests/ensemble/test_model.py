@@ -9,8 +9,9 @@ from torch import nn
 
 from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.batched import alike, batched
-from raytune_rl.ensemble.links import LINKS, checked_weights, finished, joined, task_of
+from raytune_rl.ensemble.links import LINKS, checked_weights, finished, joined, read_as, task_of
 from raytune_rl.ensemble.model import EnsembleModel
+from raytune_rl.population.predictions import _LOSSES, loss_name
 from tests.ensemble.members import inputs
 
 
@@ -46,6 +47,21 @@ def test_the_batched_path_is_the_loop(make, rows: int) -> None:
     model.batched_up_to = 100.0
     torch.testing.assert_close(model(data), loop, rtol=1e-5, atol=1e-6)
     assert not model(data).requires_grad
+
+
+@pytest.mark.parametrize("where", [0, 1, None])
+@pytest.mark.parametrize("before", [True, False])
+def test_the_batched_path_keeps_hooks(where: int | None, before: bool) -> None:
+    members = networks(linear)
+    for member in members:
+        hooked = member if where is None else member[where]  # type: ignore[index]
+        if before:
+            hooked.register_forward_pre_hook(lambda module, given: (given[0] * 5,))
+        else:
+            hooked.register_forward_hook(lambda module, given, outputs: outputs * 5)
+    data = inputs(3, 1, 3, 4)
+    alone = torch.stack([member(data) for member in members])
+    torch.testing.assert_close(batched(members)(data), alone, rtol=1e-5, atol=1e-6)
 
 
 def test_tuning_keeps_the_answers_and_leaves_unlike_members_to_the_loop() -> None:
@@ -91,6 +107,7 @@ def test_outputs_are_averaged_as_predictions(link) -> None:
         outputs = F.log_softmax(outputs, dim=2)
     found = joined(outputs, weights, link)
     opened = {"softmax": lambda x: x.softmax(-1), "sigmoid": torch.sigmoid, "log": torch.exp, "identity": lambda x: x}
+    opened["probability"] = opened["identity"]
     expected = torch.einsum("k,knc->nc", weights, opened[link](outputs))
     torch.testing.assert_close(opened[link](found), expected, rtol=1e-4, atol=1e-6)
     assert (finished(found, Calibration(2.5, 0.1), link).argmax(1) == found.argmax(1)).all()
@@ -112,6 +129,44 @@ def test_the_task_is_told_by_loss_and_shapes() -> None:
     assert task_of(nn.HuberLoss(), scores, scores, None) == ("regression", "identity")
     assert task_of(nn.CrossEntropyLoss(), scores, classes, "matching") == ("matching", "identity")
     assert task_of(lambda a, b: a.sum(), scores, classes, None) is None
+    assert task_of(lambda a, b: a.sum(), *tokens, "generation") == ("generation", "softmax")
+    assert task_of(lambda a, b: a.sum(), tokens[0].mT, tokens[1], "generation") is None  # the vocabulary is last
+
+
+FUNCTIONS = [
+    (F.cross_entropy, nn.CrossEntropyLoss()),
+    (F.nll_loss, nn.NLLLoss()),
+    (F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss()),
+    (F.binary_cross_entropy, nn.BCELoss()),
+    (F.mse_loss, nn.MSELoss()),
+    (F.l1_loss, nn.L1Loss()),
+    (F.smooth_l1_loss, nn.SmoothL1Loss()),
+    (F.huber_loss, nn.HuberLoss()),
+]
+
+
+@pytest.mark.parametrize(("function", "module"), FUNCTIONS)
+def test_a_loss_is_known_as_a_module_and_as_a_function(function, module: nn.Module) -> None:
+    by_class = module.__class__ in (nn.CrossEntropyLoss, nn.NLLLoss)
+    targets = torch.zeros(4, dtype=torch.int64) if by_class else torch.zeros(4, 3)
+    found = task_of(function, torch.zeros(4, 3), targets, None)
+    assert found is not None and found == task_of(module, torch.zeros(4, 3), targets, None)
+
+
+@pytest.mark.parametrize("loss", list(_LOSSES))
+def test_whatever_steers_a_population_makes_an_ensemble_in_the_end(loss) -> None:
+    given = loss() if isinstance(loss, type) else loss
+    targets = torch.zeros(4, dtype=torch.int64) if loss_name(given) == "cross_entropy" else torch.zeros(4, 3)
+    assert task_of(given, torch.zeros(4, 3), targets, None) is not None
+
+
+def test_only_probabilities_are_calibrated() -> None:
+    loss = nn.CrossEntropyLoss()
+    assert read_as(loss, "classification", "softmax") == read_as(loss, "generation", "softmax") == "softmax"
+    assert read_as(nn.NLLLoss(), "classification", "log") == "log"
+    assert read_as(loss, "matching", "identity") == "softmax"  # the loss makes probabilities of the scores
+    assert read_as(lambda a, b: a.sum(), "matching", "identity") is None
+    assert read_as(nn.MSELoss(), "regression", "identity") is None
 
 
 def test_weights_from_a_file_are_checked() -> None:

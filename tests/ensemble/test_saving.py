@@ -113,6 +113,7 @@ def test_the_card_says_who_is_in_it_and_how_to_load_it(built: Built) -> None:
         best={"validation_loss": 0.3, "test_loss": 0.31},
     )
     assert "raytune_rl.load('results/blobs', ensemble=True)" in card
+    assert "| metric | ensemble | the single model that the run delivers |" in card  # which is no member
     assert "| test_loss | 0.25 | 0.31 |" in card
     for one in built.members:
         assert f"| {one.weight:.3f} | {one.kept.member} | {one.kept.segment} |" in card

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from raytune_rl.population.evaluation import BATCH, binary_accuracy, evaluate
+from raytune_rl.population.evaluation import BATCH, accuracy, binary_accuracy, evaluate
 from raytune_rl.population.splits import Split
 
 CPU = torch.device("cpu")
@@ -48,6 +48,26 @@ def test_a_metric_that_is_no_number_is_named(metric: Any, message: str) -> None:
     split = Split(inputs=torch.ones(8, 4), targets=torch.ones(8, 4))
     with pytest.raises(ValueError, match=message):
         evaluate(nn.Identity(), split, loss=nn.MSELoss(), metrics={"own": metric}, prefix="test", device=CPU)
+
+
+def test_a_metric_that_cannot_work_is_one_sentence() -> None:
+    split = Split(inputs=torch.ones(8, 9, 7), targets=torch.ones(8, 9, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"^The metric 'own' cannot take outputs \(8, 9, 7\) float32 and targets .*: "):
+        evaluate(nn.Identity(), split, loss=last, metrics={"own": accuracy}, prefix="test", device=CPU)
+
+
+def last(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """With the vocabulary last."""
+    return nn.functional.cross_entropy(outputs.movedim(-1, 1), targets)
+
+
+def test_accuracy_is_the_default_only_where_the_classes_are_dimension_one() -> None:
+    split = Split(inputs=torch.ones(8, 9, 7), targets=torch.ones(8, 9, dtype=torch.int64))
+    found = evaluate(nn.Identity(), split, loss=last, metrics=None, prefix="test", device=CPU)
+    assert set(found) == {"test_loss"}
+    split = Split(inputs=torch.ones(8, 7, 9), targets=torch.ones(8, 9, dtype=torch.int64))
+    found = evaluate(nn.Identity(), split, loss=nn.CrossEntropyLoss(), metrics=None, prefix="test", device=CPU)
+    assert set(found) == {"test_loss", "test_accuracy"}
 
 
 def test_binary_accuracy() -> None:

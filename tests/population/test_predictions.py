@@ -60,6 +60,24 @@ def test_values(shape: tuple[int, ...]) -> None:
     )
 
 
+def test_scores_of_candidates() -> None:
+    targets, outputs = torch.arange(9) % 3, torch.randn(2, 9, 3)
+    sample = Sample.of("cross_entropy", targets, declared="matching")
+    found = sample.predictions(outputs)
+    assert sample.jury.kind == "matching" and found.dtype == np.float32
+    together = F.cross_entropy(outputs.mean(0), targets)  # averaged as scores
+    np.testing.assert_allclose(sample.jury.evidence(found).loss(np.array([0.5, 0.5])), float(together), rtol=1e-5)
+    shifted = sample.predictions(outputs + torch.randn(2, 9, 1))
+    np.testing.assert_allclose(shifted, found, atol=1e-5)
+
+
+def test_a_declared_kind_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'matching'.* needs CrossEntropyLoss"):
+        Sample.of("mse", torch.rand(5), declared="matching")
+    with pytest.raises(ValueError, match=r"'regression'.* does not go with CrossEntropyLoss"):
+        Sample.of("cross_entropy", torch.arange(5), declared="regression")
+
+
 def test_losses_are_known_as_modules_and_functions() -> None:
     assert loss_name(nn.CrossEntropyLoss(label_smoothing=0.1)) == loss_name(F.cross_entropy) == "cross_entropy"
     assert loss_name(nn.BCEWithLogitsLoss()) == "binary_cross_entropy" and loss_name(F.mse_loss) == "mse"

@@ -55,8 +55,8 @@ class TopK:
     k: int = 4
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"TopK.k is {self.k}; it must be at least 1.")
+        if not _is_whole(self.k, least=1):
+            raise ValueError(f"TopK.k is {self.k!r}; it must be a whole number of at least 1.")
 
     def weights(
         self, evidence: Evidence, rng: np.random.Generator, *, costs: Array | None = None, budget: float = math.inf
@@ -87,8 +87,10 @@ class Greedy:
     held_back: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.bags < 0:
-            raise ValueError(f"Greedy takes size >= 1 and bags >= 0, not {self.size} and {self.bags}.")
+        if not _is_whole(self.size, least=1) or not _is_whole(self.bags, least=0):
+            raise ValueError(
+                f"Greedy takes whole numbers, size >= 1 and bags >= 0, not {self.size!r} and {self.bags!r}."
+            )
         if not 0.0 < self.bag_share <= 1.0 or not 0.0 <= self.held_back < 1.0:
             raise ValueError(
                 f"Greedy takes bag_share in (0, 1] and held_back in [0, 1), not {self.bag_share} and {self.held_back}."
@@ -151,7 +153,7 @@ class Convex:
     smallest: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.toward_equal < 0.0 or not 0.0 <= self.smallest < 1.0:
+        if not 0.0 <= self.toward_equal < math.inf or not 0.0 <= self.smallest < 1.0:
             raise ValueError(
                 f"Convex takes toward_equal >= 0 and smallest in [0, 1), not {self.toward_equal} and {self.smallest}."
             )
@@ -183,6 +185,10 @@ class Convex:
         weights = np.where(weights < min(self.smallest, weights.max()), 0.0, weights)
         kept: Floats = weights / weights.sum()
         return kept
+
+
+def _is_whole(value: object, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _prices(evidence: Evidence, costs: Array | Sequence[float] | None) -> Floats:

@@ -1,4 +1,7 @@
 import math
+import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,9 +125,25 @@ def test_holding_rows_back_ends_a_selection_earlier() -> None:
     assert kept["held back"] < 0.8 * kept["plain"]
 
 
-def test_impossible_settings_are_refused() -> None:
-    for make in (lambda: TopK(k=0), lambda: Greedy(size=0), lambda: Greedy(bag_share=0.0), lambda: Convex(smallest=1)):
-        with pytest.raises(ValueError):
-            make()
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        *[
+            (TopK, {"k": 0}),
+            (TopK, {"k": 2.5}),
+            (Greedy, {"size": 0}),
+            (Greedy, {"size": "x"}),
+            (Greedy, {"bags": 2.5}),
+        ],
+        *[(Greedy, {"bag_share": 0.0}), (Convex, {"smallest": 1}), (Convex, {"toward_equal": math.nan})],
+    ],
+)
+def test_impossible_settings_are_refused(kind: Callable[..., object], setting: dict[str, Any]) -> None:
+    (value,) = setting.values()
+    with pytest.raises(ValueError, match=re.escape(repr(value))):
+        kind(**setting)
+
+
+def test_costs_are_one_per_candidate() -> None:
     with pytest.raises(ValueError, match="one per candidate"):
         chosen(Greedy(), evidence_of(), costs=np.ones(3))

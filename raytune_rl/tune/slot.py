@@ -25,6 +25,7 @@ from raytune_rl.records import Decision, Mode, Report, SourceKind, Status, Value
 logger = logging.getLogger(__name__)
 
 KILLED = "The process died in this segment: it was killed, or crashed."
+"""Error in the report of a member that trained in a process when that died."""
 COPY_DROPPED = "copy_dropped"
 """Signal in the report of a member whose copy could not be had (the donor died); it went on with its own."""
 

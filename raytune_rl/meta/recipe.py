@@ -60,12 +60,12 @@ class Recipe:
     shipped: bool = False
     worlds: int = 4
     tables: float = 0.0
-    pack: int = 64
+    pack: int = 128
     runners: int = 2
     num_gpus_per_env_runner: float = 0.0
     learning_rate: float = 5e-4
     epochs: int = 4
-    minibatch: int = 1024
+    minibatch: int = 2048
     clip: float = 0.2
     clone_kl: float = 0.01
     entropy: float = 0.0

@@ -10,6 +10,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from raytune_rl.meta.episodes import episodes_of, play, recorder
+from raytune_rl.population.packed.memory import keep_freed_memory
 from raytune_rl.rllib.feed import FeedRunner
 from raytune_rl.rllib.tokens import from_module
 from raytune_rl.worlds.generator import META_TRAIN, World, make_world
@@ -30,6 +31,7 @@ class WorldRunner(FeedRunner):
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
+        keep_freed_memory()  # the learner's process, too
         if self.worker_index:  # the one beside the learner plays nothing, and the learner wants all cores
             torch.set_num_threads(1)
         self._played = 0

@@ -53,7 +53,19 @@ class _Bound:
     bias_gradient: torch.Tensor | None  # (k, out)
     output: torch.Tensor  # (k, out, B)
     product: torch.Tensor  # (k, out, in): batched products need contiguous memory, which the gradient's is not
-    slope: torch.Tensor | None  # (k, in, B); None for the first layer, whose inputs want none
+    slope: torch.Tensor | None  # (k, in, B), in the output's memory; None for the first layer, whose inputs want none
+
+
+@dataclass(frozen=True, slots=True)
+class DropoutRates:
+    """Of k members at each of their network's sites: shape (k, sites), and what makes up for what is dropped."""
+
+    rates: torch.Tensor
+    makes_up: torch.Tensor
+
+    @classmethod
+    def of(cls, rates: torch.Tensor) -> DropoutRates:
+        return cls(rates, (1.0 - rates).clamp(min=1e-6).reciprocal())
 
 
 class LinearStack:
@@ -101,7 +113,7 @@ class LinearStack:
                 else:
                     hidden = torch.baddbmm(parameters[part.bias].unsqueeze(2), weight, hidden)
             elif isinstance(part, Activation):
-                hidden = part.forward(hidden.clone())
+                hidden = part.forward(hidden)
         return hidden.transpose(1, 2)
 
     @torch.no_grad()
@@ -113,7 +125,7 @@ class LinearStack:
         targets: torch.Tensor,
         weights: torch.Tensor | None,
         smoothing: torch.Tensor | None,
-        dropout: torch.Tensor | None,
+        dropout: DropoutRates | None,
     ) -> torch.Tensor:
         """The losses of the members ``rows``, shape (k,); their gradients go into their buffer.
 
@@ -133,11 +145,17 @@ class LinearStack:
                     hidden = torch.baddbmm(layer.bias, layer.weight, hidden, out=layer.output)
                 reads = None
             elif isinstance(part, _Dropout):
-                mask = None if dropout is None else self._mask(index, hidden, dropout[:, part.site])
-                kept.append(mask)
-                if mask is not None and index > self._first and (reads is None or reads.survives_mask):
+                if dropout is None:
+                    kept.append(None)
+                    continue
+                # Where the reader sees from its masked output what was dropped, the mask need not be kept
+                seen = reads is not None and reads.survives_mask
+                makes_up = dropout.makes_up[:, part.site].view(-1, 1, 1)
+                mask = self._mask("mask" if seen else f"mask {index}", hidden, dropout.rates[:, part.site], makes_up)
+                kept.append(makes_up if seen else mask)
+                if index > self._first and (reads is None or seen):
                     hidden = hidden.mul_(mask)
-                elif mask is not None:
+                else:
                     hidden, reads = hidden * mask, None
             elif isinstance(part, Activation):
                 hidden = hidden if reads is None or part.from_input else hidden.clone()
@@ -181,15 +199,21 @@ class LinearStack:
     def _bind_layer(self, index: int, layer: _Linear, rows: slice, batch: int) -> _Bound:
         weight = self._parameters[layer.weight][rows]
         members, outputs, inputs = weight.shape
+        wants_slope = index > self._first
+        room = self._room(f"layer {index}", (members, max(outputs, inputs * wants_slope), batch), weight).view(-1)
+
+        def part(*shape: int) -> torch.Tensor:
+            return room[: math.prod(shape)].view(shape)
+
         return _Bound(
             weight=weight,
             turned=weight.transpose(1, 2),
             bias=None if layer.bias is None else self._parameters[layer.bias][rows].unsqueeze(2),
             weight_gradient=self._gradients[layer.weight][rows],
             bias_gradient=None if layer.bias is None else self._gradients[layer.bias][rows],
-            output=self._room(f"output {index}", (members, outputs, batch), weight),
+            output=part(members, outputs, batch),
             product=self._room("product", weight.shape, weight),
-            slope=self._room(f"slope {index}", (members, inputs, batch), weight) if index > self._first else None,
+            slope=part(members, inputs, batch) if wants_slope else None,
         )
 
     def _room(self, name: str, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
@@ -200,13 +224,12 @@ class LinearStack:
             self._memory[name] = held = like.new_empty(size)
         return held[:size].view(shape)
 
-    def _mask(self, index: int, hidden: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+    def _mask(self, name: str, hidden: torch.Tensor, rates: torch.Tensor, makes_up: torch.Tensor) -> torch.Tensor:
         """Which activations are kept, times what makes up for the others. Members share the draw and differ in the
         rate: independent masks would cost more than the product that they follow."""
-        rate = rates.view(-1, 1, 1)
         draw = torch.rand(hidden.shape[1:], dtype=hidden.dtype, device=hidden.device)
-        mask = torch.ge(draw, rate, out=self._room(f"mask {index}", hidden.shape, hidden))
-        return mask.div_((1.0 - rate).clamp_(min=1e-6))
+        mask = torch.ge(draw, rates.view(-1, 1, 1), out=self._room(name, hidden.shape, hidden))
+        return mask.mul_(makes_up)
 
 
 def _parts(network: nn.Module) -> list[_Part] | None:

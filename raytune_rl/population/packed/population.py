@@ -20,8 +20,9 @@ from torch.func import functional_call, stack_module_state, vjp, vmap
 from raytune_rl.population.networks import layers, training_mode
 from raytune_rl.population.optimisers import OptimizerName
 from raytune_rl.population.packed.layers import RATE, with_packed_layers
-from raytune_rl.population.packed.linear import LinearStack
+from raytune_rl.population.packed.linear import DropoutRates, LinearStack
 from raytune_rl.population.packed.losses import LossName, Objective, feature_major, loss_and_slope
+from raytune_rl.population.packed.memory import keep_freed_memory
 from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
 from raytune_rl.population.packed.weights import Snapshot, Tensors, Weights
 
@@ -47,7 +48,7 @@ class _InForce:
     settings: Settings
     label_smoothing: torch.Tensor | None
     grad_clip: torch.Tensor | None
-    dropout: torch.Tensor | None
+    dropout: DropoutRates | None
 
 
 class PackedPopulation:
@@ -80,6 +81,7 @@ class PackedPopulation:
     ) -> None:
         if not networks:
             raise ValueError("PackedPopulation needs at least one network.")
+        keep_freed_memory()
         alone = len(networks) == 1  # then there is nothing to batch, and torch's own layers are faster
         on_gpu = torch.device(device).type == "cuda"
         different = {id(network): network for network in networks}  # members may start from the same weights
@@ -360,7 +362,7 @@ class PackedPopulation:
             ),
             label_smoothing=rates(self.label_smoothing),
             grad_clip=rates(self.grad_clip),
-            dropout=rates(self.dropout),
+            dropout=DropoutRates.of(self.dropout[rows]) if bool(self.dropout[rows].any()) else None,
         )
 
     def _setting(self, value: float) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from ray import tune
 from torch import nn
 
@@ -74,6 +75,11 @@ def test_the_objective_chooses_the_reward() -> None:
     assert resolved_fields(experiment())["reward"] == experiment().pay
 
 
+def focal(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    each = nn.functional.cross_entropy(outputs, targets, reduction="none")
+    return ((1 - (-each).exp()) ** 2 * each).mean()
+
+
 def test_what_cannot_be_judged_together_is_refused() -> None:
     with pytest.raises(BadInput, match="does not report what it predicts"):
         experiment(candidate=report)
@@ -81,8 +87,14 @@ def test_what_cannot_be_judged_together_is_refused() -> None:
         experiment(objective="single", reward=rewards.team())
     with pytest.raises(BadInput, match="objective is 'all'"):
         experiment(objective="all")
-    with pytest.raises(BadInput, match=r"CrossEntropyLoss, BCEWithLogitsLoss and MSELoss, not L1Loss"):
-        make_controller(experiment(candidate=TorchTask(wine_network, wine, loss=nn.L1Loss())), Random())
+    with pytest.raises(BadInput, match=r"SmoothL1Loss and HuberLoss, not focal; .* Ensemble\(kind=\.\.\.\)"):
+        make_controller(experiment(candidate=TorchTask(wine_network, wine, loss=focal)), Random())
+
+
+def test_a_loss_of_ones_own_is_judged_by_the_kind_that_is_declared() -> None:
+    own = experiment(candidate=TorchTask(wine_network, wine, loss=focal), ensemble=Ensemble(kind="classification"))
+    jury = make_controller(own, Random()).jury
+    assert jury is not None and jury.kind == "classification"
 
 
 def test_a_declared_kind_is_how_members_are_judged_and_the_model_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:

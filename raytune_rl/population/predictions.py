@@ -6,6 +6,7 @@ each of several yes-or-no outputs counts as an example of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,26 +31,51 @@ _LOSSES: dict[Any, LossName] = {
     nn.MSELoss: "mse",
     F.mse_loss: "mse",
 }
+_LIKE: dict[Any, LossName] = {
+    nn.NLLLoss: "cross_entropy",
+    F.nll_loss: "cross_entropy",
+    **dict.fromkeys((nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss), "mse"),
+    **dict.fromkeys((F.l1_loss, F.smooth_l1_loss, F.huber_loss), "mse"),
+}
+_DECLARED: dict[Kind, LossName] = {
+    "classification": "cross_entropy",
+    "generation": "cross_entropy",
+    "matching": "cross_entropy",
+    "regression": "mse",
+}
 
 
 def known_loss(loss: Any) -> LossName | None:
-    """Which of the losses that a population's predictions can be judged under ``loss`` is, as a module or a function;
-    class weights and the like don't count. What is known here must make an ensemble in the end, too
-    (``ensemble.links.task_of``)."""
-    if isinstance(loss, nn.Module):
-        return next((_LOSSES[base] for base in type(loss).__mro__ if base in _LOSSES), None)
-    return next((name for known, name in _LOSSES.items() if loss is known), None)
+    """Which of torch's three losses of logits and values ``loss`` is, as a module or a function; class weights and the
+    like don't count."""
+    return _known(_LOSSES, loss)
 
 
-def loss_name(loss: Any) -> LossName:
-    """The same. Raises ``ValueError`` where it is none of them."""
-    found = known_loss(loss)
+def judged_as(loss: Any, declared: Kind | None = None) -> LossName:
+    """The loss whose predictions those of a task with this ``loss`` are, for judging what averages of them are worth;
+    ``declared`` is ``Ensemble.kind``, which says it of a loss that is not known here. What is judged must make an
+    ensemble in the end, too (``ensemble.links.task_of``).
+
+    Log probabilities are scores of which the softmax makes those probabilities, and values are judged by their squared
+    error whatever bends it while they train.
+
+    Raises:
+        ValueError: nothing says it.
+    """
+    found = known_loss(loss) or _known(_LIKE, loss) or (None if declared is None else _DECLARED[declared])
     if found is None:
         raise ValueError(
-            f"The ensemble of a population can be judged under CrossEntropyLoss, BCEWithLogitsLoss and MSELoss, "
-            f"not {getattr(loss, '__name__', type(loss).__name__)}."
+            f"The ensemble of a population can be judged under CrossEntropyLoss, NLLLoss, BCEWithLogitsLoss, MSELoss, "
+            f"L1Loss, SmoothL1Loss and HuberLoss, not {getattr(loss, '__name__', type(loss).__name__)}; for a loss of "
+            f"your own, Ensemble(kind=...) says what the outputs are."
         )
     return found
+
+
+def _known(table: Mapping[Any, LossName], loss: Any) -> LossName | None:
+    if isinstance(loss, nn.Module):
+        return next((table[base] for base in type(loss).__mro__ if base in table), None)
+    return next((name for known, name in table.items() if loss is known), None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -201,9 +201,9 @@ class TorchTask:
 
     def sample(self, validation: Split) -> Sample:
         """Those examples; raises as ``jury`` does."""
-        from raytune_rl.population.predictions import Sample, loss_name
+        from raytune_rl.population.predictions import Sample, judged_as
 
-        return Sample.of(loss_name(self.loss), validation.targets, declared=self.ensemble_kind)
+        return Sample.of(judged_as(self.loss, self.ensemble_kind), validation.targets, declared=self.ensemble_kind)
 
     def pack(self) -> Pack | None:
         if not self.packed:

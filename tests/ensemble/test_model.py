@@ -11,7 +11,7 @@ from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.batched import alike, batched
 from raytune_rl.ensemble.links import LINKS, checked_weights, finished, joined, read_as, task_of
 from raytune_rl.ensemble.model import EnsembleModel
-from raytune_rl.population.predictions import _LOSSES, loss_name
+from raytune_rl.population.predictions import _LIKE, _LOSSES, judged_as
 from tests.ensemble.members import inputs
 
 
@@ -153,10 +153,10 @@ def test_a_loss_is_known_as_a_module_and_as_a_function(function, module: nn.Modu
     assert found is not None and found == task_of(module, torch.zeros(4, 3), targets, None)
 
 
-@pytest.mark.parametrize("loss", list(_LOSSES))
+@pytest.mark.parametrize("loss", [*_LOSSES, *_LIKE])
 def test_whatever_steers_a_population_makes_an_ensemble_in_the_end(loss) -> None:
     given = loss() if isinstance(loss, type) else loss
-    targets = torch.zeros(4, dtype=torch.int64) if loss_name(given) == "cross_entropy" else torch.zeros(4, 3)
+    targets = torch.zeros(4, dtype=torch.int64) if judged_as(given) == "cross_entropy" else torch.zeros(4, 3)
     assert task_of(given, torch.zeros(4, 3), targets, None) is not None
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raytune_rl.population.predictions import ROWS, Sample, loss_name
+from raytune_rl.population.predictions import ROWS, Sample, judged_as
 
 
 def test_classes() -> None:
@@ -79,11 +79,26 @@ def test_a_declared_kind_that_does_not_fit_is_refused() -> None:
 
 
 def test_losses_are_known_as_modules_and_functions() -> None:
-    assert loss_name(nn.CrossEntropyLoss(label_smoothing=0.1)) == loss_name(F.cross_entropy) == "cross_entropy"
-    assert loss_name(nn.BCEWithLogitsLoss()) == "binary_cross_entropy" and loss_name(F.mse_loss) == "mse"
-    for loss, name in ((nn.L1Loss(), "L1Loss"), (lambda outputs, targets: outputs.mean(), "<lambda>")):
-        with pytest.raises(ValueError, match=f"not {name}"):
-            loss_name(loss)
+    assert judged_as(nn.CrossEntropyLoss(label_smoothing=0.1)) == judged_as(F.cross_entropy) == "cross_entropy"
+    assert judged_as(nn.BCEWithLogitsLoss()) == "binary_cross_entropy" and judged_as(F.mse_loss) == "mse"
+    assert judged_as(nn.NLLLoss()) == judged_as(F.nll_loss) == "cross_entropy"
+    assert judged_as(nn.HuberLoss()) == judged_as(F.l1_loss) == "mse"
+
+
+def test_a_loss_of_ones_own_needs_a_declared_kind() -> None:
+    def own(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return outputs.mean()
+
+    with pytest.raises(ValueError, match=r"not own; for a loss of your own, Ensemble\(kind=\.\.\.\)"):
+        judged_as(own)
+    assert judged_as(own, "regression") == "mse" and judged_as(own, "classification") == "cross_entropy"
+    assert judged_as(nn.MSELoss(), "matching") == "mse"  # what is known is not overruled, and Sample refuses it
+
+
+def test_log_probabilities_are_judged_as_what_they_are() -> None:
+    shares = torch.softmax(torch.randn(3, 9, 4), dim=2)
+    found = Sample.of(judged_as(nn.NLLLoss()), torch.arange(9) % 4).predictions(shares.log())
+    np.testing.assert_allclose(found, shares.numpy(), atol=1e-6)
 
 
 def test_class_shares_as_targets_are_refused() -> None:

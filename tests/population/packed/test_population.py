@@ -192,6 +192,36 @@ def test_dropout_is_each_members_own_and_off_for_outputs() -> None:
     assert packed.outputs(inputs[0, 0]).shape == (MEMBERS, BATCH, 3)
 
 
+@pytest.mark.parametrize("make", [mlp, plain_mlp])
+def test_gradients_under_dropout_are_those_of_autograd(make: Any) -> None:
+    torch.manual_seed(0)
+    networks = [make().double() for _ in range(MEMBERS)]
+    packed = PackedPopulation(networks, optimizer="sgd", dtype=torch.float64)
+    rates = torch.tensor([0.0, 0.2, 0.5, 0.9])
+    packed.dropout.copy_(rates.unsqueeze(1).expand_as(packed.dropout))
+    packed.learning_rate.fill_(1.0)
+    packed.momentum.zero_()
+    inputs, targets = batches()
+    torch.manual_seed(1)
+    losses = packed.step(inputs[0], targets[0])
+    for member, (network, rate) in enumerate(zip(networks, rates.tolist(), strict=True)):
+        torch.manual_seed(1)  # members share the draw
+        hidden = inputs[0, member]
+        for layer in network:
+            if isinstance(layer, nn.Dropout):
+                kept = torch.rand(hidden.T.shape, dtype=torch.float64).T >= rate
+                hidden = hidden * kept / (1.0 - rate)
+            else:
+                hidden = layer(hidden)
+        loss = nn.functional.cross_entropy(hidden, targets[0, member])
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+        assert losses[member].item() == pytest.approx(loss.item(), abs=1e-6)
+        for (name, now), old, slope in zip(
+            packed.state_dict(member).items(), network.parameters(), gradients, strict=True
+        ):
+            torch.testing.assert_close(now, old.detach() - slope, rtol=1e-6, atol=1e-7, msg=name)
+
+
 @pytest.mark.parametrize("make", [mlp, cnn])
 @pytest.mark.parametrize("members", [1, MEMBERS])
 def test_other_models_are_asked_without_becoming_members(make: Any, members: int) -> None:

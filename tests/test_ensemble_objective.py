@@ -17,6 +17,7 @@ from torch import nn
 from raytune_rl import Agent, BadInput, Experiment, Random, TorchTask, comparing, rewards, roles
 from raytune_rl.composition import make_candidate, make_controller, resolved_fields
 from raytune_rl.ensemble.settings import Ensemble
+from raytune_rl.meta.from_runs import read_run
 from raytune_rl.rllib import checkpoints
 from raytune_rl.rllib.saved import read_weights
 from raytune_rl.rllib.spaces import Sizes
@@ -66,6 +67,9 @@ def test_members_report_what_they_predict(tmp_path: Path) -> None:
     assert (seen["obs/ensemble"] == 1.0).all() and seen["obs/greedy_weight"].sum() == pytest.approx(1.0)
     told = rows[rows.segment == 2]["metric/ensemble_contribution"].to_numpy()
     np.testing.assert_allclose(seen["obs/contribution"], np.clip(4 * told, -4, 4), rtol=1e-5)
+    team = read_run(tmp_path / "run").team  # experience for the next meta-training
+    assert team is not None and np.isfinite(team.contribution).all()
+    np.testing.assert_allclose(team.score[3], -np.log(last["metric/ensemble_loss"].iloc[0] + 0.02))
 
 
 def test_the_objective_chooses_the_reward() -> None:

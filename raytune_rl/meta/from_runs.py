@@ -22,7 +22,9 @@ from raytune_rl.mdp.action import SOURCES
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from raytune_rl.mdp.score import PENALTY, Score
 
-SAME_TASK: Final = ("candidate", "metric", "mode", "hyperparameters", "segments", "segment_length", "constants")
+SAME_TASK: Final = (
+    "candidate", "metric", "mode", "hyperparameters", "segments", "segment_length", "constants", "objective",
+)  # fmt: skip
 """Fields of an experiment that make two runs populations of one task, which can be held against each other."""
 COSINES: Final = ("Pretrained", "Cosine")
 """Agents that lay a cosine over the learning rates, whatever the experiment says."""
@@ -48,6 +50,19 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Team:
+    """What the members were to their ensemble, on validation (``mdp.standing``).
+
+    Attributes:
+        contribution: (segments, members); NaN after a segment that went wrong; of a member that has ended its last one.
+        score: of the greedy ensemble, (segments,).
+    """
+
+    contribution: np.ndarray
+    score: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Recorded:
     """One run.
 
@@ -60,6 +75,7 @@ class Recorded:
         validation: scores (``mdp.score``), ``PENALTY`` where there are none; (segments, members).
         parent, parent_segment: the member whose weights a segment started from, and the segment that those had been
             trained in last (-1: the initial ones); (segments, members).
+        team: where the ensemble was the objective.
     """
 
     directory: str
@@ -70,6 +86,7 @@ class Recorded:
     validation: np.ndarray
     parent: np.ndarray
     parent_segment: np.ndarray
+    team: Team | None = None
 
     @property
     def decisions(self) -> int:
@@ -93,8 +110,6 @@ def read_run(directory: str | Path) -> Recorded:
         raise BadInput(f"{where}: {error}") from None
     if not run.finished:
         raise BadInput(f"{where}: the run has not finished; go on with it first (--resume).")
-    if run.fields.get("objective", "single") != "single":
-        raise BadInput(f"{where}: its objective was the ensemble; what members added to that is not in its tables.")
     names = _names(run, where)
     decided = run.decisions[run.decisions["act/source"].notna()]
     actions = decided[[f"act/{name}" for name in (*names, "source")]].to_numpy(dtype=np.int64)
@@ -131,6 +146,7 @@ def read_run(directory: str | Path) -> Recorded:
         validation=validation,
         parent=parent,
         parent_segment=parent_segment,
+        team=_team(run, columns, where) if run.fields.get("objective", "single") == "ensemble" else None,
     )
 
 
@@ -185,3 +201,21 @@ def _course(run: Run, members: pd.Index) -> tuple[np.ndarray, np.ndarray, np.nda
     parent[there] = members.get_indexer(pd.Index(rows["copied_from"][copied]))
     parent_segment[there] = rows["copied_segment"][copied].fillna(-1)
     return validation, parent, parent_segment
+
+
+def _team(run: Run, members: pd.Index, where: str) -> Team:
+    """Members report at different times, so that a segment has several ensembles: their mean score."""
+    names = ("metric/ensemble_contribution", "metric/ensemble_loss")
+    if missing := [name for name in names if name not in run.segments]:
+        raise BadInput(f"{where}: its segments have no {missing[0]}; another version of raytune_rl made them.")
+    contribution, losses = (
+        run.segments.pivot(index="segment", columns="member", values=name).reindex(columns=members).astype(float)
+        for name in names
+    )
+    last = run.segments.groupby("member")["segment"].max().reindex(members)
+    over = contribution.index.to_numpy()[:, None] > last.to_numpy()[None]
+    scores = losses.mean(axis=1).map(Score(metric="loss", mode="min").of, na_action="ignore")
+    return Team(
+        contribution=contribution.where(~over, contribution.ffill()).to_numpy(dtype=float),
+        score=scores.ffill().fillna(PENALTY).to_numpy(dtype=float),
+    )

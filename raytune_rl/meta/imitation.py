@@ -31,10 +31,11 @@ ANCHOR: Final = 1.0
 def imitate(recipe: Recipe, weights: Mapping[str, np.ndarray], runs: Sequence[Recorded]) -> dict[str, np.ndarray]:
     """``weights`` after the decisions of finished runs, by RLlib's MARWIL (Wang et al. 2018, section 4).
 
-    What is imitated is what was done, each decision weighted by exp(advantage): its lineage credit over that of the
-    other members at the same segment (and of other runs of the same task), in standard deviations. A KL holds the
-    controller to ``weights``, so that a few runs do not make it forget. Who decided in them, and how likely they held
-    it, does not matter; a run that decided at random is imitated where that went well, and is a weak teacher.
+    What is imitated is what was done, each decision weighted by exp(advantage): its lineage credit (difference credit
+    where the ensemble was the objective) over that of the other members at the same segment (and of other runs of the
+    same task), in standard deviations. A KL holds the controller to ``weights``, so that a few runs do not make it
+    forget. Who decided in them, and how likely they held it, does not matter; a run that decided at random is imitated
+    where that went well, and is a weak teacher.
     """
     slots = max([SLOTS, *(run.hyperparameters for run in runs)])
     config: Any = common(PlainMARWILConfig(), recipe, module={"weights": dict(weights), "clone": True}, slots=slots)
@@ -76,7 +77,7 @@ class AdvantagesAsTargets(ConnectorV2):
 def episodes_of_runs(runs: Sequence[Recorded], *, slots: int = SLOTS) -> list[SingleAgentEpisode]:
     """An episode per member, told as those of packed worlds are (``meta.episodes``); a run is a population of its task.
 
-    Runs have no test score per segment, so validation stands for it.
+    Runs have no test score per segment, nor their ensembles, so validation stands for it.
     """
     tasks = list(dict.fromkeys(run.task for run in runs))
     found = []
@@ -89,6 +90,7 @@ def episodes_of_runs(runs: Sequence[Recorded], *, slots: int = SLOTS) -> list[Si
             "test": scores,
             "parent": run.parent,
             "parent_segment": run.parent_segment,
+            **({} if run.team is None else {"contribution": run.team.contribution, "ensemble": run.team.score}),
         }
         for told in run.members:
             found.append(

@@ -79,6 +79,30 @@ def test_a_member_that_failed_and_one_that_ended_early(tmp_path: Path) -> None:
     assert len(episodes_of_runs([found])) == 8
 
 
+def test_what_members_were_to_their_ensemble(tmp_path: Path) -> None:
+    faults = {(2, 4): {"status": "failed", "metrics": {}, "error": "x"}, (5, 6): {"done": True}}
+    path = write_run(tmp_path / "team", agent=Random(), faults=faults, **FRAME)
+    told = json.loads((path / "experiment.json").read_text())
+    edit_json(path / "experiment.json", experiment={**told["experiment"], "objective": "ensemble"})
+    for part in (path / "segments.parquet").glob("*.parquet"):
+        table = pq.read_table(part)
+        rows = table.to_pandas()
+        measures = {"contribution": rows["member"] + 100.0 * rows["segment"], "loss": 1.0 / (1 + rows["segment"])}
+        for name, values in measures.items():
+            sound = values.where(rows["metric/loss"].notna())
+            table = table.append_column(f"metric/ensemble_{name}", pa.array(sound, pa.float64(), from_pandas=True))
+        pq.write_table(table, part)
+    found = read_run(path)
+    assert (
+        found.team is not None and found.task != read_run(write_run(tmp_path / "alone", agent=Random(), **FRAME)).task
+    )
+    assert found.team.contribution[3, 7] == 307 and np.isnan(found.team.contribution[4, 2])
+    assert (found.team.contribution[7:, 5] == 605).all()  # it has ended, and is a member still
+    np.testing.assert_allclose(found.team.score, -np.log(1.0 / np.arange(1, 13) + 0.02))
+    episode = episodes_of_runs([found])[0]
+    assert episode.custom_data["contribution"].shape == (12, 8) and episode.custom_data["ensemble"].shape == (12,)
+
+
 def test_runs_that_do_not_fit_are_refused_in_a_sentence(directory: Path, tmp_path: Path) -> None:
     def altered(name: str) -> Path:
         return write_run(tmp_path / name, agent=Random(), seed=2, **FRAME)
@@ -116,7 +140,7 @@ def test_runs_that_do_not_fit_are_refused_in_a_sentence(directory: Path, tmp_pat
         "is not a run directory": tmp_path,
         "has not finished": write_run(tmp_path / "half", agent=Random(), finished=False, **FRAME),
         "schema_version 99": newer,
-        "objective was the ensemble": together,
+        "have no metric/ensemble_contribution": together,
         "have no obs/rank": rewritten(altered("less"), lambda t: t.drop_columns(["obs/rank"])),
         "saw obs/mood": rewritten(
             altered("more"), lambda t: t.append_column("obs/mood", pa.concat_arrays([extra] * t.num_rows))

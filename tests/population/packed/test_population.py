@@ -209,7 +209,8 @@ def test_gradients_under_dropout_are_those_of_autograd(make: Any) -> None:
         hidden = inputs[0, member]
         for layer in network:
             if isinstance(layer, nn.Dropout):
-                kept = torch.rand(hidden.T.shape, dtype=torch.float64).T >= rate
+                draw = torch.rand(hidden.T.shape, dtype=torch.float64).T
+                kept = draw >= rate
                 hidden = hidden * kept / (1.0 - rate)
             else:
                 hidden = layer(hidden)

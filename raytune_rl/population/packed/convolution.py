@@ -103,8 +103,8 @@ class _Columns(torch.autograd.Function):
         padded = moved if shape == moved.shape else moved.new_zeros(shape)
         if padded is not moved:
             padded[_interior(moved.shape, padding)] = moved
-        windows = _windows(shape[-space - 1 : -1], kernel, stride, dilation)
-        return torch.stack([padded[(..., *window, slice(None))] for window in windows], dim=-space - 2)
+        seen = _seen(padded, kernel, stride, dilation)
+        return seen.reshape(*shape[: -space - 1], math.prod(kernel), *seen.shape[-space - 1 :])  # the only copy
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -143,12 +143,37 @@ def _interior(shape: Sequence[int], padding: Sequence[int]) -> tuple[Any, ...]:
     return (..., *(slice(edge, edge + size) for size, edge in zip(sizes, padding, strict=True)), slice(None))
 
 
+def _seen(inputs: torch.Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> torch.Tensor:
+    """A view of inputs (..., *space, B): (..., *kernel, *space, B), what each place of the kernel sees."""
+    space = len(kernel)
+    front, sizes = inputs.shape[: -space - 1], inputs.shape[-space - 1 : -1]
+    steps = inputs.stride()
+    inner = steps[-space - 1 : -1]
+    return inputs.as_strided(
+        (*front, *kernel, *_counts(sizes, kernel, stride, dilation), inputs.shape[-1]),
+        (
+            *steps[: -space - 1],
+            *(step * spread for step, spread in zip(inner, dilation, strict=True)),
+            *(step * hop for step, hop in zip(inner, stride, strict=True)),
+            steps[-1],
+        ),
+    )
+
+
+def _counts(sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> list[int]:
+    """How many places a kernel stands at, along each dimension."""
+    return [
+        math.floor((size - spread * (width - 1) - 1) / step) + 1
+        for size, width, step, spread in zip(sizes, kernel, stride, dilation, strict=True)
+    ]
+
+
 def _windows(
     sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> list[tuple[Any, ...]]:
     """For each place of the kernel, what it sees of an input of these sizes."""
     axes = []
-    for size, width, step, spread in zip(sizes, kernel, stride, dilation, strict=True):
-        count = math.floor((size - spread * (width - 1) - 1) / step) + 1
+    counts = _counts(sizes, kernel, stride, dilation)
+    for count, width, step, spread in zip(counts, kernel, stride, dilation, strict=True):
         axes.append([slice(k * spread, k * spread + step * (count - 1) + 1, step) for k in range(width)])
     return list(itertools.product(*axes))

@@ -18,8 +18,8 @@ def keep_freed_memory() -> bool:
     """Let the C library keep what this process frees, up to ``KEPT``, from now on; whether it can.
 
     A packed program asks for the same large tensors in every step. glibc gives each of them back to the system when it
-    is freed, and so every step pays for a thousand page faults, which cost a fifth to a half of its time, most of all
-    in a virtual machine (``scripts/bench_packing``, GRU). Other C libraries are left as they are.
+    is freed, and so every step begins with thousands of page faults, which a virtual machine feels most. Other C
+    libraries are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -91,14 +91,29 @@ def test_what_cannot_be_judged_together_is_refused() -> None:
         experiment(objective="single", reward=rewards.team())
     with pytest.raises(BadInput, match="objective is 'all'"):
         experiment(objective="all")
-    with pytest.raises(BadInput, match=r"SmoothL1Loss and HuberLoss, not focal; .* Ensemble\(kind=\.\.\.\)"):
+    with pytest.raises(BadInput, match=r"SmoothL1Loss and HuberLoss, not focal. .* Ensemble\(kind=\.\.\.\)"):
         make_controller(experiment(candidate=TorchTask(wine_network, wine, loss=focal)), Random())
 
 
-def test_a_loss_of_ones_own_is_judged_by_the_kind_that_is_declared() -> None:
+@pytest.mark.cluster
+def test_a_loss_of_ones_own_is_steered_for_by_the_kind_that_is_declared(tmp_path: Path) -> None:
     own = experiment(candidate=TorchTask(wine_network, wine, loss=focal), ensemble=Ensemble(kind="classification"))
-    jury = make_controller(own, Random()).jury
-    assert jury is not None and jury.kind == "classification"
+    summary = run(own, out=str(tmp_path / "run"))
+    assert summary is not None
+    rows = pd.read_parquet(tmp_path / "run" / "segments.parquet")
+    assert rows["metric/ensemble_loss"].notna().all() and (rows["metric/ensemble_ambiguity"] > 0).any()
+    config = json.loads((tmp_path / "run" / "ensemble" / "config.json").read_text())
+    assert config["link"] == "softmax"
+
+
+def test_outputs_that_make_no_ensemble_are_refused_before_anything_starts() -> None:
+    own = TorchTask(mean_and_spread, wine, loss=focal)
+    with pytest.raises(BadInput, match=r"outputs have shape \(2, 2\) for targets of shape \(2,\)"):
+        make_controller(experiment(candidate=own, ensemble=Ensemble(kind="regression")), Random())
+
+
+def mean_and_spread() -> nn.Module:
+    return nn.Linear(13, 2)
 
 
 def test_a_declared_kind_is_how_members_are_judged_and_the_model_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:

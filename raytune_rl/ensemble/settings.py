@@ -28,8 +28,9 @@ class Ensemble:
         soups: whether averages of weights are candidates, too.
         calibrate: whether probabilities are calibrated: of classes, of tokens, of candidates under the cross entropy.
         kind: of the task, where loss and data do not tell it: ``"matching"`` for outputs that are scores of
-            candidates, ``"regression"`` for outputs to be averaged as they are. Classes and vocabularies must be
-            dimension 1 of the outputs, as for ``nn.CrossEntropyLoss``.
+            candidates, ``"regression"`` for outputs to be averaged as they are; under a loss of your own also
+            ``"classification"`` and ``"generation"``, for scores that a softmax makes probabilities of. Classes and
+            vocabularies must be dimension 1 of the outputs, as for ``nn.CrossEntropyLoss``.
         seconds: of computing that predictions on the validation split may take; candidates beyond are left out.
         max_gib: run directories with more than so much state are left without an ensemble.
     """

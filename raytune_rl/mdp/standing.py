@@ -1,7 +1,8 @@
 """What a member is to the ensemble of its population: plain numbers that observations and rewards read.
 
 ``combining/credit.py`` works them out from what the members predict for the same validation examples. All scores are on
-the scale of ``mdp.score``: -ln(loss + 0.02) of the experiment's loss on those examples, higher is better.
+the scale of ``mdp.score``, higher is better: -ln(loss + 0.02) of the loss on those examples by which ensembles of this
+kind of task are judged (``combining.losses``), whatever bends it in training.
 """
 
 from __future__ import annotations

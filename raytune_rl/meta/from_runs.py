@@ -54,7 +54,8 @@ class Team:
     """What the members were to their ensemble, on validation (``mdp.standing``).
 
     Attributes:
-        contribution: (segments, members); NaN after a segment that went wrong; of a member that has ended its last one.
+        contribution: (segments, members); NaN after a segment that went wrong; of a member that has ended, what it was
+            after its last segment.
         score: of the greedy ensemble, (segments,).
     """
 
@@ -139,7 +140,9 @@ def read_run(directory: str | Path) -> Recorded:
         )
     return Recorded(
         directory=str(directory),
-        task=json.dumps({name: run.fields.get(name) for name in SAME_TASK}, sort_keys=True),
+        task=json.dumps(
+            {"objective": "single"} | {n: run.fields.get(n) for n in SAME_TASK if n in run.fields}, sort_keys=True
+        ),
         hyperparameters=len(names),
         members=tuple(members),
         left_out=left_out,
@@ -204,18 +207,18 @@ def _course(run: Run, members: pd.Index) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _team(run: Run, members: pd.Index, where: str) -> Team:
-    """Members report at different times, so that a segment has several ensembles: their mean score."""
+    """Members report at different times, so that a segment has several ensembles: what counts is their mean loss."""
     names = ("metric/ensemble_contribution", "metric/ensemble_loss")
     if missing := [name for name in names if name not in run.segments]:
         raise BadInput(f"{where}: its segments have no {missing[0]}; another version of raytune_rl made them.")
-    contribution, losses = (
+    tables = [
         run.segments.pivot(index="segment", columns="member", values=name).reindex(columns=members).astype(float)
         for name in names
-    )
-    last = run.segments.groupby("member")["segment"].max().reindex(members)
-    over = contribution.index.to_numpy()[:, None] > last.to_numpy()[None]
-    scores = losses.mean(axis=1).map(Score(metric="loss", mode="min").of, na_action="ignore")
-    return Team(
-        contribution=contribution.where(~over, contribution.ffill()).to_numpy(dtype=float),
-        score=scores.ffill().fillna(PENALTY).to_numpy(dtype=float),
-    )
+    ]
+    contribution = tables[0].to_numpy(copy=True)
+    ends = run.segments.groupby("member")["segment"].max().reindex(members)
+    last = tables[0].index.get_indexer(pd.Index(ends))
+    for member, segment in enumerate(last):
+        contribution[segment + 1 :, member] = contribution[segment, member]
+    scores = tables[1].mean(axis=1).map(Score(metric="loss", mode="min").of, na_action="ignore")
+    return Team(contribution=contribution, score=scores.ffill().fillna(PENALTY).to_numpy(dtype=float))

@@ -18,6 +18,7 @@ from torch import nn
 
 from raytune_rl.combining.credit import Jury
 from raytune_rl.combining.losses import Kind
+from raytune_rl.population.evaluation import classes_first
 from raytune_rl.population.packed.losses import LossName
 
 ROWS: Final = 512
@@ -66,10 +67,30 @@ def judged_as(loss: Any, declared: Kind | None = None) -> LossName:
     if found is None:
         raise ValueError(
             f"The ensemble of a population can be judged under CrossEntropyLoss, NLLLoss, BCEWithLogitsLoss, MSELoss, "
-            f"L1Loss, SmoothL1Loss and HuberLoss, not {getattr(loss, '__name__', type(loss).__name__)}; for a loss of "
-            f"your own, Ensemble(kind=...) says what the outputs are."
+            f"L1Loss, SmoothL1Loss and HuberLoss, not {getattr(loss, '__name__', type(loss).__name__)}. For a loss of "
+            f"your own, Ensemble(kind=...) says what the outputs are: scores of classes or candidates, or values."
         )
     return found
+
+
+def check_outputs(
+    judged: LossName, outputs: torch.Tensor, targets: torch.Tensor, *, declared: Kind | None = None
+) -> None:
+    """Refuse outputs (N, ...) that ``Sample`` cannot compare with their targets, or that make no ensemble in the end.
+
+    Raises:
+        ValueError: one sentence with both shapes.
+    """
+    if judged == "cross_entropy":
+        fitting, wanted = classes_first(outputs, targets), "the targets', with classes or candidates as dimension 1"
+    else:
+        shapes = [part.reshape(len(part), -1).shape if declared else part.shape for part in (outputs, targets)]
+        fitting, wanted = shapes[0] == shapes[1], "the targets'"
+    if not fitting:
+        raise ValueError(
+            f"The network's outputs have shape {tuple(outputs.shape)} for targets of shape {tuple(targets.shape)}; for "
+            f"objective='ensemble' it must be {wanted}."
+        )
 
 
 def _known(table: Mapping[Any, LossName], loss: Any) -> LossName | None:
@@ -83,7 +104,7 @@ class Sample:
     """The examples of a split that members are asked about.
 
     Attributes:
-        loss: the task's.
+        loss: whose predictions the task's are, see ``judged_as``.
         rows: which ones, int64 (R,), where outputs are flattened to (examples, outputs).
         jury: the right answers to them.
     """
@@ -101,14 +122,17 @@ class Sample:
         """
         if declared == "matching" and (loss != "cross_entropy" or targets.ndim != 1):
             raise ValueError(
-                "Ensemble(kind='matching') under objective='ensemble' needs CrossEntropyLoss and targets of shape "
-                "(rows,), the number of the right candidate."
+                "Ensemble(kind='matching') under objective='ensemble' needs a loss of scores, such as "
+                "CrossEntropyLoss, and targets of shape (rows,), the number of the right candidate."
             )
         if declared == "regression" and loss == "cross_entropy":
-            raise ValueError("Ensemble(kind='regression') does not go with CrossEntropyLoss; leave the kind out.")
+            raise ValueError("Ensemble(kind='regression') does not go with a loss of classes; leave the kind out.")
         loss = "mse" if declared == "regression" else loss
         if loss == "cross_entropy" and targets.is_floating_point():
-            raise ValueError("The ensemble of a population can be judged by class indices, not by class probabilities.")
+            raise ValueError(
+                "The ensemble of a population can be judged by class indices as targets, not by class probabilities; "
+                "yes-or-no targets need BCEWithLogitsLoss."
+            )
         if loss == "mse":
             answers = targets.reshape(len(targets), -1)
             known = torch.arange(len(answers))

@@ -188,16 +188,28 @@ class TorchTask:
         return replace(self, predictions=True, ensemble_kind=kind)
 
     def jury(self) -> Jury:
-        """The right answers to the validation examples that members report predictions for. Loads the data.
+        """The right answers to the validation examples that members report predictions for. Loads the data, and asks a
+        network about a few rows.
 
         Raises:
-            ValueError: predictions cannot be averaged under this loss.
+            ValueError: predictions cannot be averaged under this loss, or such outputs.
         """
         import torch
 
+        from raytune_rl.population.predictions import check_outputs, judged_as
         from raytune_rl.population.splits import load_splits
 
-        return self.sample(load_splits(self.data, torch.device("cpu")).validation).jury
+        cpu = torch.device("cpu")
+        validation = load_splits(self.data, cpu).validation
+        found = self.sample(validation)
+        inputs, targets = validation.rows(slice(0, 2), cpu)
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                outputs = self.network().eval()(inputs)
+        except Exception:  # whatever is wrong with it shows in the trials, with its own traceback
+            return found.jury
+        check_outputs(judged_as(self.loss, self.ensemble_kind), outputs, targets, declared=self.ensemble_kind)
+        return found.jury
 
     def sample(self, validation: Split) -> Sample:
         """Those examples; raises as ``jury`` does."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -80,12 +81,14 @@ def test_a_member_that_failed_and_one_that_ended_early(tmp_path: Path) -> None:
 
 
 def test_what_members_were_to_their_ensemble(tmp_path: Path) -> None:
-    faults = {(2, 4): {"status": "failed", "metrics": {}, "error": "x"}, (5, 6): {"done": True}}
+    failure = {"status": "failed", "metrics": {}, "error": "x"}
+    faults = {(2, 4): failure, (5, 6): {"done": True}, (6, 9): failure}
     path = write_run(tmp_path / "team", agent=Random(), faults=faults, **FRAME)
     told = json.loads((path / "experiment.json").read_text())
     edit_json(path / "experiment.json", experiment={**told["experiment"], "objective": "ensemble"})
     for part in (path / "segments.parquet").glob("*.parquet"):
         table = pq.read_table(part)
+        table = table.filter((pc.field("member") != 6) | (pc.field("segment") <= 9))  # it failed for good
         rows = table.to_pandas()
         measures = {"contribution": rows["member"] + 100.0 * rows["segment"], "loss": 1.0 / (1 + rows["segment"])}
         for name, values in measures.items():
@@ -98,6 +101,7 @@ def test_what_members_were_to_their_ensemble(tmp_path: Path) -> None:
     )
     assert found.team.contribution[3, 7] == 307 and np.isnan(found.team.contribution[4, 2])
     assert (found.team.contribution[7:, 5] == 605).all()  # it has ended, and is a member still
+    assert np.isnan(found.team.contribution[9:, 6]).all()  # failed, and is none any more
     np.testing.assert_allclose(found.team.score, -np.log(1.0 / np.arange(1, 13) + 0.02))
     episode = episodes_of_runs([found])[0]
     assert episode.custom_data["contribution"].shape == (12, 8) and episode.custom_data["ensemble"].shape == (12,)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raytune_rl.population.predictions import ROWS, Sample, judged_as
+from raytune_rl.population.predictions import ROWS, Sample, check_outputs, judged_as
 
 
 def test_classes() -> None:
@@ -72,9 +72,9 @@ def test_scores_of_candidates() -> None:
 
 
 def test_a_declared_kind_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'matching'.* needs CrossEntropyLoss"):
+    with pytest.raises(ValueError, match=r"'matching'.* needs a loss of scores"):
         Sample.of("mse", torch.rand(5), declared="matching")
-    with pytest.raises(ValueError, match=r"'regression'.* does not go with CrossEntropyLoss"):
+    with pytest.raises(ValueError, match=r"'regression'.* does not go with a loss of classes"):
         Sample.of("cross_entropy", torch.arange(5), declared="regression")
 
 
@@ -89,10 +89,43 @@ def test_a_loss_of_ones_own_needs_a_declared_kind() -> None:
     def own(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return outputs.mean()
 
-    with pytest.raises(ValueError, match=r"not own; for a loss of your own, Ensemble\(kind=\.\.\.\)"):
+    with pytest.raises(ValueError, match=r"not own\. For a loss of your own, Ensemble\(kind=\.\.\.\)"):
         judged_as(own)
     assert judged_as(own, "regression") == "mse" and judged_as(own, "classification") == "cross_entropy"
     assert judged_as(nn.MSELoss(), "matching") == "mse"  # what is known is not overruled, and Sample refuses it
+
+
+@pytest.mark.parametrize(
+    ("judged", "outputs", "targets", "declared"),
+    [
+        ("cross_entropy", (4,), (4,), "classification"),
+        ("cross_entropy", (4, 1), (4, 1), "classification"),
+        ("cross_entropy", (4, 7, 20), (4, 7), "generation"),
+        ("mse", (4, 2), (4,), "regression"),
+        ("mse", (4, 1), (4,), None),
+    ],
+)
+def test_outputs_that_make_no_ensemble_are_refused(judged, outputs, targets, declared) -> None:
+    answers = torch.zeros(targets, dtype=torch.float32 if judged == "mse" else torch.int64)
+    with pytest.raises(ValueError, match=r"have shape \(4.* for targets of shape \(4"):
+        check_outputs(judged, torch.zeros(outputs), answers, declared=declared)
+
+
+@pytest.mark.parametrize(
+    ("judged", "outputs", "targets", "declared"),
+    [
+        ("cross_entropy", (4, 3), (4,), None),
+        ("cross_entropy", (4, 20, 7), (4, 7), "generation"),
+        ("mse", (4, 1), (4,), "regression"),
+        ("binary_cross_entropy", (4, 1), (4, 1), None),
+    ],
+)
+def test_outputs_that_make_one_are_compared_with_their_targets(judged, outputs, targets, declared) -> None:
+    answers = torch.zeros(targets, dtype=torch.int64 if judged == "cross_entropy" else torch.float32)
+    check_outputs(judged, torch.zeros(outputs), answers, declared=declared)
+    sample = Sample.of(judged, answers, declared=declared)
+    found = sample.predictions(torch.zeros(2, *outputs))
+    assert np.isfinite(sample.jury.evidence(found).losses()).all()
 
 
 def test_log_probabilities_are_judged_as_what_they_are() -> None:

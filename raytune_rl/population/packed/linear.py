@@ -200,7 +200,8 @@ class LinearStack:
         weight = self._parameters[layer.weight][rows]
         members, outputs, inputs = weight.shape
         wants_slope = index > self._first
-        room = self._room(f"layer {index}", (members, max(outputs, inputs * wants_slope), batch), weight).view(-1)
+        wide = max(outputs, inputs) if wants_slope else outputs
+        room = self._room(f"layer {index}", (members, wide, batch), weight).view(-1)
 
         def part(*shape: int) -> torch.Tensor:
             return room[: math.prod(shape)].view(shape)

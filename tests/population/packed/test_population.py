@@ -40,6 +40,13 @@ def plain_mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.0), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
+def masked_mlp() -> nn.Module:
+    """Masks that are wanted on the way back, after activations whose outputs they must leave alone."""
+    return nn.Sequential(
+        nn.Linear(6, 12), nn.Tanh(), nn.Dropout(0.0), nn.Linear(12, 12), nn.Sigmoid(), nn.Dropout(0.0), nn.Linear(12, 3)
+    )  # fmt: skip
+
+
 def cnn() -> nn.Module:
     return nn.Sequential(
         nn.Unflatten(1, (1, 6)),
@@ -192,7 +199,7 @@ def test_dropout_is_each_members_own_and_off_for_outputs() -> None:
     assert packed.outputs(inputs[0, 0]).shape == (MEMBERS, BATCH, 3)
 
 
-@pytest.mark.parametrize("make", [mlp, plain_mlp])
+@pytest.mark.parametrize("make", [mlp, plain_mlp, masked_mlp])
 def test_gradients_under_dropout_are_those_of_autograd(make: Any) -> None:
     torch.manual_seed(0)
     networks = [make().double() for _ in range(MEMBERS)]

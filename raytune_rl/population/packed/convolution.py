@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ class PackedConvolution(nn.Module):
         super().__init__()
         self.weight = layer.weight
         self.bias = layer.bias
-        self._kernel, self._stride, self._dilation = layer.kernel_size, layer.stride, layer.dilation
-        self._padding = layer.padding
+        assert not isinstance(layer.padding, str)
+        self._geometry = _Geometry(layer.kernel_size, layer.stride, layer.dilation, layer.padding)
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
@@ -38,11 +39,9 @@ class PackedConvolution(nn.Module):
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        if inputs.ndim != 2 + len(self._kernel):
-            raise ValueError(f"a packed convolution needs inputs of {2 + len(self._kernel)} dimensions")
-        columns: torch.Tensor = _Columns.apply(  # type: ignore[no-untyped-call]
-            inputs, self._kernel, self._stride, self._dilation, self._padding
-        )
+        if inputs.ndim != 2 + self._geometry.space:
+            raise ValueError(f"a packed convolution needs inputs of {2 + self._geometry.space} dimensions")
+        columns: torch.Tensor = _Columns.apply(inputs, self._geometry)  # type: ignore[no-untyped-call]
         weight, flat = self.weight.flatten(1), columns.flatten(2).flatten(0, 1)
         product = weight @ flat if self.bias is None else torch.addmm(self.bias.unsqueeze(1), weight, flat)
         return product.view(len(weight), *columns.shape[2:]).movedim(-1, 0)
@@ -84,96 +83,100 @@ class PackedMaxPool(nn.Module):
         return found.transpose(0, 1) if batched else found
 
 
+@dataclass(frozen=True, slots=True)
+class _Geometry:
+    """Where a kernel stands: a number for each dimension of space. ``torch.func`` looks into tuples that a function is
+    given, over and over; into this it does not.
+
+    Shapes and tensors are those of ``_Columns``, with the examples moved to the end: (..., *space, B).
+    """
+
+    kernel: Sequence[int]
+    stride: Sequence[int]
+    dilation: Sequence[int]
+    padding: Sequence[int]
+
+    @property
+    def space(self) -> int:
+        return len(self.kernel)
+
+    def padded(self, shape: Sequence[int]) -> torch.Size:
+        """The shape with the edges that are added."""
+        first = -self.space - 1
+        sizes = [size + 2 * edge for size, edge in zip(shape[first:-1], self.padding, strict=True)]
+        return torch.Size([*shape[:first], *sizes, shape[-1]])
+
+    def interior(self, shape: Sequence[int]) -> tuple[Any, ...]:
+        """Where what had this ``shape`` stands in what ``padded`` gives."""
+        sizes = zip(shape[-self.space - 1 : -1], self.padding, strict=True)
+        return (..., *(slice(edge, edge + size) for size, edge in sizes), slice(None))
+
+    def counts(self, sizes: Sequence[int]) -> list[int]:
+        """How many places the kernel stands at in inputs of these sizes."""
+        return [
+            math.floor((size - spread * (width - 1) - 1) / step) + 1
+            for size, width, step, spread in zip(sizes, self.kernel, self.stride, self.dilation, strict=True)
+        ]
+
+    def seen(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What each place of the kernel sees of the inputs, (..., *kernel, *space, B): a view."""
+        first = -self.space - 1
+        steps = inputs.stride()
+        between = zip(steps[first:-1], self.dilation, strict=True)
+        onward = zip(steps[first:-1], self.stride, strict=True)
+        return inputs.as_strided(
+            (*inputs.shape[:first], *self.kernel, *self.counts(inputs.shape[first:-1]), inputs.shape[-1]),
+            (*steps[:first], *(step * by for step, by in (*between, *onward)), steps[-1]),
+        )
+
+    def windows(self, sizes: Sequence[int]) -> list[tuple[Any, ...]]:
+        """The same as indices, one for each place of the kernel."""
+        axes = [
+            [slice(k * spread, k * spread + step * (count - 1) + 1, step) for k in range(width)]
+            for count, width, step, spread in zip(
+                self.counts(sizes), self.kernel, self.stride, self.dilation, strict=True
+            )
+        ]
+        return list(itertools.product(*axes))
+
+
 class _Columns(torch.autograd.Function):
     """(..., B, channels, *space) to what each place of the kernel sees, (..., channels, places, *space, B). Its
     derivative adds up in place, where autograd's would make a whole tensor for each place. Examples lie innermost in
     memory, also in what comes of it, since windows are narrow. Dimensions in front are members."""
 
     @staticmethod
-    def forward(
-        inputs: torch.Tensor,
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        dilation: Sequence[int],
-        padding: Sequence[int],
-    ) -> torch.Tensor:
-        space = len(kernel)
+    def forward(inputs: torch.Tensor, geometry: _Geometry) -> torch.Tensor:
+        space = geometry.space
         moved = inputs.movedim(-space - 2, -1)
-        shape = _padded(moved.shape, padding)
+        shape = geometry.padded(moved.shape)
         padded = moved if shape == moved.shape else moved.new_zeros(shape)
         if padded is not moved:
-            padded[_interior(moved.shape, padding)] = moved
-        seen = _seen(padded, kernel, stride, dilation)
-        return seen.reshape(*shape[: -space - 1], math.prod(kernel), *seen.shape[-space - 1 :])  # the only copy
+            padded[geometry.interior(moved.shape)] = moved
+        seen = geometry.seen(padded)
+        # the only copy
+        return seen.reshape(*shape[: -space - 1], math.prod(geometry.kernel), *seen.shape[-space - 1 :])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        given, *ctx.geometry, ctx.padding = inputs
-        ctx.shape = given.movedim(-len(ctx.padding) - 2, -1).shape
+        given, ctx.geometry = inputs
+        ctx.shape = given.movedim(-ctx.geometry.space - 2, -1).shape
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], given: torch.Tensor, *geometry: Any) -> tuple[Any, Any]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], given: torch.Tensor, geometry: _Geometry) -> tuple[Any, Any]:
         assert in_dims[0] is not None
-        return _Columns.apply(given.movedim(in_dims[0], 0), *geometry), 0  # type: ignore[no-untyped-call]
+        return _Columns.apply(given.movedim(in_dims[0], 0), geometry), 0  # type: ignore[no-untyped-call]
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        space = len(ctx.padding)
-        shape = _padded(ctx.shape, ctx.padding)
+        geometry: _Geometry = ctx.geometry
+        shape = geometry.padded(ctx.shape)
         found = slope.new_zeros(shape)
-        windows = _windows(shape[-space - 1 : -1], *ctx.geometry)
-        for window, part in zip(windows, slope.unbind(-space - 2), strict=True):
+        windows = geometry.windows(shape[-geometry.space - 1 : -1])
+        for window, part in zip(windows, slope.unbind(-geometry.space - 2), strict=True):
             found[(..., *window, slice(None))].add_(part)
-        return found[_interior(ctx.shape, ctx.padding)].movedim(-1, -space - 2), None, None, None, None
+        return found[geometry.interior(ctx.shape)].movedim(-1, -geometry.space - 2), None
 
 
 def _tuple(given: Any, space: int) -> tuple[int, ...]:
     return tuple(given) if isinstance(given, tuple | list) else (given,) * space
-
-
-def _padded(shape: Sequence[int], padding: Sequence[int]) -> torch.Size:
-    """(..., *space, B) with the edges that are added."""
-    space = [size + 2 * edge for size, edge in zip(shape[-len(padding) - 1 : -1], padding, strict=True)]
-    return torch.Size([*shape[: -len(padding) - 1], *space, shape[-1]])
-
-
-def _interior(shape: Sequence[int], padding: Sequence[int]) -> tuple[Any, ...]:
-    """Where what had this ``shape`` stands in what ``_padded`` gives."""
-    sizes = shape[-len(padding) - 1 : -1]
-    return (..., *(slice(edge, edge + size) for size, edge in zip(sizes, padding, strict=True)), slice(None))
-
-
-def _seen(inputs: torch.Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> torch.Tensor:
-    """A view of inputs (..., *space, B): (..., *kernel, *space, B), what each place of the kernel sees."""
-    space = len(kernel)
-    front, sizes = inputs.shape[: -space - 1], inputs.shape[-space - 1 : -1]
-    steps = inputs.stride()
-    inner = steps[-space - 1 : -1]
-    return inputs.as_strided(
-        (*front, *kernel, *_counts(sizes, kernel, stride, dilation), inputs.shape[-1]),
-        (
-            *steps[: -space - 1],
-            *(step * spread for step, spread in zip(inner, dilation, strict=True)),
-            *(step * hop for step, hop in zip(inner, stride, strict=True)),
-            steps[-1],
-        ),
-    )
-
-
-def _counts(sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> list[int]:
-    """How many places a kernel stands at, along each dimension."""
-    return [
-        math.floor((size - spread * (width - 1) - 1) / step) + 1
-        for size, width, step, spread in zip(sizes, kernel, stride, dilation, strict=True)
-    ]
-
-
-def _windows(
-    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> list[tuple[Any, ...]]:
-    """For each place of the kernel, what it sees of an input of these sizes."""
-    axes = []
-    counts = _counts(sizes, kernel, stride, dilation)
-    for count, width, step, spread in zip(counts, kernel, stride, dilation, strict=True):
-        axes.append([slice(k * spread, k * spread + step * (count - 1) + 1, step) for k in range(width)])
-    return list(itertools.product(*axes))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call, stack_module_state, vjp, vmap
+from torch.func import functional_call, stack_module_state, vmap
 
 from raytune_rl.population.networks import layers, training_mode
 from raytune_rl.population.optimisers import OptimizerName
@@ -276,26 +276,22 @@ class PackedPopulation:
     def _differentiated(
         self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, smoothing: torch.Tensor | None
     ) -> torch.Tensor:
-        """Losses by vmap; the gradients go into their buffer."""
+        """Losses by vmap; the gradients go into their buffer. Autograd around vmap does what ``torch.func.vjp`` would,
+        with less book-keeping."""
         training_mode(self._skeleton, int(self.frozen_layers.min()))
-        buffers = self._current_buffers()
-        found: Any = vjp(lambda parameters: self._forward(parameters, buffers, inputs), self._views, has_aux=True)
-        outputs, pull_back, self._buffers = found
-        outputs = outputs.detach()
+        leaves = {name: view.detach().requires_grad_() for name, view in self._views.items()}
+        with torch.enable_grad():
+            outputs, self._buffers = self._forward(leaves, self._current_buffers(), inputs)
+        given = outputs.detach()
         if isinstance(self.loss, Objective):
-            losses, slope = self.loss.loss_and_slope(self._whole[0], outputs, targets, weights)
-            (gradients,) = pull_back(slope)
-            self._keep_gradients(gradients)
-            return losses
-        given = feature_major(outputs)
-        wanted = targets if self.loss == "cross_entropy" else feature_major(targets)
-        losses, slope = loss_and_slope(self.loss, given, wanted, weights, smoothing)
-        (gradients,) = pull_back(slope.transpose(1, 2) if outputs.ndim > 2 else slope.squeeze(1))
-        self._keep_gradients(gradients)
+            losses, slope = self.loss.loss_and_slope(self._whole[0], given, targets, weights)
+        else:
+            wanted = targets if self.loss == "cross_entropy" else feature_major(targets)
+            losses, slope = loss_and_slope(self.loss, feature_major(given), wanted, weights, smoothing)
+            slope = slope.transpose(1, 2) if given.ndim > 2 else slope.squeeze(1)
+        found = torch.autograd.grad(outputs, list(leaves.values()), slope, allow_unused=True, materialize_grads=True)
+        torch.cat([part.reshape(self._count, -1) for part in found], dim=1, out=self._gradients)
         return losses
-
-    def _keep_gradients(self, gradients: Tensors) -> None:
-        torch.cat([gradients[name].reshape(self._count, -1) for name in self._views], dim=1, out=self._gradients)
 
     def _member_forward(
         self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor

@@ -170,7 +170,7 @@ def test_the_command_says_what_does_not_fit_before_anything_starts(
 @pytest.mark.cluster
 def test_the_command_leaves_a_controller_that_knows_the_runs(directory: Path, tmp_path: Path) -> None:
     out = tmp_path / "meta"
-    small = ["worlds=1", "runners=1", "minibatch=64", "validation_worlds=1", "validation_populations=1"]
+    small = ["worlds=1", "pack=32", "runners=1", "minibatch=64", "validation_worlds=1", "validation_populations=1"]
     settings = [part for change in small for part in ("--set", change)]
     command = [sys.executable, "-m", "raytune_rl.meta_train", "--out", str(out), "--minutes", "0.02", *settings]
     done = subprocess.run([*command, "--from-runs", str(directory)], capture_output=True, text=True, timeout=240)

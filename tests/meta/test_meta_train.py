@@ -20,7 +20,7 @@ from raytune_rl.pretrained import Pretrained
 from raytune_rl.rllib import checkpoints
 from raytune_rl.worlds.generator import META_VALIDATION
 
-SMALL = ["clone_worlds=2", "worlds=1", "runners=1", "minibatch=64", "validate_every=1"]
+SMALL = ["clone_worlds=2", "worlds=1", "pack=32", "runners=1", "minibatch=64", "validate_every=1"]
 SMALL += ["validation_worlds=1", "validation_populations=1"]
 DEADLINE = 240.0
 

@@ -112,6 +112,11 @@ def test_outputs_that_make_no_ensemble_are_refused_before_anything_starts() -> N
         make_controller(experiment(candidate=own, ensemble=Ensemble(kind="regression")), Random())
 
 
+def test_a_network_that_fails_is_left_to_the_trials() -> None:
+    broken = TorchTask(lambda: nn.Linear(7, 3), wine, loss=nn.CrossEntropyLoss())  # wine has 13 features
+    assert make_controller(experiment(candidate=broken), Random()).jury is not None
+
+
 def mean_and_spread() -> nn.Module:
     return nn.Linear(13, 2)
 

@@ -18,7 +18,7 @@ from raytune_rl.combining.calibration import Calibration
 from raytune_rl.combining.losses import Array, Kind
 from raytune_rl.population.calibrating import calibrated
 from raytune_rl.population.evaluation import Loss, classes_first
-from raytune_rl.population.predictions import known_loss
+from raytune_rl.population.predictions import known_loss, related_loss
 
 Link: TypeAlias = Literal["softmax", "sigmoid", "log", "probability", "identity"]
 """``softmax``: class scores along dimension 1, averaged as probabilities; ``sigmoid``: logits, the same; ``log``: log
@@ -27,8 +27,6 @@ are."""
 LINKS: tuple[Link, ...] = get_args(Link)
 
 _TINY = float(np.finfo(np.float32).tiny)
-_VALUES = (nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
-_VALUE_FUNCTIONS = (F.l1_loss, F.smooth_l1_loss, F.huber_loss)
 
 
 def task_of(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor, kind: Kind | None) -> tuple[Kind, Link] | None:
@@ -53,8 +51,8 @@ def task_of(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor, kind: Kind
             return found, "log"
         if name == "cross_entropy" or kind is not None:
             return found, "softmax"
-    values = name == "mse" or isinstance(loss, _VALUES) or loss in _VALUE_FUNCTIONS
-    return ("regression", "identity") if values and outputs.shape == targets.shape else None
+    values = related_loss(loss) == "mse" and outputs.shape == targets.shape
+    return ("regression", "identity") if values else None
 
 
 def read_as(loss: Loss, kind: Kind, link: Link) -> Link | None:

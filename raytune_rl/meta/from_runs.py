@@ -111,6 +111,7 @@ def read_run(directory: str | Path) -> Recorded:
         raise BadInput(f"{where}: {error}") from None
     if not run.finished:
         raise BadInput(f"{where}: the run has not finished; go on with it first (--resume).")
+    fields = {"objective": "single", **run.fields}  # the first version had no other
     names = _names(run, where)
     decided = run.decisions[run.decisions["act/source"].notna()]
     actions = decided[[f"act/{name}" for name in (*names, "source")]].to_numpy(dtype=np.int64)
@@ -140,16 +141,14 @@ def read_run(directory: str | Path) -> Recorded:
         )
     return Recorded(
         directory=str(directory),
-        task=json.dumps(
-            {"objective": "single"} | {n: run.fields.get(n) for n in SAME_TASK if n in run.fields}, sort_keys=True
-        ),
+        task=json.dumps({name: fields.get(name) for name in SAME_TASK}, sort_keys=True),
         hyperparameters=len(names),
         members=tuple(members),
         left_out=left_out,
         validation=validation,
         parent=parent,
         parent_segment=parent_segment,
-        team=_team(run, columns, where) if run.fields.get("objective", "single") == "ensemble" else None,
+        team=_team(run, columns, where) if fields["objective"] == "ensemble" else None,
     )
 
 

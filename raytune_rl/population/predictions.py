@@ -52,18 +52,21 @@ def known_loss(loss: Any) -> LossName | None:
     return _known(_LOSSES, loss)
 
 
+def related_loss(loss: Any) -> LossName | None:
+    """The same, or which of the three a loss has its outputs in common with: log probabilities are scores of which the
+    softmax makes those probabilities, and values are judged by their squared error whatever bends it in training."""
+    return known_loss(loss) or _known(_LIKE, loss)
+
+
 def judged_as(loss: Any, declared: Kind | None = None) -> LossName:
     """The loss whose predictions those of a task with this ``loss`` are, for judging what averages of them are worth;
     ``declared`` is ``Ensemble.kind``, which says it of a loss that is not known here. What is judged must make an
     ensemble in the end, too (``ensemble.links.task_of``).
 
-    Log probabilities are scores of which the softmax makes those probabilities, and values are judged by their squared
-    error whatever bends it while they train.
-
     Raises:
         ValueError: nothing says it.
     """
-    found = known_loss(loss) or _known(_LIKE, loss) or (None if declared is None else _DECLARED[declared])
+    found = related_loss(loss) or (None if declared is None else _DECLARED[declared])
     if found is None:
         raise ValueError(
             f"The ensemble of a population can be judged under CrossEntropyLoss, NLLLoss, BCEWithLogitsLoss, MSELoss, "

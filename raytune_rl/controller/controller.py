@@ -122,10 +122,17 @@ class Controller:
         """The best of all reports so far."""
         return self._best.holder
 
-    def begin(self, member: int, hyperparameters: Mapping[str, Value] | None = None) -> Decision:
+    def begin(
+        self,
+        member: int,
+        hyperparameters: Mapping[str, Value] | None = None,
+        *,
+        answer: tuple[Situation, Choice] | None = None,
+    ) -> Decision:
         """The decision that opens a member's training; asked again (after a crash) it answers the same.
 
         Given values are taken as they are; without, the member's share of the spread is used, or the policy's choice.
+        ``answer``: the member's ``opening`` and that choice, where a driver has asked already (for all at once).
         """
         if member in self._roster:
             return self._roster[member].start
@@ -133,7 +140,7 @@ class Controller:
             decision = self._decision(member, 0, self.space.encode(hyperparameters))
             decision = replace(decision, hyperparameters={**decision.hyperparameters, **hyperparameters})
         elif self.agent_starts:
-            decision = self._first_choice(member)
+            decision = self._first_choice(member, answer)
         else:
             spread = self._spread
             decision = self._decision(member, 0, spread[member % len(spread)])
@@ -390,9 +397,9 @@ class Controller:
         ledger = self._roster[member]
         return ledger.state.best_positions or ledger.start.positions
 
-    def _first_choice(self, member: int) -> Decision:
-        state, situation = self._unstarted(member), self.opening(member)
-        (choice,) = self.policy.act([situation])
+    def _first_choice(self, member: int, answer: tuple[Situation, Choice] | None) -> Decision:
+        state, situation = self._unstarted(member), self.opening(member) if answer is None else answer[0]
+        choice = self.policy.act([situation])[0] if answer is None else answer[1]
         move = self.actions.apply(choice.action, first=True, state=state, population=[state], incumbent_member=None)
         return self._decision(member, 0, move.positions, **chosen(choice, situation.observation))
 
@@ -432,5 +439,7 @@ class Controller:
 
 
 def _without_times(report: Report) -> Report:
+    if report.seconds == 0.0 and "train_seconds" not in report.signals:
+        return report
     signals = {name: value for name, value in report.signals.items() if name != "train_seconds"}
     return replace(report, seconds=0.0, signals=signals)

@@ -111,12 +111,10 @@ class ObservationSpec:
         for slot, fixed in enumerate(self._fixed):
             values += _slot(state, crowd, slot, fixed)
         values += [0.0] * (self.size - len(values))
-        # Clipped before it is an array: a float32 would already be infinite for values that a double can hold.
-        return np.array([v if -LIMIT <= v <= LIMIT else _clipped(v) for v in values], dtype=np.float32)
-
-
-def _clipped(value: float) -> float:
-    return 0.0 if math.isnan(value) else math.copysign(LIMIT, value)
+        # Clipped as doubles: a float32 would already be infinite for values that a double can hold.
+        seen = np.array(values)
+        seen[np.isnan(seen)] = 0.0
+        return np.minimum(np.maximum(seen, -LIMIT, out=seen), LIMIT, out=seen).astype(np.float32)
 
 
 def _time(state: MemberState, segments: int | None) -> dict[str, float]:

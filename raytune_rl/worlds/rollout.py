@@ -120,7 +120,9 @@ class Rollout:
         assert rest == 0
         self.played = []
         for controller in controllers:
-            start = [controller.begin(member) for member in range(self.members)]
+            openings = [controller.opening(member) for member in range(self.members)]
+            answers = zip(openings, controller.policy.act(openings), strict=True)
+            start = [controller.begin(answer[0].member, answer=answer) for answer in answers]
             empty = [np.full((segments, self.members), np.nan) for _ in range(3)]
             origins = [np.zeros((segments, self.members), dtype=np.int64) for _ in range(2)]
             self.played.append(

@@ -19,21 +19,18 @@ from raytune_rl.controller.drafts import chosen, draft, positions_of
 from raytune_rl.controller.endings import ending, missing_metric, over
 from raytune_rl.controller.failures import FailurePolicy, calmed
 from raytune_rl.controller.floor import Floor, fallen
-from raytune_rl.controller.gallery import Gallery, placed, told
 from raytune_rl.controller.incumbency import Incumbency
 from raytune_rl.controller.islands import Islands, Surroundings
 from raytune_rl.controller.ledger import Ledger
+from raytune_rl.controller.observer import Observer
 from raytune_rl.controller.policy import Choice, Policy, Situation
-from raytune_rl.controller.roster import Roster
 from raytune_rl.controller.schedule import Schedule, schedule_factor
 from raytune_rl.controller.taken import Taken
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.mdp.reward import Reward, RewardContext
-from raytune_rl.mdp.score import Score
-from raytune_rl.mdp.standing import Standing
-from raytune_rl.mdp.state import MemberState, advance
+from raytune_rl.mdp.reward import Reward
+from raytune_rl.mdp.state import MemberState
 from raytune_rl.records import FLOOR, Decision, Incumbent, Mode, Report, Source, Step, Value
 
 logger = logging.getLogger(__name__)
@@ -88,7 +85,6 @@ class Controller:
         self.space = space
         self.observation = observation
         self.actions = actions
-        self.reward = reward
         self.policy = policy
         self.metric, self.mode = metric, mode
         self.segments = segments
@@ -100,13 +96,18 @@ class Controller:
         self.stopping: str | None = None
         self.problem: str | None = None
         self.trouble: str | None = None
-        self.timed = timed
-        self._score = Score(metric=metric, mode=mode)
-        self._best = Incumbency(metric=metric, mode=mode, target=target)
-        self._roster = Roster()
-        self._islands = Islands(population, policy.island if jury is None else None)
         self.jury = jury
-        self._gallery = None if jury is None else Gallery(jury)
+        self._observer = Observer(
+            observation=observation,
+            actions=actions,
+            reward=reward,
+            best=Incumbency(metric=metric, mode=mode, target=target),
+            islands=Islands(population, policy.island if jury is None else None),
+            segments=segments,
+            timed=timed,
+            jury=jury,
+        )
+        self._roster, self._best = self._observer.roster, self._observer.best
         self._spread = space.spread(population, np.random.default_rng([seed, 0x5EED]))
         policy.bind(observation, actions, seed=seed)
 
@@ -144,7 +145,7 @@ class Controller:
         else:
             spread = self._spread
             decision = self._decision(member, 0, spread[member % len(spread)])
-        self._roster.join(member, Ledger.begin(decision, self._newcomer))
+        self._roster.join(member, Ledger.begin(decision, self._observer.newcomer))
         return decision
 
     def step(self, reports: Sequence[Report], *, steered: bool = True) -> Step:
@@ -163,34 +164,14 @@ class Controller:
         """
         before = [self._roster.rewound(report) for report in reports]
         opened = [self._roster[r.member].decisions.get(r.segment) or self._forgotten(r) for r in reports]
-        for report, decision in zip(reports, opened, strict=True):
-            self._take(report, decision)
-        if self._gallery is not None:
-            self._place(self._gallery, reports, before)
-        after = [self._roster[r.member].state for r in reports]
+        self._observer.enter(reports, opened, before)
         self.problem = self.problem or missing_metric(reports, self.metric)
         if self.problem is not None:
             self.stop_all(self.problem)
         if self._best.reached:
             self.stop_all(self._best.reached)
-        population = self._roster.alive
-        around = self._surroundings(reports, population)
         endings = [ending(report, segments=self.segments, stopping=bool(self.stopping)) for report in reports]
-        rewards = [
-            self.reward(b, a, self._context(report, end is not None, population))
-            for b, a, report, end in zip(before, after, reports, endings, strict=True)
-        ]
-        taken = Taken(
-            reports=tuple(map(told, reports, after)),
-            opened=tuple(opened),
-            states=tuple(after),
-            observations=tuple(self._observe(s, there) for s, there in zip(after, around, strict=True)),
-            rewards=tuple(rewards),
-            endings=tuple(endings),
-            surroundings=around,
-        )
-        self._roster.collect(taken)
-        return taken
+        return self._observer.seen(reports, opened, before, endings)
 
     def asked(self, taken: Taken) -> list[Situation]:
         """What the policy decides on: the members whose episode goes on."""
@@ -234,13 +215,12 @@ class Controller:
 
     def opening(self, member: int) -> Situation:
         """What the policy is shown for the member's first decision, if that decision is its own."""
-        # The start is seen by nobody yet: the member knows its place, the empty population and the task.
-        state = self._unstarted(member)
+        state = self._observer.unstarted(member)
         return Situation(
             member=member,
             segment=0,
             first=True,
-            observation=self._observe(state, Surroundings.of([state], positions=len(self.space))),
+            observation=self._observer.observe(state, Surroundings.of([state], positions=len(self.space))),
             seed=self._decision_seed(member, 0),
         )
 
@@ -268,61 +248,22 @@ class Controller:
         """Everything that a restarted driver needs, as plain data and records; ``sparse``: where members only ever go
         back to what was called ``durable``."""
         return {
-            **self._roster.get_state(sparse=sparse),
-            "incumbent": self.incumbent,
-            "predictions": {} if self._gallery is None else self._gallery.predictions,
+            **self._observer.get_state(sparse=sparse),
             "stopping": None,  # an interrupted run goes on
             "policy": self.policy.get_state(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self._roster.set_state(state)
-        self._best.holder = state["incumbent"]
-        if self._gallery is not None:
-            self._gallery.set_predictions(state["predictions"])
+        self._observer.set_state(state)
         self.policy.set_state(state["policy"])
 
-    # -- taking reports in -----------------------------------------------------------------------------------------
+    # -- deciding --------------------------------------------------------------------------------------------------
 
     def _forgotten(self, report: Report) -> Decision:
         """The decision behind a report where it is not known any more (an older state had to be taken up): what was in
         force, made by nobody."""
         found = positions_of(self.space, report, factor=self._factor(report.segment))
         return self._decision(report.member, report.segment, found or self._roster[report.member].state.positions)
-
-    def _take(self, report: Report, opened: Decision) -> None:
-        ledger = self._roster[report.member]
-        in_force = ledger.decisions.get(report.decision) or opened
-        seen = report if self.timed else _without_times(report)
-        state = advance(ledger.state, seen, score=self._score, positions=in_force.positions)
-        ledger.push(state)
-        self._best.take(report)
-
-    def _place(self, gallery: Gallery, reports: Sequence[Report], before: Sequence[MemberState]) -> None:
-        """Tell the members that have reported what they are to the ensemble now."""
-        gallery.take(reports)
-        standings = gallery.standings()
-        for state in before:
-            ledger = self._roster[state.member]
-            ledger.push(placed(state, ledger.state, standings.get(state.member), self._best.score))
-
-    @property
-    def _newcomer(self) -> Standing | None:
-        """The standing of a member that has not reported yet."""
-        return None if self._gallery is None else Standing()
-
-    # -- rewards and episodes --------------------------------------------------------------------------------------
-
-    def _context(self, report: Report, final: bool, population: tuple[MemberState, ...]) -> RewardContext:
-        return RewardContext(
-            final=final,
-            segments=self.segments,
-            seconds=report.seconds if self.timed else 0.0,
-            population=population,
-            incumbent_score=self._best.score,
-        )
-
-    # -- deciding --------------------------------------------------------------------------------------------------
 
     def _steered(self, state: MemberState, observation: np.ndarray, choice: Choice, around: Surroundings) -> Decision:
         move = self.actions.apply(
@@ -398,13 +339,10 @@ class Controller:
         return ledger.state.best_positions or ledger.start.positions
 
     def _first_choice(self, member: int, answer: tuple[Situation, Choice] | None) -> Decision:
-        state, situation = self._unstarted(member), self.opening(member) if answer is None else answer[0]
+        state, situation = self._observer.unstarted(member), self.opening(member) if answer is None else answer[0]
         choice = self.policy.act([situation])[0] if answer is None else answer[1]
         move = self.actions.apply(choice.action, first=True, state=state, population=[state], incumbent_member=None)
         return self._decision(member, 0, move.positions, **chosen(choice, situation.observation))
-
-    def _unstarted(self, member: int) -> MemberState:
-        return MemberState.start(member, tuple(0.5 for _ in self.space.names), team=self._newcomer)
 
     def _decision(self, member: int, segment: int, positions: Sequence[float], **others: Any) -> Decision:
         factor, script = self._factor(segment), self.policy.prescribed
@@ -416,30 +354,3 @@ class Controller:
     def _decision_seed(self, member: int, segment: int) -> int:
         episode = self._roster[member].episode if member in self._roster else 0
         return int(np.random.SeedSequence([self.seed, member, segment, episode]).generate_state(1)[0])
-
-    # -- looking around --------------------------------------------------------------------------------------------
-
-    def _surroundings(self, reports: Sequence[Report], population: Sequence[MemberState]) -> tuple[Surroundings, ...]:
-        """What each of those that report sees of the others."""
-        holder, score = self.incumbent, self._best.score
-        record = None if holder is None or score is None else (holder.member, score)
-        found: dict[int, Surroundings] = {}
-        for island in {self._islands.of(report.member) for report in reports}:
-            found[island] = self._islands.surroundings(island, population, positions=len(self.space), record=record)
-        return tuple(found[self._islands.of(report.member)] for report in reports)
-
-    def _observe(self, state: MemberState, around: Surroundings) -> np.ndarray:
-        return self.observation.observe(
-            state,
-            around.crowd,
-            segments=self.segments,
-            incumbent_score=around.record,
-            copy_allowed=self.actions.copy_allowed(state.segment),
-        )
-
-
-def _without_times(report: Report) -> Report:
-    if report.seconds == 0.0 and "train_seconds" not in report.signals:
-        return report
-    signals = {name: value for name, value in report.signals.items() if name != "train_seconds"}
-    return replace(report, seconds=0.0, signals=signals)

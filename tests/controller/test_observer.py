@@ -1,0 +1,118 @@
+"""Reports in; states, the record, rewards and observations out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from raytune_rl.controller.incumbency import Incumbency
+from raytune_rl.controller.islands import Islands
+from raytune_rl.controller.ledger import Ledger
+from raytune_rl.controller.observer import Observer
+from raytune_rl.controller.taken import Taken
+from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.observation import ObservationSpec
+from raytune_rl.mdp.reward import RewardContext
+from raytune_rl.mdp.state import MemberState
+from raytune_rl.records import Decision, Report
+from tests.controller.worlds import SPACE
+
+
+class Noted:
+    """A reward of nothing that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.contexts: list[RewardContext] = []
+
+    def __call__(self, before: MemberState, after: MemberState, context: RewardContext) -> float:
+        self.contexts.append(context)
+        return 0.0
+
+
+def observer(members: int, *, timed: bool = True, island: int | None = None, reward: Noted | None = None) -> Observer:
+    found = Observer(
+        observation=ObservationSpec(SPACE),
+        actions=ActionSpec(SPACE, copy_every=2),
+        reward=reward or Noted(),
+        best=Incumbency(metric="loss", mode="min"),
+        islands=Islands(members, island),
+        segments=4,
+        timed=timed,
+        jury=None,
+    )
+    for member in range(members):
+        found.roster.join(member, Ledger.begin(decision(member)))
+    return found
+
+
+def decision(member: int) -> Decision:
+    positions = tuple(0.5 for _ in SPACE.names)
+    return Decision(member=member, segment=0, hyperparameters=SPACE.decode(positions), positions=positions)
+
+
+def first_segment(found: Observer, losses: Sequence[float], *, seconds: float = 0.0) -> Taken:
+    reports = [
+        Report(
+            member=member,
+            segment=0,
+            steps=10,
+            metrics={"loss": loss},
+            signals={"train_seconds": seconds},
+            seconds=seconds,
+        )
+        for member, loss in enumerate(losses)
+    ]
+    before = [found.roster.rewound(report) for report in reports]
+    opened = [decision(member) for member in range(len(losses))]
+    found.enter(reports, opened, before)
+    return found.seen(reports, opened, before, [None, *["budget"] * (len(losses) - 1)])
+
+
+def seen(taken: Taken, member: int, feature: str) -> float:
+    return float(taken.observations[member][ObservationSpec(SPACE).index(feature)])
+
+
+def test_members_that_report_together_see_each_other() -> None:
+    taken = first_segment(observer(2), [1.0, 0.5])
+    assert [seen(taken, member, "rank") for member in (0, 1)] == [1.0, 0.0]
+    assert seen(taken, 0, "to_incumbent") == pytest.approx(np.log(0.52) - np.log(1.02))
+    assert [state.segment for state in taken.states] == [1, 1]
+
+
+def test_nobody_sees_another_island() -> None:
+    taken = first_segment(observer(4, island=2), [1.0, 0.5, 0.1, 2.0])
+    assert [seen(taken, member, "is_best") for member in range(4)] == [0.0, 1.0, 1.0, 0.0]
+    assert seen(taken, 1, "to_incumbent") == 0.0  # the record is the other island's
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_times_count_only_where_they_may(timed: bool) -> None:
+    reward = Noted()
+    found = observer(2, timed=timed, reward=reward)
+    taken = first_segment(found, [1.0, 0.5], seconds=3.0)
+    assert [context.seconds for context in reward.contexts] == ([3.0, 3.0] if timed else [0.0, 0.0])
+    assert [state.seconds for state in taken.states] == ([3.0, 3.0] if timed else [0.0, 0.0])
+    assert [report.seconds for report in taken.reports] == [3.0, 3.0]  # the tables show them either way
+
+
+def test_what_ends_is_paid_as_an_end() -> None:
+    reward = Noted()
+    first_segment(observer(2, reward=reward), [1.0, 0.5])
+    assert [context.final for context in reward.contexts] == [False, True]
+    assert [context.incumbent_score for context in reward.contexts] == pytest.approx([-np.log(0.52)] * 2)
+
+
+def test_a_member_that_has_not_started_knows_the_task_only() -> None:
+    state = observer(1).unstarted(0)
+    assert state.positions == tuple(0.5 for _ in SPACE.names)
+    assert state.score is None and state.team is None
+
+
+def test_state_comes_back() -> None:
+    found, again = observer(2), observer(2)
+    first_segment(found, [1.0, 0.5])
+    again.set_state(found.get_state())
+    assert again.best.holder == found.best.holder
+    assert again.roster.states == found.roster.states

@@ -20,9 +20,9 @@ from raytune_rl.population.optimisers import NAMES
 from raytune_rl.population.packed.examples import Examples
 from raytune_rl.population.packed.exchange import gather, scatter
 from raytune_rl.population.packed.layers import with_packed_layers
-from raytune_rl.population.packed.linear import LinearStack
 from raytune_rl.population.packed.losses import Objective, named_loss
 from raytune_rl.population.packed.population import PackedPopulation
+from raytune_rl.population.packed.stack import Stack
 from raytune_rl.population.randomness import TRAIN, random_stream
 from raytune_rl.population.torch_member import PROBES, TorchMember
 
@@ -158,7 +158,7 @@ def _population(members: Sequence[TorchMember]) -> PackedPopulation:
 
 def _fewest(network: nn.Module) -> int:
     """The number of members from which on packing this network is faster than the plain loop."""
-    if LinearStack.fits(with_packed_layers(copy.deepcopy(network))):
+    if Stack.fits(with_packed_layers(copy.deepcopy(network))):
         return 2
     convolutional = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
     return FEWEST_CONVOLUTIONAL if convolutional else FEWEST

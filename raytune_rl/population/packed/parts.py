@@ -64,6 +64,7 @@ class Place:
         learns: whether a part in front of it has parameters, so that the slope of what it is given is wanted, and what
             it is given is not the network's input.
         reads: the activation that will read what the part is given on the way back, so that it must not be overwritten.
+        spare: what the part is given, where that always lies in the same memory and its slope may go there, too.
         parameters, gradients: of all members, by name; gradients are written.
     """
 
@@ -73,6 +74,7 @@ class Place:
     rows: slice
     learns: bool
     reads: Activation | None
+    spare: torch.Tensor | None
     parameters: Mapping[str, torch.Tensor]
     gradients: Mapping[str, torch.Tensor]
     memory: Memory
@@ -92,6 +94,10 @@ class Bound(Protocol):
     @property
     def reads(self) -> Activation | None:
         """The activation that will read what comes of it; see ``Place``."""
+
+    @property
+    def spare(self) -> torch.Tensor | None:
+        """What comes of it, where its memory is free on the way back; see ``Place``."""
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What comes of ``hidden``, and what ``backward`` has to be given as ``saved``."""
@@ -168,6 +174,7 @@ class _BoundLinear:
     product: torch.Tensor  # (k, out, in): batched products need contiguous memory, which the gradient's is not
     slope: torch.Tensor | None  # (k, in, B); None for the first layer, whose inputs want none
     reads: Activation | None = None
+    spare: torch.Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -213,6 +220,7 @@ class _BoundElementwise:
     copies: bool  # what it is given must not be overwritten, which the activation would do
     shape: torch.Size
     reads: Activation | None
+    spare: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         hidden = hidden.clone() if self.copies else hidden
@@ -258,6 +266,7 @@ class _BoundDropout:
     in_place: bool
     shape: torch.Size
     reads: Activation | None
+    spare: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         if dropout is None:
@@ -295,6 +304,7 @@ class _BoundReshape:
     before: torch.Size
     shape: torch.Size
     reads: Activation | None
+    spare: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         return hidden.reshape(self.shape), None

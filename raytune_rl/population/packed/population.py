@@ -41,6 +41,10 @@ CHUNK_BYTES = 2**22
 """About so many bytes of parameters, gradients and moments are in work at once on a CPU: they should stay in its
 second-level cache from the forward pass to the optimiser's step."""
 
+SPATIAL_BYTES = 2**24
+"""The same where what goes over space is in work, which counts then. More than the cache holds: smaller parts make more
+calls than they save memory's time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _InForce:
@@ -335,7 +339,12 @@ class PackedPopulation:
             return self._whole
         shape = inputs.shape[1:]
         if shape not in self._chunks:
-            self._chunks[shape] = _chunks(self.parameters, self._stack.room(shape) if self._stack.spatial else 0)
+            each = 4 * self.parameters.shape[1] * self.parameters.element_size()
+            room = CHUNK_BYTES // max(1, each)
+            if self._stack.spatial:
+                room = SPATIAL_BYTES // (each + self._stack.room(shape))
+            whole = self.parameters.device.type != "cpu"
+            self._chunks[shape] = self._whole if whole else _chunks(self._count, max(1, room))
         return self._chunks[shape]
 
     def _in_force(self, rows: slice) -> _InForce:
@@ -377,11 +386,9 @@ class PackedPopulation:
         return self.parameters.new_full((self._count,), value)
 
 
-def _chunks(parameters: torch.Tensor, besides: int) -> list[slice]:
-    """Even parts of the members. ``besides``: bytes that a member works on, beside parameters and what is theirs."""
-    members, count = parameters.shape
-    room = CHUNK_BYTES // max(1, 4 * count * parameters.element_size() + besides)
-    parts = math.ceil(members / max(1, room)) if parameters.device.type == "cpu" else 1
+def _chunks(members: int, most: int) -> list[slice]:
+    """Even parts of the members, of not more than ``most``."""
+    parts = math.ceil(members / most)
     bounds = [round(members * part / parts) for part in range(parts + 1)]
     return [slice(first, last) for first, last in itertools.pairwise(bounds)]
 

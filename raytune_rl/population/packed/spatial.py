@@ -53,8 +53,8 @@ class Convolution:
             seen=None if padded is None else geometry.seen(padded),
             places=columns,
             columns=columns.view(members, channels * geometry.places, -1),
-            output=memory.room(f"output {place.index}", (members, weight.shape[1], each[0, 0, 0].numel())),
-            shape=torch.Size([members, weight.shape[1], *positions, batch]),
+            output=(output := memory.room(f"output {place.index}", (members, weight.shape[1], each[0, 0, 0].numel()))),
+            spare=output.view(members, weight.shape[1], *positions, batch),
             product=memory.room("product", (members, weight.shape[2], weight.shape[1])),
             slope=slope,
             folds=folds,
@@ -87,11 +87,15 @@ class _BoundConvolution:
     places: torch.Tensor  # (k, in, *kernel, *space, B)
     columns: torch.Tensor  # the same as (k, in x kernel, space x B); their slope goes to the same memory
     output: torch.Tensor  # (k, out, space x B)
-    shape: torch.Size
+    spare: torch.Tensor  # the same as (k, out, *space, B)
     product: torch.Tensor  # (k, in x kernel, out): with the larger side in front the product is faster
     slope: torch.Tensor | None  # (k, in, *space, B); None for the first layer
     folds: Sequence[tuple[torch.Tensor, torch.Tensor]]  # for each place of the kernel: what is added to which slopes
     reads: Activation | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.spare.shape
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.padded is None or self.interior is None or self.seen is None:
@@ -101,10 +105,10 @@ class _BoundConvolution:
             self.interior.copy_(hidden)
             self.places.copy_(self.seen)
         if self.bias is None:
-            found = torch.bmm(self.weight, self.columns, out=self.output)
+            torch.bmm(self.weight, self.columns, out=self.output)
         else:
-            found = torch.baddbmm(self.bias, self.weight, self.columns, out=self.output)
-        return found.view(self.shape), None
+            torch.baddbmm(self.bias, self.weight, self.columns, out=self.output)
+        return self.spare, None
 
     def backward(self, slope: torch.Tensor, saved: torch.Tensor | None) -> torch.Tensor:
         flat = slope.view(self.output.shape)
@@ -136,11 +140,12 @@ class MaxPool:
     def bind(self, place: Place) -> Bound:
         members, channels, *sizes, batch = place.shape
         shape = (members, channels, *self.geometry.counts(sizes), batch)
-        slope = place.slope() if place.learns else None
+        free = place.spare if place.reads is None else None
+        slope = (place.slope() if free is None else free) if place.learns else None
         return _BoundMaxPool(
             windows=_windows(self.geometry),
-            output=(output := place.memory.room(f"output {place.index}", shape)),
-            shape=output.shape,
+            given=None if place.spare is None else _images(place.spare),
+            spare=(output := place.memory.room(f"output {place.index}", shape)),
             found=_images(output),
             at=_images(place.memory.room(f"at {place.index}", shape, torch.int64)),
             slope=slope,
@@ -156,17 +161,22 @@ class MaxPool:
 @dataclass(frozen=True, slots=True)
 class _BoundMaxPool:
     windows: tuple[Any, ...]
-    output: torch.Tensor  # (k, channels, *space, B)
-    shape: torch.Size
+    given: torch.Tensor | None  # where it is always the same memory, as images
+    spare: torch.Tensor  # the maxima, (k, channels, *space, B)
     found: torch.Tensor  # the same as images
     at: torch.Tensor  # where each stood: of several that are equal, the first
     slope: torch.Tensor | None  # (k, channels, *space, B) of what it is given
     slopes: torch.Tensor | None  # the same as images
     reads: Activation | None = None
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.spare.shape
+
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        _aten.max_pool2d_with_indices.out(_images(hidden), *self.windows, out=self.found, indices=self.at)
-        return self.output, self.at
+        given = _images(hidden) if self.given is None else self.given
+        _aten.max_pool2d_with_indices.out(given, *self.windows, out=self.found, indices=self.at)
+        return self.spare, self.at
 
     def backward(self, slope: torch.Tensor, saved: torch.Tensor | None) -> torch.Tensor:
         assert self.slope is not None and self.slopes is not None

@@ -20,6 +20,10 @@ from raytune_rl.population.packed.sequential import structure
 BOUND = 64
 """Combinations of members and shapes of batches whose views are kept."""
 
+AT_ONCE, FEWEST = 4096, 32
+"""About so many outputs (models times examples) are computed at once where parts go over space, and of so many examples
+at the least: what each place of a kernel sees of them should stay in the cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Program:
@@ -71,6 +75,12 @@ class Stack:
     def outputs(self, inputs: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """What stacks with these ``parameters``, by name (n, ...), make of the same ``inputs`` (N, ...), without
         dropout: shape (n, N, outputs)."""
+        if not self.spatial:
+            return self._outputs(inputs, parameters)
+        size = max(FEWEST, AT_ONCE // len(next(iter(parameters.values()))))
+        return torch.cat([self._outputs(block, parameters) for block in inputs.split(size)], dim=1)
+
+    def _outputs(self, inputs: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
         hidden = inputs.movedim(0, -1).unsqueeze(0)
         for part in self._parts:
             hidden = part.outputs(hidden, parameters)
@@ -119,6 +129,7 @@ class Stack:
         first = next(index for index, part in enumerate(parts) if part.learns)
         found: list[Bound] = []
         reads: Activation | None = None
+        spare: torch.Tensor | None = None
         for index, part in enumerate(parts):
             place = Place(
                 index=index,
@@ -127,10 +138,11 @@ class Stack:
                 rows=rows,
                 learns=index > first,
                 reads=reads,
+                spare=spare,
                 parameters=self._parameters,
                 gradients=self._gradients,
                 memory=memory,
             )
             found.append(bound := part.bind(place))
-            shape, reads = bound.shape, bound.reads
+            shape, reads, spare = bound.shape, bound.reads, bound.spare
         return _Program(found, first)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from raytune_rl.population.packed import PackedPopulation, population
+from raytune_rl.population.packed import PackedPopulation, population, stack
 
 MEMBERS, BATCH = 3, 5
 EXACT = [nn.ReLU, nn.ReLU, lambda: nn.LeakyReLU(0.25)]
@@ -189,11 +189,21 @@ def test_members_in_chunks_are_the_members(monkeypatch: pytest.MonkeyPatch) -> N
     whole, parts = packed_of(networks), packed_of(networks)
     inputs, targets = numbers(4, MEMBERS, BATCH, 1, 6, 6), torch.randint(0, 3, (4, MEMBERS, BATCH))
     assert len(whole._together(inputs[0])) == 1
-    monkeypatch.setattr(population, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(population, "SPATIAL_BYTES", 1)
     assert len(parts._together(inputs[0])) == MEMBERS
     for x, y in zip(inputs, targets, strict=True):
         torch.testing.assert_close(whole.step(x, y), parts.step(x, y), rtol=0, atol=1e-12)
     torch.testing.assert_close(whole.parameters, parts.parameters, rtol=0, atol=1e-12)
+
+
+def test_outputs_of_many_are_those_of_each() -> None:
+    torch.manual_seed(0)
+    networks: list[nn.Module] = [convolutional().double() for _ in range(MEMBERS)]
+    packed = packed_of(networks)
+    inputs = numbers(stack.AT_ONCE // MEMBERS + 3, 1, 6, 6)
+    with torch.no_grad():
+        expected = torch.stack([network(inputs) for network in networks])
+    torch.testing.assert_close(packed.outputs(inputs), expected, rtol=0, atol=1e-12)
 
 
 def test_what_is_not_a_number_stays_with_its_member() -> None:

@@ -27,8 +27,9 @@ from raytune_rl.population.randomness import TRAIN, random_stream
 from raytune_rl.population.torch_member import PROBES, TorchMember
 
 FEWEST, FEWEST_CONVOLUTIONAL = 4, 8
-"""Members from which on packing pays where it goes through ``vmap``; for stacks of linear layers two are enough. (On a
-core, 2026-11-26: a GRU gains from four on, a CNN still loses with four.)"""
+"""Members from which on packing pays where it goes through ``vmap``, and where that is of convolutions on a GPU; for
+stacks by hand two are enough. (On a core, 2026-11-28: by hand a CNN gains x4 with two; by ``vmap`` one with batch norm
+x0.7 to x1.0 with two, x1.2 to x1.6 with four.)"""
 
 POPULATIONS = 4
 """Packed populations that are kept for the next segment."""
@@ -82,7 +83,7 @@ class TorchPack:
     def _too_few(self, kind: Hashable, members: Sequence[TorchMember]) -> str | None:
         """Why one by one would be faster, if it would."""
         if kind not in self._fewest:
-            self._fewest[kind] = _fewest(members[0].controls.network)
+            self._fewest[kind] = _fewest(members[0].controls.network, members[0].device)
         fewest = self._fewest[kind]
         return f"for less than {fewest} members of its kind packing does not pay" if len(members) < fewest else None
 
@@ -156,12 +157,13 @@ def _population(members: Sequence[TorchMember]) -> PackedPopulation:
     )
 
 
-def _fewest(network: nn.Module) -> int:
+def _fewest(network: nn.Module, device: torch.device) -> int:
     """The number of members from which on packing this network is faster than the plain loop."""
-    if Stack.fits(with_packed_layers(copy.deepcopy(network))):
+    on_gpu = device.type == "cuda"
+    if Stack.fits(with_packed_layers(copy.deepcopy(network)), on_gpu=on_gpu):
         return 2
     convolutional = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
-    return FEWEST_CONVOLUTIONAL if convolutional else FEWEST
+    return FEWEST_CONVOLUTIONAL if convolutional and on_gpu else FEWEST
 
 
 def _obstacle(member: TorchMember) -> str | None:

@@ -129,8 +129,8 @@ class PackedPopulation:
         self.dropout = self.parameters.new_zeros(self._count, len(self._rates))
         for site, name in enumerate(self._rates):
             self.dropout[:, site] = self._buffers[name]
-        stack = Stack(self._skeleton, self._views, gradient_views) if Stack.fits(self._skeleton) else None
-        self._stack = None if stack is not None and stack.spatial and on_gpu else stack  # there vmap is good at it
+        fits = Stack.fits(self._skeleton, on_gpu=on_gpu)
+        self._stack = Stack(self._skeleton, self._views, gradient_views) if fits else None
         self._whole = [slice(0, self._count)]
         self._chunks: dict[torch.Size, Sequence[slice]] = {}
         self._norms = self._setting(0.0)
@@ -334,17 +334,17 @@ class PackedPopulation:
         return [self.parameters, *self.optimizer.buffers(), *self._own_buffers().values()]
 
     def _together(self, inputs: torch.Tensor) -> Sequence[slice]:
-        """Members that go through a step together."""
+        """Members that go through a step together: all, or even parts."""
         if self._stack is None or not self._stack.takes(inputs.ndim - 2):
             return self._whole
         shape = inputs.shape[1:]
         if shape not in self._chunks:
-            each = 4 * self.parameters.shape[1] * self.parameters.element_size()
-            room = CHUNK_BYTES // max(1, each)
+            each, most = 4 * self.parameters[0].numel() * self.parameters.element_size(), CHUNK_BYTES
             if self._stack.spatial:
-                room = SPATIAL_BYTES // (each + self._stack.room(shape))
-            whole = self.parameters.device.type != "cpu"
-            self._chunks[shape] = self._whole if whole else _chunks(self._count, max(1, room))
+                each, most = each + self._stack.room(shape), SPATIAL_BYTES
+            parts = math.ceil(self._count / max(1, most // each)) if inputs.device.type == "cpu" else 1
+            bounds = [round(self._count * part / parts) for part in range(parts + 1)]
+            self._chunks[shape] = [slice(first, last) for first, last in itertools.pairwise(bounds)]
         return self._chunks[shape]
 
     def _in_force(self, rows: slice) -> _InForce:
@@ -384,13 +384,6 @@ class PackedPopulation:
 
     def _setting(self, value: float) -> torch.Tensor:
         return self.parameters.new_full((self._count,), value)
-
-
-def _chunks(members: int, most: int) -> list[slice]:
-    """Even parts of the members, of not more than ``most``."""
-    parts = math.ceil(members / most)
-    bounds = [round(members * part / parts) for part in range(parts + 1)]
-    return [slice(first, last) for first, last in itertools.pairwise(bounds)]
 
 
 def _layers_of(network: nn.Module, names: Sequence[str]) -> torch.Tensor:

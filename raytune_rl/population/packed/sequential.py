@@ -25,6 +25,11 @@ class Structure:
     parts: Sequence[Part]
     dimensions: int | None
 
+    @property
+    def spatial(self) -> bool:
+        """Whether any part goes over space."""
+        return any(part.spatial for part in self.parts)
+
 
 def structure(network: nn.Module) -> Structure | None:
     """``None`` where there is a part that is not known here, or whose parameters another one has too, or none that

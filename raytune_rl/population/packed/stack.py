@@ -47,19 +47,17 @@ class Stack:
     ) -> None:
         found = structure(network)
         assert found is not None
-        self._parts, self._dimensions, self.spatial = (
-            found.parts,
-            found.dimensions,
-            any(part.spatial for part in found.parts),
-        )
+        self._parts, self._dimensions, self.spatial = found.parts, found.dimensions, found.spatial
         self._parameters, self._gradients = parameters, gradients
         self._memory = Memory(next(iter(parameters.values())))
         self._programs: dict[tuple[int, int, torch.Size, bool], _Program] = {}
 
     @staticmethod
-    def fits(network: nn.Module) -> bool:
-        """Whether ``network`` is nothing but parts that are known here, none of them with shared parameters."""
-        return structure(network) is not None
+    def fits(network: nn.Module, *, on_gpu: bool = False) -> bool:
+        """Whether ``network`` is nothing but parts that are known here, none of them with shared parameters, and, on a
+        GPU, none that goes over space."""
+        found = structure(network)
+        return found is not None and not (on_gpu and found.spatial)
 
     def takes(self, dimensions: int) -> bool:
         """Whether examples of so many dimensions are what the network is made for."""
@@ -78,7 +76,8 @@ class Stack:
         if not self.spatial:
             return self._outputs(inputs, parameters)
         size = max(FEWEST, AT_ONCE // len(next(iter(parameters.values()))))
-        return torch.cat([self._outputs(block, parameters) for block in inputs.split(size)], dim=1)
+        blocks = [inputs[first : first + size] for first in range(0, max(1, len(inputs)), size)]
+        return torch.cat([self._outputs(block, parameters) for block in blocks], dim=1)
 
     def _outputs(self, inputs: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
         hidden = inputs.movedim(0, -1).unsqueeze(0)

@@ -9,6 +9,7 @@ from raytune_rl.population.packed.layers import with_packed_layers
 from raytune_rl.population.packed.parts import Elementwise, Linear, Reshape
 from raytune_rl.population.packed.sequential import structure
 from raytune_rl.population.packed.spatial import Convolution, MaxPool
+from raytune_rl.population.packed.stack import Stack
 
 
 def test_parts_keep_their_order_but_maxima_come_before_rectifiers() -> None:
@@ -62,6 +63,15 @@ SHARED = nn.Conv1d(2, 2, 3)
 )
 def test_the_rest_is_left_to_vmap(parts: list[nn.Module]) -> None:
     assert structure(with_packed_layers(nn.Sequential(*parts))) is None
+
+
+def test_on_a_gpu_what_goes_over_space_is_left_to_vmap() -> None:
+    convolutional, linear = (
+        nn.Sequential(nn.Conv1d(1, 2, 3), nn.Flatten()),
+        nn.Sequential(nn.Flatten(), nn.Linear(3, 2)),
+    )
+    assert [Stack.fits(with_packed_layers(convolutional), on_gpu=on_gpu) for on_gpu in (False, True)] == [True, False]
+    assert [Stack.fits(linear, on_gpu=on_gpu) for on_gpu in (False, True)] == [True, True]
 
 
 def test_torchs_own_convolutions_are_left_to_torch() -> None:

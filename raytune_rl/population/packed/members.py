@@ -159,11 +159,10 @@ def _population(members: Sequence[TorchMember]) -> PackedPopulation:
 
 def _fewest(network: nn.Module, device: torch.device) -> int:
     """The number of members from which on packing this network is faster than the plain loop."""
-    on_gpu = device.type == "cuda"
-    if Stack.fits(with_packed_layers(copy.deepcopy(network)), on_gpu=on_gpu):
+    if Stack.fits(with_packed_layers(copy.deepcopy(network)), device):
         return 2
     convolutional = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
-    return FEWEST_CONVOLUTIONAL if convolutional and on_gpu else FEWEST
+    return FEWEST_CONVOLUTIONAL if convolutional and device.type == "cuda" else FEWEST
 
 
 def _obstacle(member: TorchMember) -> str | None:

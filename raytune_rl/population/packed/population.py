@@ -129,7 +129,7 @@ class PackedPopulation:
         self.dropout = self.parameters.new_zeros(self._count, len(self._rates))
         for site, name in enumerate(self._rates):
             self.dropout[:, site] = self._buffers[name]
-        fits = Stack.fits(self._skeleton, on_gpu=on_gpu)
+        fits = Stack.fits(self._skeleton, torch.device(device))
         self._stack = Stack(self._skeleton, self._views, gradient_views) if fits else None
         self._whole = [slice(0, self._count)]
         self._chunks: dict[torch.Size, Sequence[slice]] = {}

@@ -53,11 +53,11 @@ class Stack:
         self._programs: dict[tuple[int, int, torch.Size, bool], _Program] = {}
 
     @staticmethod
-    def fits(network: nn.Module, *, on_gpu: bool = False) -> bool:
-        """Whether ``network`` is nothing but parts that are known here, none of them with shared parameters, and, on a
-        GPU, none that goes over space."""
+    def fits(network: nn.Module, device: torch.device) -> bool:
+        """Whether ``network`` is nothing but parts that are known here, none of them with shared parameters. What goes
+        over space is left to vmap but on a CPU, where alone it has been measured."""
         found = structure(network)
-        return found is not None and not (on_gpu and found.spatial)
+        return found is not None and (device.type == "cpu" or not found.spatial)
 
     def takes(self, dimensions: int) -> bool:
         """Whether examples of so many dimensions are what the network is made for."""
@@ -124,18 +124,19 @@ class Stack:
 
     def _program(self, rows: slice, shape: torch.Size, dropout: bool, memory: Memory) -> _Program:
         """For inputs of this ``shape``, (k, features..., B)."""
-        parts = [part for part in self._parts if dropout or not isinstance(part, Dropout)]
-        first = next(index for index, part in enumerate(parts) if part.learns)
+        parts = [(index, part) for index, part in enumerate(self._parts) if dropout or not isinstance(part, Dropout)]
+        first = next(place for place, (_, part) in enumerate(parts) if part.learns)
         found: list[Bound] = []
+        turn = 0
         reads: Activation | None = None
         spare: torch.Tensor | None = None
-        for index, part in enumerate(parts):
+        for index, part in parts:
             place = Place(
                 index=index,
-                turn=sum(other.spatial for other in parts[:index]) % 2,
+                turn=turn,
                 shape=shape,
                 rows=rows,
-                learns=index > first,
+                learns=len(found) > first,
                 reads=reads,
                 spare=spare,
                 parameters=self._parameters,
@@ -144,4 +145,5 @@ class Stack:
             )
             found.append(bound := part.bind(place))
             shape, reads, spare = bound.shape, bound.reads, bound.spare
+            turn = 1 - turn if part.spatial else turn
         return _Program(found, first)

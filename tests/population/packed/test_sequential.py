@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from raytune_rl.population.packed.layers import with_packed_layers
@@ -65,13 +66,14 @@ def test_the_rest_is_left_to_vmap(parts: list[nn.Module]) -> None:
     assert structure(with_packed_layers(nn.Sequential(*parts))) is None
 
 
-def test_on_a_gpu_what_goes_over_space_is_left_to_vmap() -> None:
+@pytest.mark.parametrize(("device", "spatial"), [("cpu", True), ("cuda", False), ("mps", False)])
+def test_what_goes_over_space_is_left_to_vmap_but_on_a_cpu(device: str, spatial: bool) -> None:
     convolutional, linear = (
         nn.Sequential(nn.Conv1d(1, 2, 3), nn.Flatten()),
         nn.Sequential(nn.Flatten(), nn.Linear(3, 2)),
     )
-    assert [Stack.fits(with_packed_layers(convolutional), on_gpu=on_gpu) for on_gpu in (False, True)] == [True, False]
-    assert [Stack.fits(linear, on_gpu=on_gpu) for on_gpu in (False, True)] == [True, True]
+    assert Stack.fits(with_packed_layers(convolutional), torch.device(device)) == spatial
+    assert Stack.fits(linear, torch.device(device))
 
 
 def test_torchs_own_convolutions_are_left_to_torch() -> None:

@@ -27,9 +27,9 @@ from raytune_rl.population.randomness import TRAIN, random_stream
 from raytune_rl.population.torch_member import PROBES, TorchMember
 
 FEWEST, FEWEST_CONVOLUTIONAL = 4, 8
-"""Members from which on packing pays where it goes through ``vmap``, and where that is of convolutions on a GPU; for
-stacks by hand two are enough. (On a core, 2026-11-28: by hand a CNN gains x4 with two; by ``vmap`` one with batch norm
-x0.7 to x1.0 with two, x1.2 to x1.6 with four.)"""
+"""Members from which on packing pays where it goes through ``vmap``; for stacks by hand two are enough. (Segments of 50
+steps on a core, 2026-11-28: a CNN by hand x2.7 with two and x4.0 with eight, one with batch norm, so by ``vmap``, x0.7,
+x1.0 with four and x1.2 with eight.)"""
 
 POPULATIONS = 4
 """Packed populations that are kept for the next segment."""
@@ -162,7 +162,7 @@ def _fewest(network: nn.Module, device: torch.device) -> int:
     if Stack.fits(with_packed_layers(copy.deepcopy(network)), device):
         return 2
     convolutional = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
-    return FEWEST_CONVOLUTIONAL if convolutional and device.type == "cuda" else FEWEST
+    return FEWEST_CONVOLUTIONAL if convolutional else FEWEST
 
 
 def _obstacle(member: TorchMember) -> str | None:

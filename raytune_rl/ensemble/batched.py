@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from raytune_rl.population.packed.linear import flattens, leaves
+from raytune_rl.population.packed.sequential import flattens, leaves
 
 Batched: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Inputs (N, ...) to the outputs of all members, (K, N, ...)."""

@@ -26,12 +26,14 @@ class Activation:
             output, or (``from_input``) the input.
         from_input: whether ``backward`` needs the input, which ``forward`` then has to leave alone.
         survives_mask: whether a dropout mask written over the output leaves ``backward`` what it needs of it.
+        after_maximum: whether the maximum of its outputs is its output for the maximum, gradients included.
     """
 
     forward: Callable[[torch.Tensor], torch.Tensor]
     backward: Pass
     from_input: bool = False
     survives_mask: bool = False
+    after_maximum: bool = False
 
 
 def activation(module: nn.Module) -> Activation | None:
@@ -40,7 +42,7 @@ def activation(module: nn.Module) -> Activation | None:
         return None
     match module:
         case nn.ReLU():
-            return Activation(torch.relu_, _threshold, survives_mask=True)
+            return Activation(torch.relu_, _threshold, survives_mask=True, after_maximum=True)
         case nn.Tanh():
             return Activation(
                 torch.tanh_, lambda slope, out: _aten.tanh_backward.grad_input(slope, out, grad_input=slope)

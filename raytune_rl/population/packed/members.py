@@ -20,15 +20,16 @@ from raytune_rl.population.optimisers import NAMES
 from raytune_rl.population.packed.examples import Examples
 from raytune_rl.population.packed.exchange import gather, scatter
 from raytune_rl.population.packed.layers import with_packed_layers
-from raytune_rl.population.packed.linear import LinearStack
 from raytune_rl.population.packed.losses import Objective, named_loss
 from raytune_rl.population.packed.population import PackedPopulation
+from raytune_rl.population.packed.stack import Stack
 from raytune_rl.population.randomness import TRAIN, random_stream
 from raytune_rl.population.torch_member import PROBES, TorchMember
 
 FEWEST, FEWEST_CONVOLUTIONAL = 4, 8
-"""Members from which on packing pays where it goes through ``vmap``; for stacks of linear layers two are enough. (On a
-core, 2026-11-26: a GRU gains from four on, a CNN still loses with four.)"""
+"""Members from which on packing pays where it goes through ``vmap``; for stacks by hand two are enough. (Segments of 50
+steps on a core, 2026-11-28: a CNN by hand x2.7 with two and x4.0 with eight, one with batch norm, so by ``vmap``, x0.7,
+x1.0 with four and x1.2 with eight.)"""
 
 POPULATIONS = 4
 """Packed populations that are kept for the next segment."""
@@ -82,7 +83,7 @@ class TorchPack:
     def _too_few(self, kind: Hashable, members: Sequence[TorchMember]) -> str | None:
         """Why one by one would be faster, if it would."""
         if kind not in self._fewest:
-            self._fewest[kind] = _fewest(members[0].controls.network)
+            self._fewest[kind] = _fewest(members[0].controls.network, members[0].device)
         fewest = self._fewest[kind]
         return f"for less than {fewest} members of its kind packing does not pay" if len(members) < fewest else None
 
@@ -156,9 +157,9 @@ def _population(members: Sequence[TorchMember]) -> PackedPopulation:
     )
 
 
-def _fewest(network: nn.Module) -> int:
+def _fewest(network: nn.Module, device: torch.device) -> int:
     """The number of members from which on packing this network is faster than the plain loop."""
-    if LinearStack.fits(with_packed_layers(copy.deepcopy(network))):
+    if Stack.fits(with_packed_layers(copy.deepcopy(network)), device):
         return 2
     convolutional = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
     return FEWEST_CONVOLUTIONAL if convolutional else FEWEST

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,11 @@ from torch.func import functional_call, stack_module_state, vmap
 from raytune_rl.population.networks import layers, training_mode
 from raytune_rl.population.optimisers import OptimizerName
 from raytune_rl.population.packed.layers import RATE, with_packed_layers
-from raytune_rl.population.packed.linear import DropoutRates, LinearStack
 from raytune_rl.population.packed.losses import LossName, Objective, feature_major, loss_and_slope
 from raytune_rl.population.packed.memory import keep_freed_memory
 from raytune_rl.population.packed.optimisers import PackedOptimizer, Settings
+from raytune_rl.population.packed.parts import DropoutRates
+from raytune_rl.population.packed.stack import Stack
 from raytune_rl.population.packed.weights import Snapshot, Tensors, Weights
 
 SETTINGS = (
@@ -39,6 +40,10 @@ SETTINGS = (
 CHUNK_BYTES = 2**22
 """About so many bytes of parameters, gradients and moments are in work at once on a CPU: they should stay in its
 second-level cache from the forward pass to the optimiser's step."""
+
+SPATIAL_BYTES = 2**24
+"""The same where what goes over space is in work, which counts then. More than the cache holds: smaller parts make more
+calls than they save memory's time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +129,13 @@ class PackedPopulation:
         self.dropout = self.parameters.new_zeros(self._count, len(self._rates))
         for site, name in enumerate(self._rates):
             self.dropout[:, site] = self._buffers[name]
-        fits = LinearStack.fits(self._skeleton)
-        self._stack = LinearStack(self._skeleton, self._views, gradient_views) if fits else None
+        fits = Stack.fits(self._skeleton, torch.device(device))
+        self._stack = Stack(self._skeleton, self._views, gradient_views) if fits else None
         self._whole = [slice(0, self._count)]
-        self._chunks = _chunks(self.parameters)
+        self._chunks: dict[torch.Size, Sequence[slice]] = {}
         self._norms = self._setting(0.0)
         self._written: tuple[int, ...] = ()
-        self._ready: Mapping[tuple[int, int], _InForce] = {}
+        self._ready: dict[tuple[int, int], _InForce] = {}
         self._forward = self._alone if alone else vmap(self._member_forward, randomness="different")
         self._predict = vmap(self._member_outputs, in_dims=(0, 0, None))
 
@@ -150,17 +155,16 @@ class PackedPopulation:
         Returns:
             The losses, shape (K,), as they were before the step.
         """
-        by_hand = self._stack is not None and self._stack.takes(inputs)
-        losses = [self._step(rows, inputs, targets, weights) for rows in (self._chunks if by_hand else self._whole)]
+        losses = [self._step(rows, inputs, targets, weights) for rows in self._together(inputs)]
         return losses[0] if len(losses) == 1 else torch.cat(losses)
 
     def _step(
         self, rows: slice, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
     ) -> torch.Tensor:
         """``step`` for some members."""
-        now = self._in_force()[rows.start, rows.stop]
+        now = self._in_force(rows)
         weights = None if weights is None else weights[rows]
-        if self._stack is not None and self._stack.takes(inputs):
+        if self._stack is not None and self._stack.takes(inputs.ndim - 2):
             losses = self._stack.loss_and_gradients(
                 self.loss, rows, inputs[rows], targets[rows], weights, now.label_smoothing, now.dropout
             )
@@ -182,7 +186,7 @@ class PackedPopulation:
         ``models`` of the same architecture make of them, n of them: (n, N, ...)."""
         given = self.weights if models is None else models
         views = self._views if models is None else self._views_of(given.parameters)
-        if self._stack is not None and (inputs.ndim == 2 or self._stack.flattens):
+        if self._stack is not None and self._stack.takes(inputs.ndim - 1):
             return self._stack.outputs(inputs, views)
         self._skeleton.eval()
         if self._count == 1:  # its layers have no batching rules
@@ -329,13 +333,30 @@ class PackedPopulation:
         """What is a member's own, in the order of ``Snapshot.tensors``."""
         return [self.parameters, *self.optimizer.buffers(), *self._own_buffers().values()]
 
-    def _in_force(self) -> Mapping[tuple[int, int], _InForce]:
-        """The settings, ready for use, by the members of each chunk; worked out again when one was written."""
+    def _together(self, inputs: torch.Tensor) -> Sequence[slice]:
+        """Members that go through a step together: all, or even parts."""
+        if self._stack is None or not self._stack.takes(inputs.ndim - 2):
+            return self._whole
+        shape = inputs.shape[1:]
+        if shape not in self._chunks:
+            each, most = 4 * self.parameters[0].numel() * self.parameters.element_size(), CHUNK_BYTES
+            if self._stack.spatial:
+                each, most = each + self._stack.room(shape), SPATIAL_BYTES
+            parts = math.ceil(self._count / max(1, most // each)) if inputs.device.type == "cpu" else 1
+            bounds = [round(self._count * part / parts) for part in range(parts + 1)]
+            self._chunks[shape] = [slice(first, last) for first, last in itertools.pairwise(bounds)]
+        return self._chunks[shape]
+
+    def _in_force(self, rows: slice) -> _InForce:
+        """The settings of some members, ready for use; worked out again when one was written."""
         written = tuple(getattr(self, name)._version for name in SETTINGS)
         if written != self._written:
             self._written = written
-            self._ready = {(rows.start, rows.stop): self._prepared(rows) for rows in (*self._whole, *self._chunks)}
-        return self._ready
+            self._ready.clear()
+        found = self._ready.get((rows.start, rows.stop))
+        if found is None:
+            found = self._ready[rows.start, rows.stop] = self._prepared(rows)
+        return found
 
     def _prepared(self, rows: slice) -> _InForce:
         def column(values: torch.Tensor) -> torch.Tensor | None:
@@ -363,15 +384,6 @@ class PackedPopulation:
 
     def _setting(self, value: float) -> torch.Tensor:
         return self.parameters.new_full((self._count,), value)
-
-
-def _chunks(parameters: torch.Tensor) -> list[slice]:
-    """Members that go through a step together, in even parts."""
-    members, count = parameters.shape
-    room = CHUNK_BYTES // max(1, 4 * count * parameters.element_size())
-    parts = math.ceil(members / max(1, room)) if parameters.device.type == "cpu" else 1
-    bounds = [round(members * part / parts) for part in range(parts + 1)]
-    return [slice(first, last) for first, last in itertools.pairwise(bounds)]
 
 
 def _layers_of(network: nn.Module, names: Sequence[str]) -> torch.Tensor:

@@ -30,6 +30,13 @@ def normal() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
 
 
+def spatial() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2)), nn.Conv1d(1, 6, 3, padding=2), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(),
+        nn.Linear(12, 3),
+    )  # fmt: skip
+
+
 def fickle(dropout: float = 0.0) -> nn.Module:
     """With other modules, and the same tensors, where much is to be dropped at the start."""
     between = nn.ReLU() if dropout < 0.3 else nn.Sequential(nn.Tanh())
@@ -97,7 +104,7 @@ def assert_alike(packed: list[TorchMember], alone: list[TorchMember]) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("network", [mlp, normal])
+@pytest.mark.parametrize("network", [mlp, normal, spatial])
 @pytest.mark.parametrize("device", DEVICES)
 def test_together_is_like_alone(network: Any, optimizer: Any, device: str) -> None:
     def start(member: int) -> dict[str, Value]:
@@ -178,6 +185,8 @@ def test_too_few_train_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "less than 4" in str(pack.reason)
     assert None not in pack.train(build(task, start, members=4), LENGTH)
     assert None not in pack.train(build(TASK, start, members=2), LENGTH), "a stack of linear layers"
+    convolutional = dataclasses.replace(TASK, network=spatial)
+    assert None not in pack.train(build(convolutional, start, members=2), LENGTH), "one by hand, too"
 
 
 def test_members_of_one_architecture_go_together() -> None:

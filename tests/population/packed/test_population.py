@@ -59,6 +59,13 @@ def cnn() -> nn.Module:
     )
 
 
+def plain_cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2), nn.Dropout(0.0),
+        nn.Conv1d(4, 5, 2), nn.Tanh(), nn.Flatten(), nn.Linear(10, 3),
+    )  # fmt: skip
+
+
 SETTINGS: dict[str, list[float]] = {
     "learning_rate": [1e-3, 3e-3, 1e-2, 3e-2],
     "weight_decay": [0.0, 1e-4, 1e-3, 1e-2],
@@ -116,7 +123,10 @@ def pack(factory: Any, optimizer: OptimizerName, device: str, frozen: bool) -> t
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize(("factory", "frozen"), [(mlp, False), (plain_mlp, False), (plain_mlp, True), (cnn, False)])
+@pytest.mark.parametrize(
+    ("factory", "frozen"),
+    [(mlp, False), (plain_mlp, False), (plain_mlp, True), (cnn, False), (plain_cnn, False), (plain_cnn, True)],
+)
 def test_a_hundred_steps_give_what_the_plain_loop_gives(
     factory: Any, frozen: bool, optimizer: OptimizerName, device: str
 ) -> None:
@@ -230,7 +240,7 @@ def test_gradients_under_dropout_are_those_of_autograd(make: Any) -> None:
             torch.testing.assert_close(now, old.detach() - slope, rtol=1e-6, atol=1e-7, msg=name)
 
 
-@pytest.mark.parametrize("make", [mlp, cnn])
+@pytest.mark.parametrize("make", [mlp, cnn, plain_cnn])
 @pytest.mark.parametrize("members", [1, MEMBERS])
 def test_other_models_are_asked_without_becoming_members(make: Any, members: int) -> None:
     packed = PackedPopulation([make() for _ in range(members)], dtype=torch.float64)

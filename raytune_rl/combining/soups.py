@@ -45,7 +45,7 @@ def soup_shares(losses: Sequence[float] | Array, judge: Callable[[Floats], Array
     loss = alone[order[0]]
     for index in order[1:]:
         tried = np.stack([(1.0 - step) * shares + step * each[index] for step in STEPS])
-        found = np.nan_to_num(np.asarray(judge(tried), dtype=np.float64), nan=np.inf)
+        found = np.nan_to_num(np.asarray(judge(tried), dtype=np.float64), nan=np.inf, posinf=np.inf)
         best = int(found.argmin())
         if found[best] < loss:
             shares, loss = tried[best], found[best]

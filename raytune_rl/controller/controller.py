@@ -22,8 +22,9 @@ from raytune_rl.controller.floor import Floor, fallen
 from raytune_rl.controller.incumbency import Incumbency
 from raytune_rl.controller.islands import Islands, Surroundings
 from raytune_rl.controller.ledger import Ledger
-from raytune_rl.controller.observer import Observer
+from raytune_rl.controller.observer import Moment, Observer
 from raytune_rl.controller.policy import Choice, Policy, Situation
+from raytune_rl.controller.roster import Roster
 from raytune_rl.controller.schedule import Schedule, schedule_factor
 from raytune_rl.controller.taken import Taken
 from raytune_rl.hyperparameters import SearchSpace
@@ -97,17 +98,19 @@ class Controller:
         self.problem: str | None = None
         self.trouble: str | None = None
         self.jury = jury
+        self._roster = Roster()
+        self._best = Incumbency(metric=metric, mode=mode, target=target)
         self._observer = Observer(
+            self._roster,
+            self._best,
             observation=observation,
             actions=actions,
             reward=reward,
-            best=Incumbency(metric=metric, mode=mode, target=target),
             islands=Islands(population, policy.island if jury is None else None),
             segments=segments,
             timed=timed,
             jury=jury,
         )
-        self._roster, self._best = self._observer.roster, self._observer.best
         self._spread = space.spread(population, np.random.default_rng([seed, 0x5EED]))
         policy.bind(observation, actions, seed=seed)
 
@@ -123,17 +126,10 @@ class Controller:
         """The best of all reports so far."""
         return self._best.holder
 
-    def begin(
-        self,
-        member: int,
-        hyperparameters: Mapping[str, Value] | None = None,
-        *,
-        answer: tuple[Situation, Choice] | None = None,
-    ) -> Decision:
+    def begin(self, member: int, hyperparameters: Mapping[str, Value] | None = None) -> Decision:
         """The decision that opens a member's training; asked again (after a crash) it answers the same.
 
         Given values are taken as they are; without, the member's share of the spread is used, or the policy's choice.
-        ``answer``: the member's ``opening`` and that choice, where a driver has asked already (for all at once).
         """
         if member in self._roster:
             return self._roster[member].start
@@ -141,12 +137,21 @@ class Controller:
             decision = self._decision(member, 0, self.space.encode(hyperparameters))
             decision = replace(decision, hyperparameters={**decision.hyperparameters, **hyperparameters})
         elif self.agent_starts:
-            decision = self._first_choice(member, answer)
+            situation = self.opening(member)
+            decision = self._first(situation, self.policy.act([situation])[0])
         else:
             spread = self._spread
             decision = self._decision(member, 0, spread[member % len(spread)])
-        self._roster.join(member, Ledger.begin(decision, self._observer.newcomer))
+        self._join(decision)
         return decision
+
+    def begin_all(self, members: Iterable[int]) -> list[Decision]:
+        """``begin`` without given values for all of them. The policy, where the choices are its own, is asked once."""
+        wanted = list(members)
+        openings = [self.opening(m) for m in wanted if m not in self._roster] if self.agent_starts else []
+        for situation, choice in zip(openings, self.policy.act(openings), strict=True):
+            self._join(self._first(situation, choice))
+        return [self.begin(member) for member in wanted]
 
     def step(self, reports: Sequence[Report], *, steered: bool = True) -> Step:
         """Take the reports of one moment and decide about the members that made them.
@@ -164,14 +169,15 @@ class Controller:
         """
         before = [self._roster.rewound(report) for report in reports]
         opened = [self._roster[r.member].decisions.get(r.segment) or self._forgotten(r) for r in reports]
-        self._observer.enter(reports, opened, before)
+        moment = Moment(reports, opened, before)
+        self._observer.enter(moment)
         self.problem = self.problem or missing_metric(reports, self.metric)
         if self.problem is not None:
             self.stop_all(self.problem)
         if self._best.reached:
             self.stop_all(self._best.reached)
         endings = [ending(report, segments=self.segments, stopping=bool(self.stopping)) for report in reports]
-        return self._observer.seen(reports, opened, before, endings)
+        return self._observer.seen(moment, endings)
 
     def asked(self, taken: Taken) -> list[Situation]:
         """What the policy decides on: the members whose episode goes on."""
@@ -338,11 +344,14 @@ class Controller:
         ledger = self._roster[member]
         return ledger.state.best_positions or ledger.start.positions
 
-    def _first_choice(self, member: int, answer: tuple[Situation, Choice] | None) -> Decision:
-        state, situation = self._observer.unstarted(member), self.opening(member) if answer is None else answer[0]
-        choice = self.policy.act([situation])[0] if answer is None else answer[1]
+    def _first(self, situation: Situation, choice: Choice) -> Decision:
+        member = situation.member
+        state = self._observer.unstarted(member)
         move = self.actions.apply(choice.action, first=True, state=state, population=[state], incumbent_member=None)
         return self._decision(member, 0, move.positions, **chosen(choice, situation.observation))
+
+    def _join(self, decision: Decision) -> None:
+        self._roster.join(decision.member, Ledger.begin(decision, self._observer.newcomer))
 
     def _decision(self, member: int, segment: int, positions: Sequence[float], **others: Any) -> Decision:
         factor, script = self._factor(segment), self.policy.prescribed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,30 @@ from raytune_rl.mdp.state import MemberState, advance
 from raytune_rl.records import Decision, Report
 
 
-class Observer:
-    """The members' pasts, the record, and what each member is to the ensemble.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Reports that came together, one entry per report in each sequence.
 
-    Reports of one moment come in two steps, between which the controller decides whose episode ends: ``enter``, all of
-    them, so that members that report together see each other's newest state; then ``seen``.
+    Attributes:
+        reports: what was said.
+        opened: the decisions that had opened the reported segments.
+        before: the members' states then.
+    """
+
+    reports: Sequence[Report]
+    opened: Sequence[Decision]
+    before: Sequence[MemberState]
+
+
+class Observer:
+    """Keeps the members' pasts, the record, and what each member is to the ensemble.
+
+    A moment is taken in two steps, between which the controller decides whose episode ends: ``enter``, all reports of
+    it, so that members that report together see each other's newest state; then ``seen``.
 
     Args:
+        roster, best: where the pasts and the record are kept, for the controller too.
         observation, actions, reward: the decision process.
-        best: takes the record down.
         islands: which members see each other.
         segments, timed: see ``Controller``.
         jury: judges what members predict, where the objective is the ensemble.
@@ -39,18 +54,18 @@ class Observer:
 
     def __init__(
         self,
+        roster: Roster,
+        best: Incumbency,
         *,
         observation: ObservationSpec,
         actions: ActionSpec,
         reward: Reward,
-        best: Incumbency,
         islands: Islands,
         segments: int | None,
         timed: bool,
         jury: Jury | None,
     ) -> None:
-        self.roster = Roster()
-        self.best = best
+        self.roster, self.best = roster, best
         self._observation, self._actions, self._reward = observation, actions, reward
         self._score = Score(metric=best.metric, mode=best.mode)
         self._islands = islands
@@ -67,37 +82,25 @@ class Observer:
         positions = tuple(0.5 for _ in self._observation.space.names)
         return MemberState.start(member, positions, team=self.newcomer)
 
-    def enter(self, reports: Sequence[Report], opened: Sequence[Decision], before: Sequence[MemberState]) -> None:
-        """Take reports in.
-
-        Args:
-            reports: of one moment.
-            opened: the decisions that had opened the reported segments.
-            before: the members' states then.
-        """
-        for report, decision in zip(reports, opened, strict=True):
+    def enter(self, moment: Moment) -> None:
+        """Take the reports in."""
+        for report, decision in zip(moment.reports, moment.opened, strict=True):
             self._advance(report, decision)
         if self._gallery is not None:
-            self._place(self._gallery, reports, before)
+            self._place(self._gallery, moment)
 
-    def seen(
-        self,
-        reports: Sequence[Report],
-        opened: Sequence[Decision],
-        before: Sequence[MemberState],
-        endings: Sequence[str | None],
-    ) -> Taken:
+    def seen(self, moment: Moment, endings: Sequence[str | None]) -> Taken:
         """What the reports that have been entered are paid, and what is seen now; ``endings``: see ``Taken``."""
-        after = [self.roster[report.member].state for report in reports]
+        after = [self.roster[report.member].state for report in moment.reports]
         population = self.roster.alive
-        around = self._surroundings(reports, population)
+        around = self._surroundings(moment.reports, population)
         rewards = [
             self._reward(b, a, self._context(report, end is not None, population))
-            for b, a, report, end in zip(before, after, reports, endings, strict=True)
+            for b, a, report, end in zip(moment.before, after, moment.reports, endings, strict=True)
         ]
         taken = Taken(
-            reports=tuple(map(told, reports, after)),
-            opened=tuple(opened),
+            reports=tuple(map(told, moment.reports, after)),
+            opened=tuple(moment.opened),
             states=tuple(after),
             observations=tuple(self.observe(state, there) for state, there in zip(after, around, strict=True)),
             rewards=tuple(rewards),
@@ -140,11 +143,11 @@ class Observer:
         ledger.push(advance(ledger.state, told_of, score=self._score, positions=in_force.positions))
         self.best.take(report)
 
-    def _place(self, gallery: Gallery, reports: Sequence[Report], before: Sequence[MemberState]) -> None:
+    def _place(self, gallery: Gallery, moment: Moment) -> None:
         """Tell the members that have reported what they are to the ensemble now."""
-        gallery.take(reports)
+        gallery.take(moment.reports)
         standings = gallery.standings()
-        for state in before:
+        for state in moment.before:
             ledger = self.roster[state.member]
             ledger.push(placed(state, ledger.state, standings.get(state.member), self.best.score))
 
@@ -170,6 +173,6 @@ class Observer:
 
 def _without_times(report: Report) -> Report:
     if report.seconds == 0.0 and "train_seconds" not in report.signals:
-        return report
+        return report  # most of those of worlds, where copying each would cost
     signals = {name: value for name, value in report.signals.items() if name != "train_seconds"}
     return replace(report, seconds=0.0, signals=signals)

@@ -112,7 +112,7 @@ class ObservationSpec:
             values += _slot(state, crowd, slot, fixed)
         values += [0.0] * (self.size - len(values))
         # Clipped as doubles: a float32 would already be infinite for values that a double can hold.
-        seen = np.array(values)
+        seen = np.array(values, dtype=np.float64)
         seen[np.isnan(seen)] = 0.0
         np.minimum(np.maximum(seen, -LIMIT, out=seen), LIMIT, out=seen)
         return seen.astype(np.float32)

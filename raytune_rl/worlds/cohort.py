@@ -126,7 +126,7 @@ class Cohort:
                     updates.append(moved / (torch.linalg.vector_norm(before, dim=1) + 1e-12))
         outputs = self.outputs(self._validation)
         loss = self.losses(outputs, self._validation)
-        better = np.nan_to_num(loss, nan=np.inf) < self._best_loss
+        better = np.nan_to_num(loss, nan=np.inf, posinf=np.inf) < self._best_loss
         self._best_loss = np.where(better, loss, self._best_loss)
         population.keep(torch.as_tensor(better, device=self._device), self._best)
         norms = {"grad_norm": gradients, "update_norm": updates}

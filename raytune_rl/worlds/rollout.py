@@ -120,9 +120,7 @@ class Rollout:
         assert rest == 0
         self.played = []
         for controller in controllers:
-            openings = [controller.opening(member) for member in range(self.members)]
-            answers = zip(openings, controller.policy.act(openings), strict=True)
-            start = [controller.begin(answer[0].member, answer=answer) for answer in answers]
+            start = controller.begin_all(range(self.members))
             empty = [np.full((segments, self.members), np.nan) for _ in range(3)]
             origins = [np.zeros((segments, self.members), dtype=np.int64) for _ in range(2)]
             self.played.append(

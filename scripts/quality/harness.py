@@ -89,9 +89,9 @@ class Log:
         """One segment of a cohort; gives the losses back with infinity for NaN, shape (seeds, members)."""
         split = cohort.task.splits.test
         assert split is not None
-        safe = np.nan_to_num(validation, nan=np.inf)
+        safe = np.nan_to_num(validation, nan=np.inf, posinf=np.inf)
         loss, accuracy = cohort.score(split)
-        parts = (safe, np.nan_to_num(loss, nan=np.inf), accuracy)
+        parts = (safe, np.nan_to_num(loss, nan=np.inf, posinf=np.inf), accuracy)
         self._rows.append([values.reshape(self._plan.seeds, -1) for values in parts])
         if self._delivered is not None:
             self._delivered.append(deliver(cohort, self._plan.members))

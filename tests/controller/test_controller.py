@@ -60,6 +60,14 @@ def test_the_agent_may_choose_the_start() -> None:
     assert sum(len(chunk.transitions) for chunk in policy.chunks) == 4 * 6
 
 
+@pytest.mark.parametrize("agent_starts", [True, False])
+def test_all_begin_at_once_as_they_would_one_by_one(agent_starts: bool) -> None:
+    one, all_at_once = (make_controller(Random(), agent_starts=agent_starts) for _ in range(2))
+    early = all_at_once.begin(2)
+    assert all_at_once.begin_all(range(4)) == [one.begin(member) for member in range(4)]
+    assert all_at_once.begin(2) is early
+
+
 def test_members_that_cannot_be_changed_go_on_as_they_are_and_teach_nothing() -> None:
     policy = Recording()
     controller = make_controller(policy, agent_starts=True, schedule="cosine")

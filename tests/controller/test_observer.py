@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 
+from raytune_rl.combining.credit import Jury
 from raytune_rl.controller.incumbency import Incumbency
 from raytune_rl.controller.islands import Islands
 from raytune_rl.controller.ledger import Ledger
-from raytune_rl.controller.observer import Observer
+from raytune_rl.controller.observer import Moment, Observer
+from raytune_rl.controller.roster import Roster
 from raytune_rl.controller.taken import Taken
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import RewardContext
-from raytune_rl.mdp.state import MemberState
+from raytune_rl.mdp.standing import Standing
+from raytune_rl.mdp.state import MemberState, training_seconds
 from raytune_rl.records import Decision, Report
 from tests.controller.worlds import SPACE
 
@@ -31,16 +34,24 @@ class Noted:
         return 0.0
 
 
-def observer(members: int, *, timed: bool = True, island: int | None = None, reward: Noted | None = None) -> Observer:
+def observer(
+    members: int,
+    *,
+    timed: bool = True,
+    island: int | None = None,
+    reward: Noted | None = None,
+    jury: Jury | None = None,
+) -> Observer:
     found = Observer(
+        Roster(),
+        Incumbency(metric="loss", mode="min"),
         observation=ObservationSpec(SPACE),
         actions=ActionSpec(SPACE, copy_every=2),
         reward=reward or Noted(),
-        best=Incumbency(metric="loss", mode="min"),
         islands=Islands(members, island),
         segments=4,
         timed=timed,
-        jury=None,
+        jury=jury,
     )
     for member in range(members):
         found.roster.join(member, Ledger.begin(decision(member)))
@@ -52,22 +63,24 @@ def decision(member: int) -> Decision:
     return Decision(member=member, segment=0, hyperparameters=SPACE.decode(positions), positions=positions)
 
 
-def first_segment(found: Observer, losses: Sequence[float], *, seconds: float = 0.0) -> Taken:
+def first_segment(
+    found: Observer, losses: Sequence[float], *, seconds: float = 0.0, signals: Mapping[str, float] | None = None
+) -> Taken:
     reports = [
         Report(
             member=member,
             segment=0,
             steps=10,
             metrics={"loss": loss},
-            signals={"train_seconds": seconds},
+            signals=signals or {},
             seconds=seconds,
         )
         for member, loss in enumerate(losses)
     ]
     before = [found.roster.rewound(report) for report in reports]
-    opened = [decision(member) for member in range(len(losses))]
-    found.enter(reports, opened, before)
-    return found.seen(reports, opened, before, [None, *["budget"] * (len(losses) - 1)])
+    moment = Moment(reports, [decision(member) for member in range(len(losses))], before)
+    found.enter(moment)
+    return found.seen(moment, [None, *["budget"] * (len(losses) - 1)])
 
 
 def seen(taken: Taken, member: int, feature: str) -> float:
@@ -90,11 +103,16 @@ def test_nobody_sees_another_island() -> None:
 @pytest.mark.parametrize("timed", [True, False])
 def test_times_count_only_where_they_may(timed: bool) -> None:
     reward = Noted()
-    found = observer(2, timed=timed, reward=reward)
-    taken = first_segment(found, [1.0, 0.5], seconds=3.0)
+    taken = first_segment(observer(2, timed=timed, reward=reward), [1.0, 0.5], seconds=3.0)
     assert [context.seconds for context in reward.contexts] == ([3.0, 3.0] if timed else [0.0, 0.0])
     assert [state.seconds for state in taken.states] == ([3.0, 3.0] if timed else [0.0, 0.0])
     assert [report.seconds for report in taken.reports] == [3.0, 3.0]  # the tables show them either way
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_so_do_times_among_the_signals(timed: bool) -> None:
+    taken = first_segment(observer(1, timed=timed), [1.0], signals={"train_seconds": 3.0})
+    assert [training_seconds(state) for state in taken.states] == [3.0 if timed else 0.0]
 
 
 def test_what_ends_is_paid_as_an_end() -> None:
@@ -108,6 +126,12 @@ def test_a_member_that_has_not_started_knows_the_task_only() -> None:
     state = observer(1).unstarted(0)
     assert state.positions == tuple(0.5 for _ in SPACE.names)
     assert state.score is None and state.team is None
+
+
+def test_a_newcomer_has_a_standing_where_there_is_an_ensemble() -> None:
+    jury = Jury(targets=np.array([0, 1]), kind="classification")
+    state = observer(1, jury=jury).unstarted(0)
+    assert state.team == Standing()
 
 
 def test_state_comes_back() -> None:

@@ -93,6 +93,20 @@ def test_a_narrowed_cohort_goes_on_from_where_its_members_are(device: str) -> No
     assert np.isfinite(few.train().validation_loss).all()
 
 
+def test_weights_that_have_diverged_are_nobodys_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss too large to be told is as bad as none, and the member can go back to where it began."""
+    task = make_world(3).task
+    cohort = Cohort(task, range(3), seed=0)
+    before = cohort.present.parameters.clone()
+    cohort.apply([task.space.decode([0.6] * len(task.space))] * 3)
+    monkeypatch.setattr(cohort, "losses", lambda outputs, split: np.array([0.5, np.inf, np.nan]))
+    cohort.train()
+    assert cohort.best[1].tolist() == [0.5, np.inf, np.inf]
+    cohort.take(range(3), range(3), [True] * 3)
+    same = (cohort.present.parameters == before).all(dim=1)
+    assert same.tolist() == [False, True, True]
+
+
 @pytest.mark.parametrize(("loss", "shape"), [("cross_entropy", (3, 8, 5)), ("mse", (3, 8, 1))])
 def test_scores_are_torchs(loss: str, shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -44,8 +44,16 @@ def with_packed_layers(network: nn.Module, *, alone: bool = False, on_gpu: bool 
     return network
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether calling the module does more than its ``forward``. (Older weight and spectral norms, and pruning, are
+    hooks, too, and keep their weights under other names.)"""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def _packed(module: nn.Module, alone: bool, on_gpu: bool) -> nn.Module | None:
-    """What takes the place of ``module``; ``None`` where it can stay."""
+    """What takes the place of ``module``; ``None`` where it can stay, as what has hooks must: they would be lost."""
+    if hooked(module):
+        return None
     if type(module) is nn.Dropout:
         return PackedDropout(module.p)
     if (on_gpu or not alone) and PackedGRU.fits(module) and isinstance(module, nn.GRU):

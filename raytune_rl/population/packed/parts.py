@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -39,6 +39,10 @@ class Memory:
     def __init__(self, like: torch.Tensor) -> None:
         self._like = like
         self._held: dict[str, torch.Tensor] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._like.dtype
 
     def room(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
         """A tensor with nothing in it that counts. What has the same name shares its memory."""
@@ -121,8 +125,8 @@ class Part(Protocol):
     def bind(self, place: Place) -> Bound: ...
 
     def outputs(self, hidden: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What models with these ``parameters`` (n, ...) make of ``hidden`` (n, ...) in eval mode. Where that is the
-        network's input, it is (1, ...) and left alone."""
+        """What models with these ``parameters`` (n, ...) make of ``hidden`` (n, ...) in eval mode. The network's own
+        input is (1, ...), and nothing may write to it (activations, which would, do not come first)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +135,8 @@ class Linear:
 
     weight: str
     bias: str | None
-    learns: bool = True
-    spatial: bool = False
+    learns: ClassVar[bool] = True
+    spatial: ClassVar[bool] = False
 
     def bind(self, place: Place) -> Bound:
         weight = place.parameters[self.weight][place.rows]
@@ -198,8 +202,8 @@ class Elementwise:
     """An activation."""
 
     activation: Activation
-    learns: bool = False
-    spatial: bool = False
+    learns: ClassVar[bool] = False
+    spatial: ClassVar[bool] = False
 
     def bind(self, place: Place) -> Bound:
         kept = self.activation.from_input
@@ -238,8 +242,8 @@ class Dropout:
     """A place where activations are dropped, at a rate of its own (``site`` counts them)."""
 
     site: int
-    learns: bool = False
-    spatial: bool = False
+    learns: ClassVar[bool] = False
+    spatial: ClassVar[bool] = False
 
     def bind(self, place: Place) -> Bound:
         # Where the reader sees from its masked output what was dropped, the mask need not be kept
@@ -288,8 +292,8 @@ class Reshape:
     """A flattening of the examples, or (``sizes``) its opposite."""
 
     sizes: tuple[int, ...] | None = None
-    learns: bool = False
-    spatial: bool = False
+    learns: ClassVar[bool] = False
+    spatial: ClassVar[bool] = False
 
     def bind(self, place: Place) -> Bound:
         empty = torch.empty(place.shape, device="meta")

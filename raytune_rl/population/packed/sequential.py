@@ -9,7 +9,7 @@ from torch import nn
 
 from raytune_rl.population.packed.activations import activation
 from raytune_rl.population.packed.convolution import PackedConvolution, PackedMaxPool
-from raytune_rl.population.packed.layers import PackedDropout
+from raytune_rl.population.packed.layers import PackedDropout, hooked
 from raytune_rl.population.packed.parts import Dropout, Elementwise, Linear, Part, Reshape
 from raytune_rl.population.packed.spatial import Convolution, MaxPool
 
@@ -32,8 +32,11 @@ class Structure:
 
 
 def structure(network: nn.Module) -> Structure | None:
-    """``None`` where there is a part that is not known here, or whose parameters another one has too, or none that
-    learns, or where an activation comes before all that learn (it would overwrite the inputs)."""
+    """``None`` where there is a part that is not known here, that has hooks, or whose parameters another one has too;
+    where none learns, or an activation comes before all that do (most would overwrite the inputs); where dimensions do
+    not meet, or no vectors come of it."""
+    if any(hooked(module) for module in network.modules()):
+        return None
     modules = leaves(network)
     tensors = [id(tensor) for _, module in modules for tensor in module.parameters()]
     if len(set(tensors)) < len(tensors):
@@ -117,4 +120,4 @@ def leaves(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Modul
 def flattens(parts: Sequence[nn.Module]) -> bool:
     """Whether the first of them makes vectors of whatever it is given."""
     first = parts[0] if parts else None
-    return isinstance(first, nn.Flatten) and (first.start_dim, first.end_dim) == (1, -1)
+    return type(first) is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1)

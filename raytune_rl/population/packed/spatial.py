@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional
@@ -23,8 +23,8 @@ class Convolution:
     weight: str
     bias: str | None
     geometry: Geometry
-    learns: bool = True
-    spatial: bool = True
+    learns: ClassVar[bool] = True
+    spatial: ClassVar[bool] = True
 
     def bind(self, place: Place) -> Bound:
         geometry, memory = self.geometry, place.memory
@@ -54,7 +54,7 @@ class Convolution:
             places=columns,
             columns=columns.view(members, channels * geometry.places, -1),
             output=(output := memory.room(f"output {place.index}", (members, weight.shape[1], each[0, 0, 0].numel()))),
-            spare=output.view(members, weight.shape[1], *positions, batch),
+            made=output.view(members, weight.shape[1], *positions, batch),
             product=memory.room("product", (members, weight.shape[2], weight.shape[1])),
             slope=slope,
             folds=folds,
@@ -87,7 +87,7 @@ class _BoundConvolution:
     places: torch.Tensor  # (k, in, *kernel, *space, B)
     columns: torch.Tensor  # the same as (k, in x kernel, space x B); their slope goes to the same memory
     output: torch.Tensor  # (k, out, space x B)
-    spare: torch.Tensor  # the same as (k, out, *space, B)
+    made: torch.Tensor  # the same as (k, out, *space, B)
     product: torch.Tensor  # (k, in x kernel, out): with the larger side in front the product is faster
     slope: torch.Tensor | None  # (k, in, *space, B); None for the first layer
     folds: Sequence[tuple[torch.Tensor, torch.Tensor]]  # for each place of the kernel: what is added to which slopes
@@ -95,7 +95,11 @@ class _BoundConvolution:
 
     @property
     def shape(self) -> torch.Size:
-        return self.spare.shape
+        return self.made.shape
+
+    @property
+    def spare(self) -> torch.Tensor:
+        return self.made
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.padded is None or self.interior is None or self.seen is None:
@@ -108,7 +112,7 @@ class _BoundConvolution:
             torch.bmm(self.weight, self.columns, out=self.output)
         else:
             torch.baddbmm(self.bias, self.weight, self.columns, out=self.output)
-        return self.spare, None
+        return self.made, None
 
     def backward(self, slope: torch.Tensor, saved: torch.Tensor | None) -> torch.Tensor:
         flat = slope.view(self.output.shape)
@@ -134,18 +138,17 @@ class MaxPool:
     """A maximum over windows: torch's own kernel, for which examples are what it knows as channels."""
 
     geometry: Geometry
-    learns: bool = False
-    spatial: bool = True
+    learns: ClassVar[bool] = False
+    spatial: ClassVar[bool] = True
 
     def bind(self, place: Place) -> Bound:
         members, channels, *sizes, batch = place.shape
         shape = (members, channels, *self.geometry.counts(sizes), batch)
-        free = place.spare if place.reads is None else None
-        slope = (place.slope() if free is None else free) if place.learns else None
+        slope = (place.slope() if place.spare is None else place.spare) if place.learns else None
         return _BoundMaxPool(
             windows=_windows(self.geometry),
             given=None if place.spare is None else _images(place.spare),
-            spare=(output := place.memory.room(f"output {place.index}", shape)),
+            made=(output := place.memory.room(f"output {place.index}", shape)),
             found=_images(output),
             at=_images(place.memory.room(f"at {place.index}", shape, torch.int64)),
             slope=slope,
@@ -162,7 +165,7 @@ class MaxPool:
 class _BoundMaxPool:
     windows: tuple[Any, ...]
     given: torch.Tensor | None  # where it is always the same memory, as images
-    spare: torch.Tensor  # the maxima, (k, channels, *space, B)
+    made: torch.Tensor  # the maxima, (k, channels, *space, B)
     found: torch.Tensor  # the same as images
     at: torch.Tensor  # where each stood: of several that are equal, the first
     slope: torch.Tensor | None  # (k, channels, *space, B) of what it is given
@@ -171,12 +174,16 @@ class _BoundMaxPool:
 
     @property
     def shape(self) -> torch.Size:
-        return self.spare.shape
+        return self.made.shape
+
+    @property
+    def spare(self) -> torch.Tensor:
+        return self.made
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         given = _images(hidden) if self.given is None else self.given
         _aten.max_pool2d_with_indices.out(given, *self.windows, out=self.found, indices=self.at)
-        return self.spare, self.at
+        return self.made, self.at
 
     def backward(self, slope: torch.Tensor, saved: torch.Tensor | None) -> torch.Tensor:
         assert self.slope is not None and self.slopes is not None

@@ -1,7 +1,7 @@
 """Stacks of layers by hand: batched matrix products forward and backward, without a graph.
 
 ``vmap`` serves any network, but for small ones most of its time is book-keeping. A ``Sequential`` of linear layers,
-convolutions, maxima, activations and dropout needs two products per layer and direction.
+convolutions, maxima, activations and dropout needs one product per layer on the way forward, and two on the way back.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ class Stack:
         Everything given is of these members only; for shapes see ``PackedPopulation``. ``weights``, ``smoothing`` and
         ``dropout``: ``None`` = equal ones, none, none.
         """
+        if inputs.dtype != self._memory.dtype:  # what goes over space would convert it without a word
+            raise TypeError(f"a packed network of {self._memory.dtype} was given inputs of {inputs.dtype}")
         hidden = inputs.movedim(1, -1)
         key = (rows.start, rows.stop, hidden.shape, dropout is not None)
         program = self._programs.get(key)

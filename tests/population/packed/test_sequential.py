@@ -42,6 +42,17 @@ def test_dimensions_are_those_of_an_example(parts: list[nn.Module], dimensions: 
 SHARED = nn.Conv1d(2, 2, 3)
 
 
+class Half(nn.Flatten):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs) / 2
+
+
+def hooked() -> nn.Module:
+    layer = nn.ReLU()
+    layer.register_forward_hook(lambda module, given, output: output / 2)
+    return layer
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -60,6 +71,12 @@ SHARED = nn.Conv1d(2, 2, 3)
         [nn.Conv2d(1, 2, 3), nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()],
         [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()],
         [nn.Conv2d(1, 2, 3), nn.Dropout2d(0.1), nn.Flatten()],
+        [nn.Conv2d(1, 2, 3), nn.Flatten(1, 2)],
+        [nn.Unflatten(2, (1, 8)), nn.Conv2d(1, 2, 3), nn.Flatten()],
+        [nn.Conv1d(1, 2, 3), Half()],
+        [nn.Conv1d(1, 2, 3), hooked(), nn.Flatten()],
+        [nn.utils.spectral_norm(nn.Conv1d(1, 2, 3)), nn.Flatten()],
+        [nn.utils.spectral_norm(nn.Linear(3, 2))],
     ],
 )
 def test_the_rest_is_left_to_vmap(parts: list[nn.Module]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from raytune_rl.population.packed import PackedPopulation, population, stack
+from raytune_rl.population.packed.losses import Objective
 
 MEMBERS, BATCH = 3, 5
 EXACT = [nn.ReLU, nn.ReLU, lambda: nn.LeakyReLU(0.25)]
@@ -73,14 +74,14 @@ def alike(network: nn.Module, exact: bool = True) -> list[nn.Module]:
     networks = [copy.deepcopy(network).double() for _ in range(MEMBERS)]
     for member in networks:
         for parameter in member.parameters():
-            drawn = torch.randn_like(parameter).div(2)
-            parameter.data.copy_(drawn.mul(4).round().div(4) if exact else drawn)
+            values = torch.randn_like(parameter).div(2)
+            parameter.data.copy_(values.mul(4).round().div(4) if exact else values)
     return networks
 
 
 def numbers(*shape: int, exact: bool = True) -> torch.Tensor:
-    drawn = torch.randn(*shape, dtype=torch.float64)
-    return drawn.mul(2).round().div(2) if exact else drawn
+    values = torch.randn(*shape, dtype=torch.float64)
+    return values.mul(2).round().div(2) if exact else values
 
 
 def alone(network: nn.Module, inputs: torch.Tensor, rate: float) -> torch.Tensor:
@@ -94,7 +95,7 @@ def alone(network: nn.Module, inputs: torch.Tensor, rate: float) -> torch.Tensor
     return inputs
 
 
-def packed_of(networks: list[nn.Module], loss: str = "cross_entropy") -> PackedPopulation:
+def packed_of(networks: list[nn.Module], loss: str | Objective = "cross_entropy") -> PackedPopulation:
     """What a step takes from the parameters are the gradients."""
     packed = PackedPopulation(networks, loss=loss, optimizer="sgd", dtype=torch.float64)  # type: ignore[arg-type]
     assert packed._stack is not None
@@ -150,10 +151,14 @@ def unusual() -> list[tuple[nn.Sequential, tuple[int, ...]]]:
         nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1, stride=3), nn.MaxPool2d(2, 3), nn.Sequential(nn.Flatten())
     )
     hidden = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Unflatten(1, (2, 4)), nn.Conv1d(2, 3, 4), nn.Flatten())
-    return [(series, (7,)), (edges, (2, 1)), (strides, (1, 7, 11)), (hidden, (6,)), (convolutional(), (1, 6, 6))]
+    overwriting = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Sigmoid(), nn.Flatten(), nn.Tanh())
+    return [
+        (series, (7,)), (edges, (2, 1)), (strides, (1, 7, 11)), (hidden, (6,)), (convolutional(), (1, 6, 6)),
+        (overwriting, (4,)),
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("case", range(6))
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse", "binary_cross_entropy"])
 def test_so_are_those_of_unusual_ones(case: int, loss: str) -> None:
     """With batches of two sizes in turns, which share memory, and examples without weight."""
@@ -181,6 +186,44 @@ def test_so_are_those_of_unusual_ones(case: int, loss: str) -> None:
         for member, one in enumerate(networks):
             check(packed, member, one, own(one(inputs[member, :used]), targets[member, :used]), losses[member])
         packed.parameters.copy_(before)
+
+
+def test_losses_of_ones_own_are_differentiated_too() -> None:
+    torch.manual_seed(0)
+    networks = alike(nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), nn.Flatten()))
+
+    class Own:
+        loss = staticmethod(nn.functional.huber_loss)
+
+    packed = packed_of(networks, Objective([Own()] * MEMBERS))
+    inputs, targets = numbers(MEMBERS, BATCH, 2, 4), numbers(MEMBERS, BATCH, 12)
+    losses = packed.step(inputs, targets)
+    for member, one in enumerate(networks):
+        check(packed, member, one, Own.loss(one(inputs[member]), targets[member]), losses[member])
+
+
+def test_dropout_that_begins_later_drops() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv1d(1, 3, 3), nn.ReLU(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(12, 3))
+    networks = alike(network)
+    packed = packed_of(networks)
+    inputs, targets = numbers(MEMBERS, BATCH, 1, 6), torch.randint(0, 3, (MEMBERS, BATCH))
+    before = packed.parameters.clone()
+    packed.step(inputs, targets)
+    packed.parameters.copy_(before)
+    packed.dropout.fill_(0.5)
+    torch.manual_seed(1)
+    losses = packed.step(inputs, targets)
+    for member, one in enumerate(networks):
+        torch.manual_seed(1)
+        loss = nn.functional.cross_entropy(alone(one, inputs[member], 0.5), targets[member])
+        check(packed, member, one, loss, losses[member])
+
+
+def test_inputs_of_another_type_are_refused() -> None:
+    packed = packed_of([convolutional().double() for _ in range(MEMBERS)])
+    with pytest.raises(TypeError, match=r"float64 was given inputs of torch.float32"):
+        packed.step(torch.zeros(MEMBERS, BATCH, 1, 6, 6), torch.zeros(MEMBERS, BATCH, dtype=torch.int64))
 
 
 def test_members_in_chunks_are_the_members(monkeypatch: pytest.MonkeyPatch) -> None:

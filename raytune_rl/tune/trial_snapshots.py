@@ -108,8 +108,11 @@ class Snapshots:
         return StateStore(f"{self._root}/{FOLDER}/tune/{name}", self._filesystem)
 
     def _files(self) -> list[pafs.FileInfo]:
+        """What Tune reads again. (It writes the searcher's state beside its place first, under a hidden name, which a
+        crash leaves behind.)"""
         infos = self._filesystem.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
-        return [info for info in infos if info.is_file and info.extension in ("json", "pkl")]
+        files = [info for info in infos if info.is_file and info.extension in ("json", "pkl")]
+        return [info for info in files if not info.base_name.startswith(".")]
 
     def _read(self, name: str) -> bytes:
         with self._filesystem.open_input_stream(f"{self._root}/{name}") as stream:

@@ -82,3 +82,10 @@ def test_where_tune_has_left_nothing_a_run_begins(experiment: Path) -> None:
     assert not Snapshots(str(experiment / "nothing")).mend()
     (experiment / "experiment_state-2026-01-01.json").unlink()
     assert not Snapshots(str(experiment)).mend()
+
+
+def test_what_tune_was_just_writing_is_none_of_its_files(experiment: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (experiment / ".73b1a14e-tmp-basic-variant-state-2026-01-02.json").touch()
+    Snapshots(str(experiment)).keep()
+    assert Snapshots(str(experiment)).mend()
+    assert not caplog.messages

@@ -61,6 +61,11 @@ def losses(predictions: Array, targets: Array, kind: Kind) -> Floats:
     return Evidence.of(predictions, targets, kind).losses()
 
 
+def comparable(losses: Array) -> Floats:
+    """Losses with infinity in place of NaN. (``np.nan_to_num`` alone would make a number of what is infinite.)"""
+    return np.nan_to_num(losses, nan=np.inf, posinf=np.inf)
+
+
 def scores(predictions: Array, targets: Array, kind: Kind) -> Floats:
     """What people read, shape (members,), higher is better: the share of right answers (classes, tokens, matches), or
     for regression the coefficient of determination."""

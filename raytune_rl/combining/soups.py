@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from raytune_rl.combining.losses import Array, Floats
+from raytune_rl.combining.losses import Array, Floats, comparable
 
 STEPS: Final = (0.15, 0.3, 0.5)
 """Shares at which a further ingredient is tried."""
@@ -45,7 +45,7 @@ def soup_shares(losses: Sequence[float] | Array, judge: Callable[[Floats], Array
     loss = alone[order[0]]
     for index in order[1:]:
         tried = np.stack([(1.0 - step) * shares + step * each[index] for step in STEPS])
-        found = np.nan_to_num(np.asarray(judge(tried), dtype=np.float64), nan=np.inf, posinf=np.inf)
+        found = comparable(np.asarray(judge(tried), dtype=np.float64))
         best = int(found.argmin())
         if found[best] < loss:
             shares, loss = tried[best], found[best]

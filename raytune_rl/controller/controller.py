@@ -149,7 +149,8 @@ class Controller:
         """``begin`` without given values for all of them. The policy, where the choices are its own, is asked once."""
         wanted = list(members)
         openings = [self.opening(m) for m in wanted if m not in self._roster] if self.agent_starts else []
-        for situation, choice in zip(openings, self.policy.act(openings), strict=True):
+        choices = self.policy.act(openings) if openings else []
+        for situation, choice in zip(openings, choices, strict=True):
             self._join(self._first(situation, choice))
         return [self.begin(member) for member in wanted]
 

@@ -114,8 +114,7 @@ class ObservationSpec:
         # Clipped as doubles: a float32 would already be infinite for values that a double can hold.
         seen = np.array(values, dtype=np.float64)
         seen[np.isnan(seen)] = 0.0
-        np.minimum(np.maximum(seen, -LIMIT, out=seen), LIMIT, out=seen)
-        return seen.astype(np.float32)
+        return np.clip(seen, -LIMIT, LIMIT).astype(np.float32)
 
 
 def _time(state: MemberState, segments: int | None) -> dict[str, float]:

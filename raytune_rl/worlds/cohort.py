@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from raytune_rl.combining.losses import comparable
 from raytune_rl.population.curves import curve_signals
 from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_slope
 from raytune_rl.population.packed.population import PackedPopulation
@@ -126,7 +127,7 @@ class Cohort:
                     updates.append(moved / (torch.linalg.vector_norm(before, dim=1) + 1e-12))
         outputs = self.outputs(self._validation)
         loss = self.losses(outputs, self._validation)
-        better = np.nan_to_num(loss, nan=np.inf, posinf=np.inf) < self._best_loss
+        better = comparable(loss) < self._best_loss
         self._best_loss = np.where(better, loss, self._best_loss)
         population.keep(torch.as_tensor(better, device=self._device), self._best)
         norms = {"grad_norm": gradients, "update_norm": updates}

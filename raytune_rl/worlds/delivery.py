@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from raytune_rl.combining.calibration import Calibration, calibration_of
-from raytune_rl.combining.losses import Floats
+from raytune_rl.combining.losses import Floats, comparable
 from raytune_rl.combining.soups import soup_shares
 from raytune_rl.population.calibrating import calibrated
 from raytune_rl.population.packed.weights import Weights
@@ -57,15 +57,15 @@ def deliver(cohort: Cohort, members: int) -> Delivered:
     """
     validation, test = cohort.task.splits.validation, cohort.task.splits.test
     assert test is not None
-    present = _safe(cohort.losses(cohort.outputs(validation), validation))
+    present = comparable(cohort.losses(cohort.outputs(validation), validation))
     models = Weights.stack(
         [_chosen(cohort, slice(first, first + members), present) for first in range(0, len(cohort), members)]
     )
     outputs = cohort.outputs(validation, models)
     calibrations = _calibrations(cohort, outputs)
-    loss = _safe(cohort.losses(_calibrated(cohort, outputs, calibrations), validation))
+    loss = comparable(cohort.losses(_calibrated(cohort, outputs, calibrations), validation))
     test_loss, accuracy = cohort.judge(_calibrated(cohort, cohort.outputs(test, models), calibrations), test)
-    return Delivered(validation=loss, test=_safe(test_loss), accuracy=accuracy)
+    return Delivered(validation=loss, test=comparable(test_loss), accuracy=accuracy)
 
 
 def _chosen(cohort: Cohort, members: slice, present: np.ndarray) -> Weights:
@@ -105,8 +105,3 @@ def _calibrated(cohort: Cohort, outputs: torch.Tensor, calibrations: Sequence[Ca
     binary = cohort.task.loss == "binary_cross_entropy"
     pairs = zip(outputs, calibrations, strict=True)
     return torch.stack([calibrated(one, calibration, binary=binary) for one, calibration in pairs])
-
-
-def _safe(losses: np.ndarray) -> np.ndarray:
-    """Infinity in place of NaN."""
-    return np.nan_to_num(losses, nan=np.inf, posinf=np.inf)

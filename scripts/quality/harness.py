@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from quality.protocol import FIRST_SEED, MEMBERS, SEGMENTS
+from raytune_rl.combining.losses import comparable
 from raytune_rl.controller.schedule import schedule_factor
 from raytune_rl.worlds.cohort import Cohort
 from raytune_rl.worlds.delivery import Delivered, deliver
@@ -89,9 +90,9 @@ class Log:
         """One segment of a cohort; gives the losses back with infinity for NaN, shape (seeds, members)."""
         split = cohort.task.splits.test
         assert split is not None
-        safe = np.nan_to_num(validation, nan=np.inf, posinf=np.inf)
+        safe = comparable(validation)
         loss, accuracy = cohort.score(split)
-        parts = (safe, np.nan_to_num(loss, nan=np.inf, posinf=np.inf), accuracy)
+        parts = (safe, comparable(loss), accuracy)
         self._rows.append([values.reshape(self._plan.seeds, -1) for values in parts])
         if self._delivered is not None:
             self._delivered.append(deliver(cohort, self._plan.members))

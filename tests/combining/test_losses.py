@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, mean_squared_error, r2_score
 
-from raytune_rl.combining.losses import KINDS, SMOOTHING, Evidence, combine, losses, scores
+from raytune_rl.combining.losses import KINDS, SMOOTHING, Evidence, combine, comparable, losses, scores
 from tests.combining.predictions import made_up
 
 
@@ -94,3 +94,7 @@ def test_shapes_that_do_not_belong_together_are_refused() -> None:
         losses(predictions, np.zeros((120, 3)), "regression")
     with pytest.raises(ValueError, match="kind is 'ranking'"):
         losses(predictions, targets, "ranking")
+
+
+def test_what_cannot_be_told_is_worse_than_any_number() -> None:
+    assert comparable(np.array([np.nan, np.inf, 2.0, -1.0])).tolist() == [np.inf, np.inf, 2.0, -1.0]

@@ -55,11 +55,9 @@ class PackedMaxPool(nn.Module):
     def __init__(self, layer: nn.MaxPool1d | nn.MaxPool2d) -> None:
         super().__init__()
         space = 1 if isinstance(layer, nn.MaxPool1d) else 2
-        kernel, stride, dilation, padding = (
-            _tuple(given, space) for given in (layer.kernel_size, layer.stride, layer.dilation, 0)
+        self.geometry = Geometry(
+            *(_tuple(given, space) for given in (layer.kernel_size, layer.stride, layer.dilation, 0))
         )
-        self.geometry = Geometry(kernel, stride, dilation, padding)
-        self._windows = (kernel, stride, padding, dilation)
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
@@ -73,13 +71,13 @@ class PackedMaxPool(nn.Module):
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        space = self.geometry.space
         # With channels and examples changed over, torch's kernel finds what ``PackedConvolution`` gives as it likes it
         # best: what it treats alike, here the examples, side by side in memory.
-        batched = inputs.ndim == 2 + space
+        geometry = self.geometry
+        batched = inputs.ndim == 2 + geometry.space
         given = inputs.transpose(0, 1) if batched else inputs
-        pool = functional.max_pool2d if space == 2 else functional.max_pool1d
-        found: torch.Tensor = pool(given, *self._windows)
+        pool = functional.max_pool2d if geometry.space == 2 else functional.max_pool1d
+        found: torch.Tensor = pool(given, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
         return found.transpose(0, 1) if batched else found
 
 

@@ -18,10 +18,10 @@ class Geometry:
     """A number for each dimension of space. ``torch.func`` looks into tuples that a function is given, over and over;
     into this it does not."""
 
-    kernel: Sequence[int]
-    stride: Sequence[int]
-    dilation: Sequence[int]
-    padding: Sequence[int]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[int, ...]
 
     @property
     def space(self) -> int:
@@ -44,11 +44,18 @@ class Geometry:
         return (..., *(slice(edge, edge + size) for size, edge in sizes), slice(None))
 
     def counts(self, sizes: Sequence[int]) -> list[int]:
-        """How many places the kernel stands at in padded inputs of these sizes."""
-        return [
-            math.floor((size - spread * (width - 1) - 1) / step) + 1
+        """How many places the kernel stands at in padded inputs of these sizes.
+
+        Raises:
+            ValueError: there is no room for it.
+        """
+        found = [
+            (size - spread * (width - 1) - 1) // step + 1
             for size, width, step, spread in zip(sizes, self.kernel, self.stride, self.dilation, strict=True)
         ]
+        if min(found) < 1:
+            raise ValueError(f"a kernel of {self.kernel} has no room in inputs of {tuple(sizes)}")
+        return found
 
     def seen(self, inputs: torch.Tensor) -> torch.Tensor:
         """What each place of the kernel sees of padded inputs, (..., *kernel, *space, B): a view."""

@@ -177,8 +177,8 @@ class _BoundLinear:
     output: torch.Tensor  # (k, out, B)
     product: torch.Tensor  # (k, out, in): batched products need contiguous memory, which the gradient's is not
     slope: torch.Tensor | None  # (k, in, B); None for the first layer, whose inputs want none
-    reads: Activation | None = None
-    spare: torch.Tensor | None = None
+    reads: ClassVar[Activation | None] = None
+    spare: ClassVar[torch.Tensor | None] = None
 
     @property
     def shape(self) -> torch.Size:
@@ -224,7 +224,7 @@ class _BoundElementwise:
     copies: bool  # what it is given must not be overwritten, which the activation would do
     shape: torch.Size
     reads: Activation | None
-    spare: torch.Tensor | None = None
+    spare: ClassVar[torch.Tensor | None] = None
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         hidden = hidden.clone() if self.copies else hidden
@@ -270,7 +270,7 @@ class _BoundDropout:
     in_place: bool
     shape: torch.Size
     reads: Activation | None
-    spare: torch.Tensor | None = None
+    spare: ClassVar[torch.Tensor | None] = None
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         if dropout is None:
@@ -308,7 +308,7 @@ class _BoundReshape:
     before: torch.Size
     shape: torch.Size
     reads: Activation | None
-    spare: torch.Tensor | None = None
+    spare: ClassVar[torch.Tensor | None] = None
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         return hidden.reshape(self.shape), None

@@ -16,6 +16,22 @@ from raytune_rl.population.packed.parts import Bound, DropoutRates, Place
 _aten: Any = torch.ops.aten
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Making:
+    """A bound part that always writes to the same memory, where on the way back nobody reads any more."""
+
+    made: torch.Tensor  # (k, channels, *space, B)
+    reads: ClassVar[Activation | None] = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.made.shape
+
+    @property
+    def spare(self) -> torch.Tensor:
+        return self.made
+
+
 @dataclass(frozen=True, slots=True)
 class Convolution:
     """A convolution: the names of its parameters. It is one product with what each place of the kernel sees."""
@@ -73,8 +89,8 @@ class Convolution:
         return found.view(*weight.shape[:2], *columns.shape[3:])
 
 
-@dataclass(frozen=True, slots=True)
-class _BoundConvolution:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BoundConvolution(_Making):
     geometry: Geometry
     weight: torch.Tensor  # (k, out, in x kernel), a view into the flat parameters
     turned: torch.Tensor  # (k, in x kernel, out)
@@ -86,20 +102,10 @@ class _BoundConvolution:
     seen: torch.Tensor | None  # the view of it by each place of the kernel
     places: torch.Tensor  # (k, in, *kernel, *space, B)
     columns: torch.Tensor  # the same as (k, in x kernel, space x B); their slope goes to the same memory
-    output: torch.Tensor  # (k, out, space x B)
-    made: torch.Tensor  # the same as (k, out, *space, B)
+    output: torch.Tensor  # ``made`` as (k, out, space x B)
     product: torch.Tensor  # (k, in x kernel, out): with the larger side in front the product is faster
     slope: torch.Tensor | None  # (k, in, *space, B); None for the first layer
     folds: Sequence[tuple[torch.Tensor, torch.Tensor]]  # for each place of the kernel: what is added to which slopes
-    reads: Activation | None = None
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.made.shape
-
-    @property
-    def spare(self) -> torch.Tensor:
-        return self.made
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.padded is None or self.interior is None or self.seen is None:
@@ -161,24 +167,14 @@ class MaxPool:
         return found.permute(0, 2, 3, 1).reshape(members, channels, *self.geometry.counts(sizes), batch)
 
 
-@dataclass(frozen=True, slots=True)
-class _BoundMaxPool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BoundMaxPool(_Making):
     windows: tuple[Any, ...]
     given: torch.Tensor | None  # where it is always the same memory, as images
-    made: torch.Tensor  # the maxima, (k, channels, *space, B)
-    found: torch.Tensor  # the same as images
+    found: torch.Tensor  # ``made`` as images
     at: torch.Tensor  # where each stood: of several that are equal, the first
     slope: torch.Tensor | None  # (k, channels, *space, B) of what it is given
     slopes: torch.Tensor | None  # the same as images
-    reads: Activation | None = None
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.made.shape
-
-    @property
-    def spare(self) -> torch.Tensor:
-        return self.made
 
     def forward(self, hidden: torch.Tensor, dropout: DropoutRates | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         given = _images(hidden) if self.given is None else self.given

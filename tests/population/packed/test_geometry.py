@@ -19,6 +19,8 @@ def test_windows_and_columns_are_the_same(size: int, kernel: int, stride: int, d
     geometry = Geometry((kernel, 2), (stride, 1), (dilation, 1), (padding, 1))
     inputs = torch.arange(1.0, 1 + size * 3 * 2).view(size, 3, 2)
     if size + 2 * padding < dilation * (kernel - 1) + 1:
+        with pytest.raises(ValueError, match="has no room in inputs of"):
+            geometry.columns(inputs)
         return
     columns = geometry.columns(inputs)
     found = torch.zeros_like(columns)

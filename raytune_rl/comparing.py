@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -13,11 +13,10 @@ from raytune_rl import composition
 from raytune_rl.controller.policies import Cosine, Fixed
 from raytune_rl.ensemble.finishing import Judged, delivery_of, judged_ensemble
 from raytune_rl.experiment import Experiment
-from raytune_rl.records import Value
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.summary import Comparison, comparison_of
-from raytune_rl.trained import Trained
+from raytune_rl.trained import Train, Trained
 
 if TYPE_CHECKING:
     from raytune_rl.ensemble.delivery import Delivered
@@ -27,9 +26,6 @@ RANDOM_SEARCH, DEEP_ENSEMBLE = "random_search", "deep_ensemble"
 
 NAMES: Mapping[str, str] = {"random": "random search", "deep-ensemble": "a deep ensemble"}
 
-Train: TypeAlias = Callable[[Experiment, RunDirectory, Sequence[Mapping[str, Value]]], Trained]
-"""Trains an experiment's population from given starting points in a directory of its own."""
-
 
 def compared(experiment: Experiment, directory: RunDirectory, train: Train) -> Comparison | None:
     """What ``experiment.compare`` reached with the same budget; None if it was interrupted."""
@@ -37,8 +33,8 @@ def compared(experiment: Experiment, directory: RunDirectory, train: Train) -> C
 
 
 def delivered_by(experiment: Experiment, trained: Trained) -> Delivered | None:
-    """What the run delivers where that is more than its best checkpoint (``Experiment.average``). A replay delivers
-    what was prescribed."""
+    """What the run delivers where that is more than its best checkpoint (``Experiment.average``), or what a refit
+    starts from. A replay delivers what was prescribed."""
     if not experiment.average or trained.controller.policy.prescribed is not None:
         return None
     return delivery_of(
@@ -47,6 +43,7 @@ def delivered_by(experiment: Experiment, trained: Trained) -> Delivered | None:
         metric=experiment.metric,
         mode=experiment.mode,
         kind=composition.declared_kind(experiment),
+        plain=experiment.refit,
     )
 
 
@@ -66,7 +63,7 @@ def ensemble_of(experiment: Experiment, trained: Trained, segments: pd.DataFrame
 def _random_search(experiment: Experiment, directory: RunDirectory, train: Train) -> Comparison | None:
     """The same candidates for the same segments with random values that never change; its best checkpoint, which is
     what tools that search give."""
-    inside = _inside(directory, RANDOM_SEARCH)
+    inside = directory.inside(RANDOM_SEARCH)
     theirs = train(_static(experiment, Fixed()), inside, composition.random_points(experiment))
     if theirs.interrupted:
         return None
@@ -78,7 +75,7 @@ def _random_search(experiment: Experiment, directory: RunDirectory, train: Train
 def _deep_ensemble(experiment: Experiment, directory: RunDirectory, train: Train) -> Comparison | None:
     """Members that differ in their seeds alone (Lakshminarayanan et al. 2017), with the hand default under a cosine; of
     them, the ensemble that the experiment's own settings make."""
-    inside = _inside(directory, DEEP_ENSEMBLE)
+    inside = directory.inside(DEEP_ENSEMBLE)
     points = [composition.hand_default(experiment)] * experiment.population
     theirs = train(_static(experiment, Cosine()), inside, points)
     if theirs.interrupted:
@@ -95,11 +92,5 @@ def _deep_ensemble(experiment: Experiment, directory: RunDirectory, train: Train
     )
 
 
-def _inside(directory: RunDirectory, name: str) -> RunDirectory:
-    inside = RunDirectory(directory.uri(name))
-    inside.make_directory("")
-    return inside
-
-
 def _static(experiment: Experiment, policy: Fixed) -> Experiment:
-    return replace(experiment, agent=policy, schedule="constant", searcher=None, start="spread")
+    return replace(experiment, agent=policy, schedule="constant", searcher=None, start="spread", refit=False)

@@ -43,6 +43,8 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
             candidate = TrainableTask(trainable=candidate, config=dict(experiment.constants))
         space = experiment.space()
         candidate.check(space.decode([0.5] * len(space)))
+        if experiment.refit:
+            check_refit(candidate)
     except BadInput:
         raise
     except ValueError as error:
@@ -50,6 +52,17 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
     check_picklable(candidate, experiment.candidate)
     checked: Candidate = candidate
     return checked
+
+
+def check_refit(candidate: Any) -> None:
+    """Raise ``BadInput`` where the candidate's rows cannot all be trained on; loads its data, in the driver."""
+    from raytune_rl.population.refitting import CPU, pooled
+    from raytune_rl.population.splits import load_splits
+
+    try:
+        pooled(load_splits(candidate.data, CPU))
+    except Exception as error:
+        raise BadInput(f"refit is True, and the candidate's data do not suit it: {first_line(error)}") from None
 
 
 def declared_kind(experiment: Experiment) -> Kind | None:
@@ -98,6 +111,7 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
             mode=experiment.mode,
             population=experiment.population,
             segments=experiment.segments,
+            end=experiment.steered_segments,
             seed=experiment.seed,
             schedule=experiment.schedule,
             target=experiment.stop.target,

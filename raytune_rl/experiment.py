@@ -7,6 +7,7 @@ and imports neither Ray nor torch; it is checked when it is made, so that a mist
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
@@ -14,12 +15,13 @@ from typing import Any, Literal, TypeAlias, get_args
 from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
-from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.schedule import Schedule, refit_segments
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
 from raytune_rl.mdp.reward import Reward, cost_aware, difference, final, improvement, mixed, team
 from raytune_rl.population.candidate import Candidate, Predicting
+from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.pretrained import Pretrained
 from raytune_rl.records import Mode
 from raytune_rl.rllib.settings import Agent
@@ -95,6 +97,10 @@ class Experiment:
         average: whether the model that is delivered may be an average of the weights of several checkpoints, where that
             is better on validation, and its classes' probabilities calibrated there (torch tasks, seconds). Random
             search is compared by its best checkpoint, as other tools give it.
+        refit: spend the last two fifths of the segments on training as many copies of the model that would be delivered
+            then on the rows of train *and* validation together, under a cosine; their average is delivered. Each copy
+            does without another part of the validation rows, which therefore still judge. For tasks whose validation
+            rows are like the others (torch tasks, ``objective="single"``).
         ensemble: how the members become an ensemble when the run is over (torch tasks, seconds); ``None`` = not.
         seed: all randomness derives from it.
         storage_path: where run directories are made; anything that Ray accepts.
@@ -131,6 +137,7 @@ class Experiment:
     callbacks: Sequence[Any] | None = ()
     compare: Literal["random", "deep-ensemble"] | None = None
     average: bool = True
+    refit: bool = False
     ensemble: Ensemble | None = field(default_factory=Ensemble)
     seed: int = 0
     storage_path: str = "results"
@@ -146,6 +153,7 @@ class Experiment:
         _one_of("start", self.start, ("spread", "agent"))
         _one_of("compare", self.compare, (None, "random", "deep-ensemble"))
         _one_of("average", self.average, (True, False))
+        _one_of("refit", self.refit, (True, False))
         if self.ensemble is not None and not isinstance(self.ensemble, Ensemble):
             raise BadInput(f"ensemble is {self.ensemble!r}; it must be an Ensemble, or None for none.")
         if self.floor is not None and not isinstance(self.floor, Floor):
@@ -192,6 +200,8 @@ class Experiment:
                 "compare is 'deep-ensemble', for which the candidate must be a TorchTask: of a Trainable or a function "
                 "there is no ensemble; compare='random' works for all."
             )
+        if self.refit:
+            self._check_refit()
         if self.objective == "single" and getattr(self.reward, "ensemble", False):
             raise BadInput(f"reward is {self.reward!r}, which pays for the ensemble; it needs objective='ensemble'.")
         if not (isinstance(self.agent, Agent | Policy)):
@@ -203,6 +213,36 @@ class Experiment:
             return SearchSpace.from_specs(self.hyperparameters)
         except ValueError as error:
             raise BadInput(str(error)) from None
+
+    def _check_refit(self) -> None:
+        if not isinstance(self.candidate, TorchTask):
+            raise BadInput(
+                "refit is True, for which the candidate must be a TorchTask: of others the rows are not known."
+            )
+        wrong = {
+            "metric": (
+                not self.metric.startswith("validation_"),
+                "one of the validation split's, such as validation_loss",
+            ),
+            "objective": (self.objective != "single", "'single': an ensemble is not refitted"),
+            "average": (not self.average, "True: what a refit delivers is an average"),
+            "segments": (self.segments < 2, "at least 2: the last two fifths of them are the refit's"),
+            "stop.seconds": (self.stop.seconds is not None, "None: a refit has its segments, not a deadline"),
+        }
+        for name, (found, right) in wrong.items():
+            if found:
+                value = operator.attrgetter(name)(self)
+                raise BadInput(f"refit is True, and {name} is {value!r}; it must be {right}.")
+
+    @property
+    def refit_segments(self) -> int:
+        """The segments of each member that are a refit's."""
+        return refit_segments(self.segments) if self.refit else 0
+
+    @property
+    def steered_segments(self) -> int:
+        """The segments of each member that the agent steers."""
+        return self.segments - self.refit_segments
 
     @property
     def pay(self) -> Reward:

@@ -131,4 +131,4 @@ class _Left:
 def _snapshot_every(experiment: Experiment) -> int:
     """Segments between two snapshots for the ensemble; 0 for none."""
     wanted = experiment.ensemble.snapshots if experiment.ensemble is not None else 0
-    return max(1, experiment.segments // (wanted + 1)) if wanted else 0
+    return max(1, experiment.steered_segments // (wanted + 1)) if wanted else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 from raytune_rl import composition
@@ -68,6 +69,7 @@ def opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
 
     Raises:
         BadInput: there is no run, others could have tampered with its pickles, or it was made by another experiment.
+            (A run of an older version does not name the fields that came later: there they had their defaults.)
     """
     try:
         directory.open()
@@ -78,7 +80,8 @@ def opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
     there = directory.read_json(layout.EXPERIMENT)["experiment"]
     here = plain(composition.resolved_fields(experiment))
     assert isinstance(here, dict)
-    found = list(_differences(there, {name: value for name, value in here.items() if name not in MAY_DIFFER}))
+    since = {f.name for f in fields(Experiment) if f.name not in there and here[f.name] == plain(f.default)}
+    found = list(_differences(there, {n: value for n, value in here.items() if n not in MAY_DIFFER | since}))
     if found:
         told = [f"{name} is {_short(was)} there and {_short(now)} here" for name, was, now in found[:DIFFERENCES]]
         more = [f"and {len(found) - DIFFERENCES} more"] if len(found) > DIFFERENCES else []

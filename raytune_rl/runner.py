@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raytune_rl import composition
 from raytune_rl.comparing import NAMES, compared, delivered_by, ensemble_of
@@ -26,6 +26,7 @@ from raytune_rl.population.candidate import Candidate
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.progress import Plan, Progress, make_progress
 from raytune_rl.records import Value
+from raytune_rl.refitting import refitted
 from raytune_rl.rllib.policy import LearningPolicy
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.layout import RunDirectory
@@ -38,6 +39,9 @@ from raytune_rl.sink import RunSink
 from raytune_rl.tracking import Tracker, check_callbacks
 from raytune_rl.trained import Trained
 from raytune_rl.tune.storage import StateStore
+
+if TYPE_CHECKING:
+    from raytune_rl.ensemble.delivery import Delivered
 
 logger = logging.getLogger(__name__)
 
@@ -147,36 +151,42 @@ def _run(
         _save_agent(controller, directory)
         if ours.interrupted:
             return Outcome(directory=str(directory), summary={}, interrupted=True)
-        return _conclude(experiment, directory, candidate, ours, placement, progress, stop, aside)
+        return _conclude(experiment, directory, ours, placement, progress, stop, aside)
 
 
 def _conclude(
     experiment: Experiment,
     directory: RunDirectory,
-    candidate: Candidate | None,
     ours: Trained,
     placement: Placement,
     progress: Progress,
     stop: Stoppable,
     aside: Executor,
 ) -> Outcome:
-    """What follows the training: the comparison, the summary, the page."""
+    """What follows the training: the refit, the comparison, the summary, the page."""
     controller = ours.controller
     if controller.incumbent is None:
         raise RunFailed(_why_nothing(experiment, directory, controller))
+
+    def train(other: Experiment, inside: RunDirectory, points: Sequence[Mapping[str, Value]]) -> Trained:
+        theirs = composition.make_controller(other, composition.make_policy(other))
+        its = composition.make_candidate(other)
+        return _train(other, inside, its, theirs, placement, points, make_progress(quiet=True), stop)
+
+    delivered = delivered_by(experiment, ours)
+    if experiment.refit and controller.stopping is None:
+        progress.note("Refit: copies of the model train on, on the rows of train and validation together ...")
+        finish = refitted(experiment, directory, delivered, train)
+        if finish.interrupted:
+            return Outcome(directory=str(directory), summary={}, interrupted=True)
+        delivered = finish.delivered
     comparison = None
     if experiment.compare is not None:
         progress.note(f"The same budget for {NAMES[experiment.compare]} ...")
-
-        def train(other: Experiment, inside: RunDirectory, points: Sequence[Mapping[str, Value]]) -> Trained:
-            policy = composition.make_policy(other)
-            theirs = composition.make_controller(other, policy)
-            return _train(other, inside, candidate, theirs, placement, points, make_progress(quiet=True), stop)
-
         comparison = compared(experiment, directory, train)
         if comparison is None:
             return Outcome(directory=str(directory), summary={}, interrupted=True)
-    summary = _summarise(experiment, directory, ours, comparison)
+    summary = _summarise(experiment, directory, ours, delivered, comparison)
     directory.write_json(layout.SUMMARY, summary)
     aside.submit(_write_page, directory)
     progress.finish(summary)
@@ -236,9 +246,9 @@ def _summarise(
     experiment: Experiment,
     directory: RunDirectory,
     ours: Trained,
+    delivered: Delivered | None,
     comparison: Comparison | None,
 ) -> dict[str, Any]:
-    delivered = delivered_by(experiment, ours)
     with directory.staging(layout.BEST) as path:
         exported = ours.export(path) if delivered is None else delivered.export(path)
     if not exported:
@@ -325,7 +335,7 @@ def _screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
         mode=experiment.mode,
         directory=str(directory),
         hyperparameters=experiment.space().names,
-        segments=experiment.segments,
+        segments=experiment.steered_segments,
         algorithm=who_decides(experiment),
         budget_s=experiment.stop.seconds,
         done=_trained_before(directory),

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.ensemble.kept import Kept
+from raytune_rl.experiment import Experiment
+from raytune_rl.records import Value
+from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.sink import RunSink
 
 
@@ -34,3 +38,7 @@ class Trained:
     export: Callable[[Path], bool]
     test: Callable[[], Mapping[str, float]]
     states: Callable[[float], Sequence[Kept]]
+
+
+Train: TypeAlias = Callable[[Experiment, RunDirectory, Sequence[Mapping[str, Value]]], Trained]
+"""Trains an experiment's population from given starting points in a directory of its own."""

@@ -63,6 +63,36 @@ def test_bad_input_is_one_sentence(changes: dict[str, Any], words: list[str]) ->
     assert all(word in message for word in words), message
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"candidate": train}, ["refit is True", "a TorchTask"]),
+        ({"refit": 3}, ["refit is 3", "True, False"]),
+        ({"metric": "train_loss"}, ["metric is 'train_loss'", "validation_loss"]),
+        ({"objective": "ensemble"}, ["objective is 'ensemble'", "'single'"]),
+        ({"average": False}, ["average is False", "True"]),
+        ({"segments": 1}, ["segments is 1", "at least 2"]),
+        ({"stop": StopRule(seconds=60)}, ["stop.seconds is 60", "None"]),
+    ],
+)
+def test_a_refit_needs_what_it_works_with(changes: dict[str, Any], words: list[str]) -> None:
+    from tests.population.models import TASK
+
+    fields = {"candidate": TASK, "metric": "validation_loss", "refit": True} | changes
+    with pytest.raises(BadInput) as caught:
+        make(**fields)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_refit_takes_its_segments_from_the_agents() -> None:
+    from tests.population.models import TASK
+
+    fields = {"candidate": TASK, "metric": "validation_loss", "segments": 20}
+    assert (make(**fields).steered_segments, make(**fields).refit_segments) == (20, 0)
+    assert (make(**fields, refit=True).steered_segments, make(**fields, refit=True).refit_segments) == (12, 8)
+    assert [make(**fields | {"segments": n}, refit=True).refit_segments for n in (2, 3, 4, 5)] == [1, 1, 2, 2]
+
+
 def test_a_stop_rule_is_checked() -> None:
     with pytest.raises(BadInput, match="seconds"):
         StopRule(seconds=0)

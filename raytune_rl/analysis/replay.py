@@ -41,4 +41,5 @@ def replayed(experiment: Experiment, directory: str | os.PathLike[str]) -> Exper
         start="spread",
         searcher=None,
         compare=None,
+        refit=False,
     )

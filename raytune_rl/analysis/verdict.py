@@ -150,7 +150,8 @@ def _compared(run: Run, best: Incumbent) -> Incumbent:
 
 
 def _budget(run: Run, other: Mapping[str, Any]) -> str:
-    same = other.get("segments") == len(run.segments)
+    refit = ((run.summary or {}).get("best") or {}).get("refit") or {}
+    same = other.get("segments") == len(run.segments) + refit.get("segments", 0)
     return "the same budget" if same else count(int(other.get("segments") or 0), "segments")
 
 

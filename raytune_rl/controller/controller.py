@@ -47,6 +47,8 @@ class Controller:
         metric, mode: what members are judged by.
         population: number of members, for the spread of starting values (more may join).
         segments: length of a member's training; ``None`` = unknown (somebody else stops it).
+        end: segments after which it ends here, where what follows up to ``segments`` is not the controller's; by
+            default ``segments``.
         target: stop everything once the metric has reached this value.
         agent_starts: let the policy's first action choose the starting values instead of spreading them.
         failures: what happens to members that go wrong.
@@ -75,6 +77,7 @@ class Controller:
         population: int,
         segments: int | None,
         seed: int,
+        end: int | None = None,
         schedule: Schedule = "constant",
         target: float | None = None,
         agent_starts: bool = False,
@@ -89,6 +92,7 @@ class Controller:
         self.policy = policy
         self.metric, self.mode = metric, mode
         self.segments = segments
+        self._end = end
         self.seed = seed
         self.schedule: Schedule = policy.schedule or schedule
         self.agent_starts = agent_starts or policy.starts
@@ -120,6 +124,11 @@ class Controller:
     def members(self) -> dict[int, MemberState]:
         """The newest state of every member, by index."""
         return self._roster.states
+
+    @property
+    def end(self) -> int | None:
+        """Segments after which a member's training ends here."""
+        return self.segments if self._end is None else self._end
 
     @property
     def incumbent(self) -> Incumbent | None:
@@ -177,7 +186,7 @@ class Controller:
             self.stop_all(self.problem)
         if self._best.reached:
             self.stop_all(self._best.reached)
-        endings = [ending(report, segments=self.segments, stopping=bool(self.stopping)) for report in reports]
+        endings = [ending(report, segments=self.end, stopping=bool(self.stopping)) for report in reports]
         return self._observer.seen(moment, endings)
 
     def asked(self, taken: Taken) -> list[Situation]:
@@ -324,7 +333,7 @@ class Controller:
             self.trouble = report.error.rstrip().rpartition("\n")[2]
             logger.warning("member %d, segment %d:\n%s", report.member, report.segment, report.error.rstrip())
         failed_for_good = why == "failed" and state.restarts > self.failures.max_restarts
-        at_the_end = bool(self.stopping) or over(report, segments=self.segments)
+        at_the_end = bool(self.stopping) or over(report, segments=self.end)
         if why == "failed" and not failed_for_good and not at_the_end:
             ledger.episode += 1
             own_best = Source(kind="checkpoint", member=report.member, name="own_best")

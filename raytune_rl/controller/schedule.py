@@ -31,3 +31,13 @@ def schedule_factor(schedule: Schedule, segment: int, segments: int | None) -> f
     if schedule == "late_cosine":
         progress = max(0.0, (progress - HELD) / (1.0 - HELD))
     return max(COSINE_FLOOR, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def refit_segments(segments: int) -> int:
+    """How many segments at the end of a run (of at least 2) are a refit's: those in which ``late_cosine`` decays, whose
+    place it takes.
+
+    >>> refit_segments(20), refit_segments(2)
+    (8, 1)
+    """
+    return min(segments - 1, max(1, round((1.0 - HELD) * segments)))

@@ -29,7 +29,7 @@ from raytune_rl.population.calibrating import calibrate, calibrated
 from raytune_rl.population.evaluation import evaluate, measure, outputs_of
 from raytune_rl.population.export import export, restore
 from raytune_rl.population.optimisers import to_tensor
-from raytune_rl.population.splits import load_splits
+from raytune_rl.population.splits import Split, load_splits
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.records import Mode
 
@@ -50,6 +50,7 @@ class Delivered:
         parts: the checkpoints and their shares, the largest first.
         metrics: on the validation split.
         value: of the experiment's metric among them.
+        refit: what ``ensemble.refitting`` has made of it, for the summary.
     """
 
     task: TorchTask
@@ -59,6 +60,7 @@ class Delivered:
     parts: tuple[tuple[Place, float], ...]
     metrics: Mapping[str, float]
     value: float
+    refit: Mapping[str, Any] | None = None
 
     def model(self) -> nn.Module:
         """In eval mode, on the CPU."""
@@ -74,6 +76,7 @@ class Delivered:
             calibration=self.calibration,
             binary=self.binary,
             parts=self._told(),
+            refit=self.refit,
         )
         return True
 
@@ -84,6 +87,7 @@ class Delivered:
             "metrics": dict(self.metrics),
             **self.calibration.told(),
             "parts": self._told(),
+            **({} if self.refit is None else {"refit": dict(self.refit)}),
         }
 
     def test(self) -> dict[str, float]:
@@ -99,10 +103,16 @@ class Delivered:
 
 
 def delivered_model(
-    task: TorchTask, kept: Sequence[Kept], *, metric: str, mode: Mode, kind: Kind | None = None
+    task: TorchTask,
+    kept: Sequence[Kept],
+    *,
+    metric: str,
+    mode: Mode,
+    kind: Kind | None = None,
+    plain: bool = False,
 ) -> Delivered | None:
-    """The average with the best ``metric`` on validation, calibrated; None where that is the best checkpoint as it is,
-    or ``metric`` is none that a validation split gives.
+    """The average with the best ``metric`` on validation, calibrated; None where that is the best checkpoint as it is
+    (but not with ``plain``), or ``metric`` is none that a validation split gives.
 
     Args:
         task: whose members they are.
@@ -114,14 +124,15 @@ def delivered_model(
     candidates = [one for one in known if math.isfinite(one.state["metrics"][metric])]
     if not candidates or not metric.startswith("validation_"):
         return None
-    bench = _Bench(task, metric, mode, kind)
+    bench = Bench(task, metric, mode, kind)
     candidates.sort(key=lambda one: bench.signed(one.state["metrics"]))
     candidates = [one for one in candidates if mixable(candidates[0].state, one.state, task)]
     shares = soup_shares([bench.signed(one.state["metrics"]) for one in candidates], bench.judge(candidates))
     used = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] > 0]
     state = averaged([candidates[i] for i in used], shares[used]).state if len(used) > 1 else candidates[used[0]].state
-    calibration, binary, metrics = bench.calibrated(restore(task.network, state))
-    if len(used) == 1 and calibration == Calibration():
+    outputs = outputs_of(restore(task.network, state), bench.validation, device=CPU)
+    calibration, binary, metrics = bench.calibrated(outputs)
+    if len(used) == 1 and calibration == Calibration() and not plain:
         return None
     leader = candidates[0].state
     return Delivered(
@@ -135,7 +146,7 @@ def delivered_model(
     )
 
 
-class _Bench:
+class Bench:
     """Judges weights on the validation split."""
 
     def __init__(self, task: TorchTask, metric: str, mode: Mode, kind: Kind | None) -> None:
@@ -165,22 +176,30 @@ class _Bench:
 
         return judged
 
-    def measured(self, outputs: torch.Tensor) -> dict[str, float]:
-        return measure(outputs, self.validation, loss=self.task.loss, metrics=self.task.metrics, prefix="validation")
+    def measured(self, outputs: torch.Tensor, split: Split | None = None) -> dict[str, float]:
+        return measure(
+            outputs, split or self.validation, loss=self.task.loss, metrics=self.task.metrics, prefix="validation"
+        )
 
-    def calibrated(self, network: nn.Module) -> tuple[Calibration, bool, dict[str, float]]:
-        """How the model is calibrated, as the ensemble would be, whether its outputs are ``binary``, and its metrics
-        then. As it is where the metric would become worse; the loss may, by what doubting few rows costs."""
-        outputs = outputs_of(network, self.validation, device=CPU)
-        plain = self.measured(outputs)
-        loss, given = self.task.loss, self.validation.targets
+    def calibrated(
+        self, outputs: torch.Tensor, split: Split | None = None
+    ) -> tuple[Calibration, bool, dict[str, float]]:
+        """How a model that says ``outputs`` is calibrated, as the ensemble would be, whether these are ``binary``, and
+        its metrics then. As it is where the metric would become worse; the loss may, by what doubting few rows costs.
+
+        Args:
+            outputs: for the rows of ``split``, by default the validation split.
+        """
+        split = split or self.validation
+        plain = self.measured(outputs, split)
+        loss, given = self.task.loss, split.targets
         found = task_of(loss, outputs[:EXAMPLE_ROWS], given[:EXAMPLE_ROWS], self.kind)
         link = None if found is None else read_as(loss, *found)
         if found is None or link is None:
             return Calibration(), False, plain
         targets = answers(given, found[0], link)
         calibration, binary = calibration_of(predictions(outputs, link), targets), link == "sigmoid"
-        metrics = self.measured(calibrated(outputs, calibration, binary=binary))
+        metrics = self.measured(calibrated(outputs, calibration, binary=binary), split)
         allowed = cost_of_doubt(int((targets >= 0).sum())) if self.metric == "validation_loss" else 0.0
         if not self.signed(metrics) <= self.signed(plain) + allowed:
             return Calibration(), False, plain

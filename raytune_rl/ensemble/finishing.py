@@ -81,6 +81,7 @@ def delivery_of(
     metric: str,
     mode: Mode,
     kind: Kind | None = None,
+    plain: bool = False,
 ) -> Delivered | None:
     """What a population that has been trained delivers instead of its best checkpoint; None where that is better, or
     where the candidate is no torch task.
@@ -89,14 +90,15 @@ def delivery_of(
         states: reads those that were kept, at most so many bytes.
         metric, mode: the experiment's.
         kind: of the task, where the user has declared one (``Ensemble.kind``).
+        plain: give the best checkpoint, too, where it is the best as it is.
     """
     if not isinstance(candidate, TorchTask):
         return None
     from raytune_rl.ensemble.delivery import delivered_model
 
-    return _spared(
+    return spared(
         "the run delivers its best checkpoint as it is",
-        lambda: delivered_model(candidate, states(MOST_GIB * 2**30), metric=metric, mode=mode, kind=kind),
+        lambda: delivered_model(candidate, states(MOST_GIB * 2**30), metric=metric, mode=mode, kind=kind, plain=plain),
     )
 
 
@@ -129,10 +131,10 @@ def judged_ensemble(
         value = built.metrics.get(metric, math.nan)
         return Judged(built=built, task=candidate, value=value, test=on_test_split(built, candidate))
 
-    return _spared("no ensemble of this run", judged)
+    return spared("no ensemble of this run", judged)
 
 
-def _spared(without: str, make: Callable[[], T]) -> T | None:
+def spared(without: str, make: Callable[[], T]) -> T | None:
     """What ``make`` makes; if it raises, the log says what the run does ``without`` it."""
     try:
         return make()

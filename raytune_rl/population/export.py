@@ -36,9 +36,11 @@ def export(
     calibration: Calibration | None = None,
     binary: bool = False,
     parts: Sequence[Mapping[str, float]] = (),
+    refit: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the model of ``state``; see ``write_model``. ``calibration``, ``binary``: of its outputs, see
-    ``calibrating.calibrated``; ``parts``: whose weights were averaged, where they were."""
+    ``calibrating.calibrated``; ``parts``: whose weights were averaged, where they were; ``refit``: what they were
+    trained on after that, if they were."""
     values: dict[str, Value] = state["hyperparameters"]
     config = {
         "kind": "torch",
@@ -51,6 +53,7 @@ def export(
         **(calibration or Calibration()).told(),
         "binary": binary,
         "parts": [dict(part) for part in parts],
+        **({} if refit is None else {"refit": dict(refit)}),
     }
     write_model(directory, {name: to_tensor(array) for name, array in state["network"].items()}, config)
 

@@ -34,6 +34,11 @@ class Split:
         """The examples ``index``, a slice or numbers of any shape, on ``device``."""
         return _send(_rows(self.inputs, index), device), _send(_rows(self.targets, index), device)
 
+    def subset(self, index: torch.Tensor) -> Split:
+        """A split of the examples with these numbers, where this one is."""
+        index = index.to(self.inputs.device)
+        return Split(inputs=self.inputs[index], targets=self.targets[index])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splits:
@@ -48,11 +53,15 @@ class Batches:
     The batches are one endless row of examples, cut where the batch size says, so every batch is full and the size may
     change at any step; a batch may reach over the end of an epoch. ``examples`` counts those handed out, and together
     with the seed it says exactly what comes next.
+
+    Args:
+        among: the rows of the split that are handed out, int64; all of them by default.
     """
 
-    def __init__(self, split: Split, *, seed: int, device: torch.device) -> None:
+    def __init__(self, split: Split, *, seed: int, device: torch.device, among: torch.Tensor | None = None) -> None:
         self.examples = 0
         self._split = split
+        self._among = among
         self._seed = seed
         self._device = device
         self._epoch = -1
@@ -76,7 +85,7 @@ class Batches:
         """Where the next ``count`` examples are, int64, shape (count,), on the device of the split. Hands them out."""
         parts: list[torch.Tensor] = []
         while count > 0:
-            epoch, first = divmod(self.examples, len(self._split))
+            epoch, first = divmod(self.examples, len(self._split) if self._among is None else len(self._among))
             parts.append(self._epoch_order(epoch)[first : first + count])
             self.examples += len(parts[-1])
             count -= len(parts[-1])
@@ -84,7 +93,10 @@ class Batches:
 
     def _epoch_order(self, epoch: int) -> torch.Tensor:
         if epoch != self._epoch:
-            order = permutation(len(self._split), self._seed, epoch)
+            if self._among is None:
+                order = permutation(len(self._split), self._seed, epoch)
+            else:
+                order = self._among[permutation(len(self._among), self._seed, epoch)]
             self._order, self._epoch = order.to(self._split.inputs.device), epoch
         return self._order
 

@@ -59,7 +59,7 @@ class TorchMember:
         self._precision = MixedPrecision(task.precision, self.device)
         self._places = task.places(hyperparameters)
         self.seed = context.seed
-        self.batches = Batches(self._train, seed=self.seed, device=self.device)
+        self.batches = self.stream()
         self.steps = 0
         self._metrics: dict[str, float] = {}
         self.controls = self._assemble(hyperparameters)
@@ -115,6 +115,10 @@ class TorchMember:
                     updates.append(_relative_change(parameters, before))
                 losses.append(loss.detach())
             return self.conclude(torch.stack(losses), torch.stack(gradients), torch.stack(updates))
+
+    def stream(self) -> Batches:
+        """The member's batches from the first one on."""
+        return Batches(self._train, seed=self.seed, device=self.device)
 
     def augmenter(self) -> Augmenter | None:
         """What changes the batches of the segment that begins now; ``None`` where they stay as they are."""
@@ -173,7 +177,7 @@ class TorchMember:
         self._metrics = dict(state["metrics"])
         if state["member"] == self._context.member:
             self.seed, self.steps = state["seed"], state["steps"]
-            self.batches = Batches(self._train, seed=self.seed, device=self.device)
+            self.batches = self.stream()
             self.batches.examples = state["examples"]
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from raytune_rl.progress.board import Plan, Row, View, action_text, clock_text, short, values_text
 from raytune_rl.progress.columns import Column, table
 from raytune_rl.records import Status
-from raytune_rl.rundir.summary import origin
+from raytune_rl.rundir.summary import cost, origin
 
 MEMBER_ROWS = 20
 BEST_ROWS = 10
@@ -226,14 +226,15 @@ def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     table.add_column("segments", justify="right")
     table.add_column("training", justify="right")
     name = f"raytune_rl ({plan.algorithm})" if plan.algorithm else "raytune_rl"
-    cost = (str(summary["counts"]["segments"]), _seconds(summary["timing"]["train_s"]))
-    table.add_row(Text(name), *_scores(best, tests), *cost, style="bold")
+    segments, seconds = cost(summary)
+    spent = (str(segments), _seconds(seconds))
+    table.add_row(Text(name), *_scores(best, tests), *spent, style="bold")
     if ensemble:
         # its members were trained in the same segments
         table.add_row(Text(f"ensemble of {len(ensemble['members'])}"), *_scores(ensemble, tests), style="bold")
     if other:
-        cost = (str(other["segments"]), _seconds(other["train_s"]))
-        table.add_row(Text(other["name"]), *_scores(other, tests), *cost)
+        spent = (str(other["segments"]), _seconds(other["train_s"]))
+        table.add_row(Text(other["name"]), *_scores(other, tests), *spent)
         if other["ratio"] is not None:
             pairs = [(best["metrics"][name], other["metrics"][name]) for name in tests]
             ratios = [

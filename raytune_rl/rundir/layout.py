@@ -71,6 +71,12 @@ class RunDirectory:
     def __repr__(self) -> str:
         return f"RunDirectory({self.location!r})"
 
+    def inside(self, name: str) -> RunDirectory:
+        """A run directory of its own inside this one, made if it is not there."""
+        found = RunDirectory(self.uri(name))
+        found.make_directory("")
+        return found
+
     @property
     def local(self) -> Path | None:
         """The folder, where it is one on this machine."""

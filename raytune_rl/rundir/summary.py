@@ -91,8 +91,9 @@ def build_summary(
         best_path: where the best model lies inside the run directory.
         incumbent: whose model lies there; the best row of the table if left out. (The two differ where a member went
             through a segment twice.)
-        delivered: ``{value, metrics, temperature, uniform, parts}`` where the model that lies there is more than the
-            incumbent's: ``best`` has its value and metrics then, and the incumbent's own under ``checkpoint``.
+        delivered: ``{value, metrics, temperature, uniform, parts}``, perhaps with ``refit``, where the model that lies
+            there is more than the incumbent's: ``best`` has its value and metrics then, and the incumbent's own under
+            ``checkpoint``.
         test: metrics of the model that lies there on the test split, joined to its validation metrics.
         comparison: left out of the summary if there is none.
         ensemble: ``{value, members, weights, metrics, path}``; left out of the summary if there is none.
@@ -222,6 +223,7 @@ def _best(
         "temperature": delivered["temperature"],
         "uniform": delivered["uniform"],
         "parts": [dict(part) for part in delivered["parts"]],
+        **({"refit": dict(delivered["refit"])} if "refit" in delivered else {}),
         "checkpoint": {"value": best.value, "metrics": dict(best.metrics)},
     }
 
@@ -232,7 +234,19 @@ def origin(best: Mapping[str, Any]) -> str:
     found = f"member {best['member']} after segment {best['segment']}"
     if len(parts) > 1:
         found = f"the average of {len(parts)} checkpoints around that of {found}"
+    if "refit" in best:
+        refit = best["refit"]
+        found = f"{found}, trained on in {refit['copies']} copies on {refit['examples']:,} rows, validation's too"
     return found if calibration == Calibration() else f"{found}, with {calibration.in_words()}"
+
+
+def cost(summary: Mapping[str, Any]) -> tuple[int, float]:
+    """Segments and training seconds of a run, those of its refit included."""
+    refit = (summary.get("best") or {}).get("refit") or {}
+    return (
+        summary["counts"]["segments"] + refit.get("segments", 0),
+        summary["timing"]["train_s"] + refit.get("train_s", 0.0),
+    )
 
 
 def _values(row: pd.Series, prefix: str) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Cohort:
         seed: all randomness derives from it.
         device: where it happens.
         restartable: keep the initial weights for ``restart``.
+        unseen: bool, shape (streams, N): rows of the train split that members with a stream never train on.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Cohort:
         seed: int,
         device: str = "cpu",
         restartable: bool = False,
+        unseen: torch.Tensor | None = None,
     ) -> None:
         self.task = task
         self._device = torch.device(device)
@@ -76,12 +78,18 @@ class Cohort:
         self._best = self._population.snapshot()
         self._initial = self._population.snapshot() if restartable else None
         self._best_loss = np.full(len(streams), np.inf)
+        self._values: list[Mapping[str, Value]] = [{}] * len(streams)
+        self._best_values = self._values[:]
+        self._unseen = None if unseen is None else unseen.to(self._device)
+        hidden = 0 if unseen is None else int(unseen.sum(dim=1).max())
+        self._seen = len(self._train) - hidden  # rows of an epoch
 
     def __len__(self) -> int:
         return len(self._population)
 
     def apply(self, values: Sequence[Mapping[str, Value]]) -> None:
         """Every member's hyperparameters, by name."""
+        self._values = list(values)
         for hyperparameter in self.task.space:
             name = hyperparameter.role if hyperparameter.role in SETTINGS else hyperparameter.name
             setting: torch.Tensor = getattr(self._population, name)
@@ -118,7 +126,7 @@ class Cohort:
         every = max(1, task.segment_length // PROBES)
         with seeded(self._device, self._drawn()):
             for step in range(task.segment_length):
-                rows = self._rows(min(task.batch_size, len(self._train)))
+                rows = self._rows(min(task.batch_size, self._seen))
                 before = population.parameters.clone() if step % every == 0 else None
                 losses.append(population.step(*self._train.rows(rows, self._device)))
                 if before is not None:
@@ -129,6 +137,8 @@ class Cohort:
         loss = self.losses(outputs, self._validation)
         better = comparable(loss) < self._best_loss
         self._best_loss = np.where(better, loss, self._best_loss)
+        for member in np.flatnonzero(better).tolist():
+            self._best_values[member] = self._values[member]
         population.keep(torch.as_tensor(better, device=self._device), self._best)
         norms = {"grad_norm": gradients, "update_norm": updates}
         return Measured(
@@ -157,6 +167,11 @@ class Cohort:
         none yet that is finite."""
         return self._best.weights, self._best_loss
 
+    @property
+    def best_values(self) -> Sequence[Mapping[str, Value]]:
+        """The hyperparameters that each of them had then; those of now where there was none yet."""
+        return [best or now for best, now in zip(self._best_values, self._values, strict=True)]
+
     def judge(self, outputs: torch.Tensor, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Loss and accuracy of such outputs, as ``score``."""
         answers = _accuracies(self.task.loss, outputs, split.targets.to(self._device))
@@ -174,7 +189,9 @@ class Cohort:
         """The next ``size`` examples of every member, without replacement, epoch after epoch: (K, size)."""
         while self._order.shape[1] < size:
             draw = torch.rand(self._distinct, len(self._train), generator=self._generator, device=self._device)
-            self._order = torch.cat([self._order, draw.argsort(dim=1)], dim=1)
+            if self._unseen is not None:
+                draw[self._unseen] = 2.0  # comes last
+            self._order = torch.cat([self._order, draw.argsort(dim=1)[:, : self._seen]], dim=1)
         rows, self._order = self._order[:, :size], self._order[:, size:]
         return rows[self._streams]
 

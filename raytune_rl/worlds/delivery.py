@@ -55,15 +55,24 @@ def deliver(cohort: Cohort, members: int) -> Delivered:
     It takes at most 45 predictions of the validation split per population beside one of every member, three of them at
     a time.
     """
+    models = averages(cohort, members)
+    return judged(cohort, models, cohort.outputs(cohort.task.splits.validation, models))
+
+
+def averages(cohort: Cohort, members: int) -> Weights:
+    """The average that each of these populations would deliver: G models."""
+    validation = cohort.task.splits.validation
+    present = comparable(cohort.losses(cohort.outputs(validation), validation))
+    groups = [slice(first, first + members) for first in range(0, len(cohort), members)]
+    return Weights.stack([_chosen(cohort, group, present) for group in groups])
+
+
+def judged(cohort: Cohort, models: Weights, said: torch.Tensor) -> Delivered:
+    """What G models are worth, calibrated by what is ``said`` of the validation split, (G, N, ...)."""
     validation, test = cohort.task.splits.validation, cohort.task.splits.test
     assert test is not None
-    present = comparable(cohort.losses(cohort.outputs(validation), validation))
-    models = Weights.stack(
-        [_chosen(cohort, slice(first, first + members), present) for first in range(0, len(cohort), members)]
-    )
-    outputs = cohort.outputs(validation, models)
-    calibrations = _calibrations(cohort, outputs)
-    loss = comparable(cohort.losses(_calibrated(cohort, outputs, calibrations), validation))
+    calibrations = _calibrations(cohort, said)
+    loss = comparable(cohort.losses(_calibrated(cohort, said, calibrations), validation))
     test_loss, accuracy = cohort.judge(_calibrated(cohort, cohort.outputs(test, models), calibrations), test)
     return Delivered(validation=loss, test=comparable(test_loss), accuracy=accuracy)
 

@@ -86,8 +86,9 @@ class Log:
         self._rows: list[list[np.ndarray]] = []
         self._delivered: list[Delivered] | None = [] if deliver else None
 
-    def add(self, cohort: Cohort, validation: np.ndarray) -> np.ndarray:
-        """One segment of a cohort; gives the losses back with infinity for NaN, shape (seeds, members)."""
+    def add(self, cohort: Cohort, validation: np.ndarray, delivered: Delivered | None = None) -> np.ndarray:
+        """One segment of a cohort; gives the losses back with infinity for NaN, shape (seeds, members). ``delivered``:
+        what would be, where that is not the average of the cohort's checkpoints."""
         split = cohort.task.splits.test
         assert split is not None
         safe = comparable(validation)
@@ -95,7 +96,7 @@ class Log:
         parts = (safe, comparable(loss), accuracy)
         self._rows.append([values.reshape(self._plan.seeds, -1) for values in parts])
         if self._delivered is not None:
-            self._delivered.append(deliver(cohort, self._plan.members))
+            self._delivered.append(delivered or deliver(cohort, self._plan.members))
         if self._plan.watch is not None:
             self._plan.watch(cohort, self._rows[-1][0])
         return self._rows[-1][0]

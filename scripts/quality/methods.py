@@ -97,6 +97,9 @@ def rows(directory: str | None = None) -> Mapping[str, Row]:
         "PBT/2 from grid + cosine, averaged": _delivering(
             "structure", pbt(grid, interval=2, cosine=True, deliver=True)
         ),
+        "PBT/1 from grid, refit": _delivering(
+            "structure", pbt(grid, interval=1, cosine=False, deliver=True, refit=True)
+        ),
         "controller, random actions": _delivering("structure", controlled(Random, deliver=True)),
         "controller, does nothing": Row(kind="structure", method=controlled(Cosine)),
         "controller, no schedule": Row(kind="structure", method=controlled(Fixed)),
@@ -106,6 +109,7 @@ def rows(directory: str | None = None) -> Mapping[str, Row]:
             "structure", controlled(lambda: StartsOnly(select=True), deliver=True)
         ),
         RANKED: _delivering("ours", controlled(lambda: Pretrained(directory), deliver=True)),
+        "ours, refit": _delivering("ours", controlled(lambda: Pretrained(directory), deliver=True, refit=True)),
         "ours, best checkpoint": Row(kind="ours", method=controlled(lambda: Pretrained(directory))),
         "ours, learning on": _delivering("ours", controlled(lambda: Pretrained(directory, learn=True), deliver=True)),
     }

@@ -22,8 +22,10 @@ from sklearn.exceptions import ConvergenceWarning
 from quality.harness import GlobalRandomness, Log, Method, Plan, Result, Starts, apply
 from quality.protocol import OFFSET, PB2_WORST, SEGMENTS
 from raytune_rl.controller.policy import Policy
+from raytune_rl.controller.schedule import refit_segments
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.worlds.cohort import Cohort
+from raytune_rl.worlds.refitting import Refitting
 from raytune_rl.worlds.rollout import Rollout, make_controller
 from raytune_rl.worlds.task import WorldTask
 
@@ -38,8 +40,11 @@ PB2_INTERVAL_LARGE = 4
 member and decision, and beyond 200 rows one decision takes Ray minutes."""
 
 
-def controlled(make_policy: Callable[[], Policy], *, ensemble: bool = False, deliver: bool = False) -> Method:
-    """A policy behind the controller of this package; ``ensemble``: that is the objective; ``deliver``: see ``Log``."""
+def controlled(
+    make_policy: Callable[[], Policy], *, ensemble: bool = False, deliver: bool = False, refit: bool = False
+) -> Method:
+    """A policy behind the controller of this package; ``ensemble``: that is the objective; ``deliver``: see ``Log``;
+    ``refit``: the last part of the budget is a refit's (``Experiment.refit``)."""
 
     def run(task: WorldTask, plan: Plan) -> Result:
         cohort = Cohort(task, range(plan.seeds * plan.members), seed=plan.seed)
@@ -51,12 +56,14 @@ def controlled(make_policy: Callable[[], Policy], *, ensemble: bool = False, del
             )
             for run, policy in enumerate(policies)
         ]
-        rollout = Rollout(cohort, controllers, segments=SEGMENTS)
+        steered = SEGMENTS - refit_segments(SEGMENTS) if refit else SEGMENTS
+        rollout = Rollout(cohort, controllers, segments=steered)
 
         def measure(segment: int) -> None:
             log.add(cohort, np.stack([played.validation[segment] for played in rollout.played]))
 
         rollout.play(measure)
+        _refit(cohort, plan, log, SEGMENTS - steered)
         return log.result()
 
     return run
@@ -71,10 +78,10 @@ def static(starts: Starts, *, cosine: bool, deliver: bool = False) -> Method:
     return _population(starts, nothing, interval=SEGMENTS, cosine=cosine, deliver=deliver)
 
 
-def pbt(starts: Starts, *, interval: int, cosine: bool, deliver: bool = False) -> Method:
+def pbt(starts: Starts, *, interval: int, cosine: bool, deliver: bool = False, refit: bool = False) -> Method:
     """Population Based Training (Jaderberg et al. 2017) as Ray has it: a copy's values are drawn anew with probability
-    0.25, otherwise multiplied by 1.2 or 0.8, and kept within their bounds (which Ray leaves to the user). ``deliver``,
-    which Ray does not know: see ``Log``."""
+    0.25, otherwise multiplied by 1.2 or 0.8, and kept within their bounds (which Ray leaves to the user). ``deliver``
+    and ``refit``, which Ray does not know: see ``controlled``."""
 
     def exploit(members: _Members, segment: int, losses: np.ndarray) -> None:
         space = members.task.space
@@ -86,7 +93,7 @@ def pbt(starts: Starts, *, interval: int, cosine: bool, deliver: bool = False) -
                 )
             members.replace(target, source, space.encode(values))
 
-    return _population(starts, exploit, interval=interval, cosine=cosine, deliver=deliver)
+    return _population(starts, exploit, interval=interval, cosine=cosine, deliver=deliver, refit=refit)
 
 
 def pb2(starts: Starts, *, cosine: bool) -> Method:
@@ -168,6 +175,7 @@ def _population(
     interval: int,
     cosine: bool,
     deliver: bool = False,
+    refit: bool = False,
 ) -> Method:
     """Train; after every ``interval`` segments but the last, ``exploit(members, segment, losses)``."""
 
@@ -176,15 +184,29 @@ def _population(
         log = Log(plan, deliver=deliver)
         positions = np.concatenate([starts(task, plan.members, rng) for rng in plan.generators()])
         members = _Members(task, plan, positions)
-        for segment in range(SEGMENTS):
+        steered = SEGMENTS - refit_segments(SEGMENTS) if refit else SEGMENTS
+        for segment in range(steered):
             apply(cohort, members.positions, segment, cosine)
             losses = log.add(cohort, cohort.train().validation_loss)
-            if (segment + 1) % interval == 0 and segment + 1 < SEGMENTS:
+            if (segment + 1) % interval == 0 and segment + 1 < steered:
                 exploit(members, segment, losses)
                 members.copied(cohort)
+        _refit(cohort, plan, log, SEGMENTS - steered)
         return log.result()
 
     return run
+
+
+def _refit(cohort: Cohort, plan: Plan, log: Log, segments: int) -> None:
+    """The last ``segments`` of the budget, if any are left for it."""
+    if segments == 0:
+        return
+    refitting = Refitting(cohort, plan.members, segments=segments, seed=plan.seed)
+    split = cohort.task.splits.validation
+    for segment in range(segments):
+        refitting.train(segment)
+        copies = refitting.copies
+        log.add(copies, copies.score(split)[0].reshape(plan.seeds, -1), refitting.deliver())
 
 
 class _Trial:

@@ -44,6 +44,12 @@ class Weights:
             buffers={name: value[models] for name, value in self.buffers.items()},
         )
 
+    def write(self, others: Weights) -> None:
+        """Become those of as many other models, in place."""
+        self.parameters.copy_(others.parameters)
+        for name, value in self.buffers.items():
+            value.copy_(others.buffers[name])
+
     def averages(self, shares: torch.Tensor) -> Weights:
         """One model for each row of ``shares`` (m, n), the weighted sum of these: running statistics are averaged like
         parameters, and what is no float (a count of batches) is that of the largest share. Models that have a share in

@@ -1,0 +1,167 @@
+"""Copies for a refit: they train on everything but the validation rows that they hold out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from raytune_rl.population.candidate import Candidate, MemberContext, Packable
+from raytune_rl.population.packed.members import TorchPack
+from raytune_rl.population.refitting import (
+    CPU,
+    FOLDS,
+    Refit,
+    RefitMember,
+    collapsed,
+    folds_of,
+    held_by,
+    parted,
+    pooled,
+)
+from raytune_rl.population.splits import load_splits
+from tests.population.models import START, TASK, blobs, build, mlp
+
+TRAIN, VALIDATION = 120, 60
+
+
+def model() -> dict[str, Any]:
+    """A trained one."""
+    one = build()
+    one.train(20)
+    return one.get_state()
+
+
+def refit(copies: int = 4, **changes: Any) -> Refit:
+    return Refit.of(dataclasses.replace(TASK, **changes), model(), copies=copies)
+
+
+def copy(of: Refit, member: int = 0) -> RefitMember:
+    made = of.build(MemberContext(member=member, seed=7 + member), START)
+    assert isinstance(made, RefitMember)
+    return made
+
+
+@given(st.integers(1, 100), st.integers(2, 200))
+def test_every_row_is_held_out_by_some_copy_and_no_copy_does_without_most_of_them(copies: int, rows: int) -> None:
+    held = [held_by(one, copies, rows) for one in range(copies)]
+    folds = folds_of(copies, rows)
+    assert 2 <= folds <= FOLDS
+    assert all(1 <= len(one) <= -(-rows // folds) for one in held)
+    assert all(torch.equal(held[one], held[one % folds]) for one in range(copies))
+    if copies >= folds:
+        assert sorted(torch.cat(held[:folds]).tolist()) == list(range(rows))
+
+
+def test_a_copy_begins_with_the_models_weights_and_a_fresh_optimiser() -> None:
+    of = refit()
+    assert isinstance(of, Candidate) and isinstance(of, Packable)
+    one = copy(of)
+    for name, value in one.controls.network.state_dict().items():
+        torch.testing.assert_close(value, torch.tensor(of.state["network"][name]))
+    assert not one.controls.optimizer.state_dict()["state"]
+
+
+def test_a_copy_sees_all_rows_but_its_own_in_every_epoch() -> None:
+    one = copy(refit(), member=1)
+    drawn = [one.batches.indices(TRAIN + VALIDATION - 15) for _ in range(2)]
+    held = TRAIN + held_by(1, 4, VALIDATION)
+    for epoch in drawn:
+        assert len(set(epoch.tolist())) == TRAIN + VALIDATION - 15
+        assert not set(epoch.tolist()) & set(held.tolist())
+    assert not torch.equal(*drawn)
+    together = pooled(load_splits(blobs, CPU))
+    inputs, targets = one.batches.rows(held)
+    torch.testing.assert_close(inputs, together.inputs[held])
+    torch.testing.assert_close(inputs, torch.tensor(blobs()[1][0], dtype=torch.float32)[1::4])
+    assert torch.equal(targets, torch.tensor(blobs()[1][1])[1::4])
+
+
+def test_it_is_judged_by_the_rows_that_it_holds_out_and_by_the_loss_alone() -> None:
+    one = copy(refit(metrics={"auc": lambda outputs, targets: 1 / 0}), member=2)
+    found = one.train(5)
+    inputs, targets = (torch.tensor(part)[2::4] for part in blobs()[1])
+    with torch.no_grad():
+        loss = TASK.loss(one.controls.network.eval()(inputs.float()), targets)
+    assert set(found.metrics) == {"validation_loss", "train_loss"}
+    assert found.metrics["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_it_goes_on_from_a_snapshot_bit_for_bit() -> None:
+    of = refit()
+    through, killed = copy(of, 3), copy(of, 3)
+    through.train(6)
+    killed.train(6)
+    state = killed.get_state()
+    again = copy(of, 3)
+    again.set_state(state)
+    assert through.train(6).metrics == again.train(6).metrics
+    for name, value in through.controls.network.state_dict().items():
+        assert torch.equal(value, again.controls.network.state_dict()[name]), name
+
+
+def test_packed_copies_are_what_they_would_be_alone() -> None:
+    def plain(dropout: float = 0.0) -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    task = dataclasses.replace(TASK, network=plain)
+    values = {"lr": 0.01, "batch_size": 32}
+    state = build(task, values).get_state()
+    of = Refit.of(task, state, copies=4)
+    alone = [of.build(MemberContext(member=m, seed=m), values) for m in range(4)]
+    together = [of.build(MemberContext(member=m, seed=m), values) for m in range(4)]
+    pack = TorchPack()
+    found = pack.train(together, 10)
+    assert pack.reason is None
+    for one, two in zip((member.train(10) for member in alone), found, strict=True):
+        assert two is not None
+        assert two.metrics == pytest.approx(one.metrics, rel=1e-4)
+
+
+def test_what_cannot_be_put_together_is_refused() -> None:
+    train, validation, test = blobs()
+
+    def one_row() -> Any:
+        return train, (validation[0][:1], validation[1][:1]), test
+
+    def soft() -> Any:
+        return train, (validation[0], np.eye(3)[validation[1]]), test
+
+    with pytest.raises(ValueError, match="validation has a single row"):
+        Refit.of(dataclasses.replace(TASK, data=one_row), {}, copies=4)
+    with pytest.raises(ValueError, match=r"train split are int64 .* validation float32 of shape \(3,\)"):
+        Refit.of(dataclasses.replace(TASK, data=soft), {}, copies=4)
+
+
+def test_a_lone_copy_holds_out_half() -> None:
+    of = refit(copies=1, network=mlp)
+    assert len(held_by(0, 1, VALIDATION)) == 30
+    assert np.isfinite(copy(of).train(3).metrics["validation_loss"])
+
+
+@pytest.mark.parametrize(
+    ("average", "alone", "expected"),
+    [
+        (0.5, [0.6, 0.5, 0.55], False),
+        (0.58, [0.5, 0.5], True),
+        (0.53, [0.5, 0.5], False),
+        (float("nan"), [0.5, 0.6], True),
+        (float("nan"), [float("nan"), 0.6], True),
+        (-3.0, [-2.9, -3.0], False),
+    ],
+)
+def test_copies_have_parted_if_their_average_is_worse_than_they_are(
+    average: float, alone: list[float], expected: bool
+) -> None:
+    assert parted(average, alone) is expected
+
+
+def test_a_refit_is_given_up_at_twice_the_loss() -> None:
+    assert not collapsed(0.5, 0.3) and not collapsed(0.03, 0.0) and not collapsed(-3.5, -4.0)
+    assert collapsed(0.7, 0.3) and collapsed(float("nan"), 0.3) and collapsed(float("inf"), 5.0)

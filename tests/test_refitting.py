@@ -1,0 +1,92 @@
+"""Runs that end with a refit: its own tables beside the run's, a better model, and nothing trained twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ray import tune
+
+from raytune_rl import BadInput, Cosine, Experiment, StopRule, load, roles
+from raytune_rl.controller.policies import Replay
+from raytune_rl.runner import run
+from tests.ensemble.members import TASK, inputs
+from tests.population.models import blobs
+
+
+def make(**changes: Any) -> Experiment:
+    settings: dict[str, Any] = {
+        "candidate": TASK,
+        "hyperparameters": {
+            "lr": roles.learning_rate(tune.loguniform(1e-4, 1e-1)),
+            "dropout": roles.dropout(tune.uniform(0.1, 0.5)),
+        },
+        "metric": "validation_loss",
+        "mode": "min",
+        "name": "blobs",
+        "population": 4,
+        "segments": 5,
+        "segment_length": 5,
+        "agent": Cosine(),
+        "callbacks": None,
+        "refit": True,
+    }
+    return Experiment(**(settings | changes))
+
+
+def table(directory: Path) -> pd.DataFrame:
+    return pd.read_parquet(directory / "segments.parquet")
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_ends_with_a_refit_and_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(make(compare="random"), out=out)
+    summary = json.loads((out / "summary.json").read_text())
+    best, steered, refit = summary["best"], table(out), table(out / "refit")
+    assert sorted(zip(steered["member"], steered["segment"], strict=True)) == [
+        (m, s) for m in range(4) for s in range(3)
+    ]
+    assert sorted(zip(refit["member"], refit["segment"], strict=True)) == [(m, s) for m in range(4) for s in range(2)]
+    assert refit["hp/dropout"].nunique() == 1 and refit.groupby("segment")["hp/lr"].nunique().eq(1).all()
+    assert refit["hp/lr"].max() == pytest.approx(best["hyperparameters"]["lr"])
+    told = best["refit"]
+    assert (told["copies"], told["examples"], told["segments"]) == (4, 180, 8)
+    assert told["train_s"] == pytest.approx(refit["seconds"].sum())
+    assert best["value"] == best["metrics"]["validation_loss"] and np.isfinite(best["metrics"]["test_loss"])
+    assert summary["comparison"]["segments"] == 20
+    report = (out / "report.html").read_text()
+    assert "trained on in 4 copies on 180 rows" in report and "same budget" in report
+    expected = load(out)(inputs(3, 2))
+    # Killed when it was all but over: the refit's copies are found again, and nothing is trained a second time.
+    (out / "summary.json").unlink()
+    again = run(make(compare="random"), out=out, resume=True).summary
+    assert again["best"]["value"] == best["value"]
+    torch.testing.assert_close(load(out)(inputs(3, 2)), expected)
+    pd.testing.assert_frame_equal(table(out / "refit"), refit)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_that_has_reached_its_target_or_replays_is_not_refitted(tmp_path: Path) -> None:
+    reached = run(make(stop=StopRule(target=5.0)), out=tmp_path / "reached").summary
+    replay = run(make(agent=Replay([{"lr": 0.01, "dropout": 0.1}])), out=tmp_path / "replay").summary
+    assert "refit" not in reached["best"] and "refit" not in replay["best"]
+    assert not (tmp_path / "reached" / "refit").exists() and not (tmp_path / "replay" / "refit").exists()
+
+
+def test_data_that_cannot_be_put_together_are_named_before_ray_starts(tmp_path: Path) -> None:
+    def soft() -> Any:
+        train, validation, test = blobs()
+        return train, (validation[0], np.eye(3)[validation[1]]), test
+
+    with pytest.raises(BadInput, match=r"refit is True, and the candidate's data do not suit it: targets of the train"):
+        run(make(candidate=dataclasses.replace(TASK, data=soft)), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from raytune_rl import composition
+from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.policies import Cosine, Fixed
 from raytune_rl.ensemble.finishing import MOST_GIB, spared
 from raytune_rl.experiment import Experiment, StopRule
@@ -65,6 +66,7 @@ def refitted(experiment: Experiment, directory: RunDirectory, before: Delivered 
         start="spread",
         searcher=None,
         stop=StopRule(),
+        failures=FailurePolicy(max_restarts=experiment.refit_segments),  # see RefitMember
         floor=None,
         compare=None,
         refit=False,
@@ -87,9 +89,9 @@ def refitted(experiment: Experiment, directory: RunDirectory, before: Delivered 
         )
         if found is None:
             logger.warning("the refit has come to nothing on validation; the run delivers what it had before")
-            return None
-        segments = inside.read_table(layout.SEGMENTS)
-        cost = {"segments": len(segments), "train_s": float(segments["seconds"].sum())}
-        return replace(found, refit={**(found.refit or {}), **cost})
+        return found
 
-    return Finish(delivered=spared("the run delivers what it had before the refit", made) or before)
+    found = spared("the run delivers what it had before the refit", made) or replace(before, refit={"copies": 0})
+    segments = inside.read_table(layout.SEGMENTS)
+    cost = {"segments": len(segments), "train_s": float(segments["seconds"].sum())}
+    return Finish(delivered=replace(found, refit={**(found.refit or {}), **cost}))

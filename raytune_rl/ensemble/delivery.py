@@ -50,7 +50,8 @@ class Delivered:
         parts: the checkpoints and their shares, the largest first.
         metrics: on the validation split.
         value: of the experiment's metric among them.
-        refit: what ``ensemble.refitting`` has made of it, for the summary.
+        refit: how it was trained on after that (``ensemble.refitting``), for the summary: ``copies`` that were averaged
+            (0: it was not), ``examples`` that they trained on, the value ``before``, ``segments`` and ``train_s``.
     """
 
     task: TorchTask

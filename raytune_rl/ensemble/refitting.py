@@ -37,17 +37,25 @@ def refitted_model(
 
     Args:
         before: the model that the copies started from; ``before.task``: with the data as they were.
-        finals: what the copies have become; those with weights that are not finite are left out.
+        finals: what the copies have become; those that have collapsed are left out.
         copies: how many there were.
         metric, mode: of the experiment.
         kind: of the task, where the user has declared one.
     """
-    sound = [one for one in finals if _finite(one)]
+    bench = Bench(before.task, metric, mode, kind)
+
+    def loss(network: Any) -> float:
+        """On all validation rows, of which each copy has seen most."""
+        restored = restore(before.task.network, {**before.state, "network": network})
+        return bench.measured(outputs_of(restored, bench.validation, device=CPU))[LOSS.metric]
+
+    first, alone = loss(before.state["network"]), [loss(one.state["network"]) for one in finals]
+    sound = [one for one, found in zip(finals, alone, strict=True) if not collapsed(found, first)]
     if not sound:
         return None
-    bench = Bench(before.task, metric, mode, kind)
     outputs, rows = _crossed(before, sound, copies)
-    sound = _of_one_basin(before, sound, bench)
+    if parted(loss(averaged(sound).state["network"]), [found for found in alone if not collapsed(found, first)]):
+        sound = [finals[int(np.nanargmin(alone))]]  # the one that has learned most
     calibration, binary, metrics = bench.calibrated(outputs, bench.validation.subset(rows))
     if collapsed(metrics[LOSS.metric], before.metrics[LOSS.metric]):
         return None
@@ -83,21 +91,3 @@ def _crossed(before: Delivered, sound: Sequence[Kept], copies: int) -> tuple[tor
             rows.append(held)
     order = torch.argsort(torch.cat(rows))
     return torch.cat(outputs)[order], torch.cat(rows)[order]
-
-
-def _of_one_basin(before: Delivered, sound: list[Kept], bench: Bench) -> list[Kept]:
-    """The copies, if their average is a model like them (``population.refitting.parted``); otherwise the one of them
-    that has learned most."""
-
-    def loss(network: Any) -> float:
-        restored = restore(before.task.network, {**before.state, "network": network})
-        return bench.measured(outputs_of(restored, bench.validation, device=CPU))[LOSS.metric]
-
-    alone = [loss(one.state["network"]) for one in sound]
-    if not parted(loss(averaged(sound).state["network"]), alone):
-        return sound
-    return [sound[int(np.nanargmin(alone))]]
-
-
-def _finite(one: Kept) -> bool:
-    return all(np.isfinite(array).all() for array in one.state["network"].values())

@@ -8,6 +8,8 @@ predicted by a model that has not seen it, and what is delivered still has an ho
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any, Final
 import torch
 
 from raytune_rl.mdp.score import Score
-from raytune_rl.population.candidate import Member, MemberContext, Pack, State
+from raytune_rl.population.candidate import Member, MemberContext, Pack, SegmentResult, State
+from raytune_rl.population.evaluation import measure, outputs_of
 from raytune_rl.population.optimisers import to_tensor
 from raytune_rl.population.splits import Batches, DataSource, Split, Splits, load_splits
 from raytune_rl.population.torch_member import TorchMember
@@ -70,14 +73,12 @@ def parted(average: float, alone: Sequence[float]) -> bool:
         average: its loss on the validation rows, which each copy has seen most of.
         alone: the copies'.
     """
-    scores = [LOSS.of(loss) for loss in alone]
-    return LOSS.of(average) < sum(scores) / len(scores) - BARRIER
+    return LOSS.of(average) < statistics.median(LOSS.of(loss) for loss in alone) - BARRIER
 
 
 def collapsed(after: float, before: float) -> bool:
-    """Whether a refit has gone wrong, so that it is not to be taken: its loss on validation rows that it has not seen
-    is twice that of the model it began with. (That one was chosen by these rows, so refits look worse than they are.)
-    """
+    """Whether a refit, or one of its copies, has gone wrong: its loss on the validation rows is twice that of the model
+    it began with, which had not trained on any of them."""
     return LOSS.of(after) < LOSS.of(before) - COLLAPSE
 
 
@@ -142,7 +143,11 @@ class Refit:
 
 
 class RefitMember(TorchMember):
-    """A copy: begins with the model's weights, and a fresh optimiser."""
+    """A copy: begins with the model's weights, and a fresh optimiser.
+
+    In a population whoever trains at a rate that is just too high is replaced by others. Here nobody is, so a copy that
+    has collapsed says that it has diverged, and the failure policy takes it back to its best with a lower rate.
+    """
 
     def __init__(self, refit: Refit, context: MemberContext, hyperparameters: Mapping[str, Value]) -> None:
         splits = load_splits(refit.task.data, torch.device(context.device))
@@ -152,9 +157,22 @@ class RefitMember(TorchMember):
         trained[together - rows + held] = False
         self._among = trained.nonzero().flatten()
         super().__init__(refit.task, context, hyperparameters)
-        self._validation = splits.validation.subset(held)
+        self._all_rows, self._validation = splits.validation, splits.validation.subset(held)
         weights = {name: to_tensor(array) for name, array in refit.state["network"].items()}
         self.controls.network.load_state_dict(weights)
+        self._first = self._loss_on_all_rows()
+
+    def conclude(self, losses: torch.Tensor, gradients: torch.Tensor, updates: torch.Tensor) -> SegmentResult:
+        found = super().conclude(losses, gradients, updates)
+        if collapsed(self._loss_on_all_rows(), self._first):
+            return replace(found, metrics={**found.metrics, LOSS.metric: math.nan})
+        return found
+
+    def _loss_on_all_rows(self) -> float:
+        """Of validation: the few that it holds out may lack what it fails at."""
+        network, split = self.controls.network, self._all_rows
+        outputs = outputs_of(network, split, device=self.device, autocast=self._precision.autocast)
+        return measure(outputs, split, loss=self._loss, metrics={}, prefix="validation")[LOSS.metric]
 
     def stream(self) -> Batches:
         """All rows but those that are held out."""

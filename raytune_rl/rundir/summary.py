@@ -235,8 +235,9 @@ def origin(best: Mapping[str, Any]) -> str:
     if len(parts) > 1:
         found = f"the average of {len(parts)} checkpoints around that of {found}"
     if "refit" in best:
-        refit = best["refit"]
-        found = f"{found}, trained on in {refit['copies']} copies on {refit['examples']:,} rows, validation's too"
+        copies = best["refit"]["copies"]
+        told = f"trained on in {copies} copies on" if copies > 1 else "trained on, on"
+        found += f", {told} {best['refit']['examples']:,} rows, validation's too" if copies else " (a refit failed)"
     return found if calibration == Calibration() else f"{found}, with {calibration.in_words()}"
 
 

@@ -134,7 +134,7 @@ class Cohort:
                     moved = torch.linalg.vector_norm(population.parameters - before, dim=1)
                     updates.append(moved / (torch.linalg.vector_norm(before, dim=1) + 1e-12))
         outputs = self.outputs(self._validation)
-        loss = self.losses(outputs, self._validation)
+        loss = self.validated(outputs)
         better = comparable(loss) < self._best_loss
         self._best_loss = np.where(better, loss, self._best_loss)
         for member in np.flatnonzero(better).tolist():
@@ -147,6 +147,16 @@ class Cohort:
             | {name: torch.stack(values).mean(0).cpu().numpy() for name, values in norms.items()},
             predictions=None if sample is None else sample.predictions(outputs),
         )
+
+    def validated(self, outputs: torch.Tensor) -> np.ndarray:
+        """What members are judged by: the losses of their ``outputs`` for the validation split, (K,)."""
+        return self.losses(outputs, self._validation)
+
+    def enter(self, weights: Weights) -> None:
+        """All members go on from these, which count as their best."""
+        self.present.write(weights)
+        self._best = self._population.snapshot()
+        self._best_loss = comparable(self.validated(self.outputs(self._validation)))
 
     def score(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Loss and accuracy (NaN for a regression) of all members on ``split``, arrays of shape (K,)."""

@@ -4,12 +4,14 @@ train on with the rows of validation, too, and are averaged. See ``population.re
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from raytune_rl.combining.losses import comparable
+from raytune_rl.controller.failures import CALMER
 from raytune_rl.controller.schedule import schedule_factor
 from raytune_rl.population.packed.weights import Weights
 from raytune_rl.population.refitting import collapsed, folds_of, held_by, parted, pooled
@@ -32,53 +34,51 @@ class Refitting:
     def __init__(self, cohort: Cohort, members: int, *, segments: int, seed: int) -> None:
         task, groups = cohort.task, len(cohort) // members
         self._members, self._segments = members, segments
-        together, rows = pooled(task.splits), len(task.splits.validation)
-        unseen = torch.zeros(len(cohort), len(together), dtype=torch.bool)
-        for copy in range(len(cohort)):
-            unseen[copy, len(task.splits.train) + held_by(copy % members, members, rows)] = True
-        self.copies = Cohort(
-            replace(task, splits=replace(task.splits, train=together)),
-            range(len(cohort)),
-            seed=seed,
-            device=str(cohort.present.parameters.device),
-            unseen=unseen,
-        )
         models = averages(cohort, members)
         self._before = judged(cohort, models, cohort.outputs(task.splits.validation, models))
-        self.copies.present.write(models.take(torch.arange(groups).repeat_interleave(members)))
         best = cohort.best[1].reshape(groups, members).argmin(axis=1) + np.arange(groups) * members
         self._values = [cohort.best_values[leader] for leader in best]
+        self.copies = _Copies(cohort, members, seed=seed)
+        self.copies.enter(models.take(torch.arange(groups).repeat_interleave(members)))
+        self._calmed = np.ones(len(cohort))
 
     def train(self, segment: int) -> None:
-        """A segment, counted from the refit's first one: under a cosine."""
+        """A segment, counted from the refit's first one: under a cosine. Copies that collapse go back to their best,
+        with lower rates (see ``population.refitting.RefitMember``)."""
         factor = schedule_factor("cosine", segment, self._segments)
-        space, values = self.copies.task.space, []
-        for one in self._values:
-            values += [space.decode(space.encode(one), factor)] * self._members
-        self.copies.apply(values)
-        self.copies.train()
+        space = self.copies.task.space
+        starts = [space.encode(self._values[copy // self._members]) for copy in range(len(self.copies))]
+        self.copies.apply([space.decode(at, factor * calm) for at, calm in zip(starts, self._calmed, strict=True)])
+        back = np.flatnonzero(np.isnan(self.copies.train().validation_loss)).tolist()
+        self.copies.take(back, back, [True] * len(back))
+        self._calmed[back] *= CALMER
 
     def deliver(self) -> Delivered:
-        """What would be delivered now: the averages of the copies, or of a population whose copies have parted the one
-        that has learned most; where a refit has gone wrong, what it began with."""
-        models, groups = self.copies.present, len(self._values)
+        """What would be delivered now (see ``ensemble.refitting``): the averages of the copies, without those that have
+        collapsed; of a population whose copies have parted the one that has learned most; and where a refit has gone
+        wrong, what it began with."""
+        models, members = self.copies.present, self._members
         validation = self.copies.task.splits.validation
-        average = _means(models, self._members, range(self._members))
+        outputs = self.copies.outputs(validation)
+        sound, alone = ~self.copies.collapsed(outputs), comparable(self.copies.losses(outputs, validation))
+        average = _means(models, members, sound)
         said = self.copies.outputs(validation, average)
-        together, alone = self.copies.losses(said, validation), self.copies.score(validation)[0]
-        for group, losses in enumerate(alone.reshape(groups, -1)):
-            if parted(together[group], losses.tolist()):
-                best = group * self._members + int(comparable(losses).argmin())
+        together = self.copies.losses(said, validation)
+        folds = folds_of(members, len(validation))
+        for fold in range(min(folds, members)):
+            held = held_by(fold, members, len(validation)).to(said.device)
+            unknowing = sound & (np.arange(len(sound)) % members % folds == fold)
+            theirs = self.copies.outputs(validation.subset(held), _means(models, members, unknowing))
+            for group in np.flatnonzero(unknowing.reshape(-1, members).any(axis=1)).tolist():
+                said[group, held] = theirs[group]
+        for group in range(len(average)):
+            mine = slice(group * members, (group + 1) * members)
+            if parted(together[group], alone[mine][sound[mine]].tolist() or [math.inf]):
+                best = mine.start + int(alone[mine].argmin())
                 average.take(slice(group, group + 1)).write(models.take(slice(best, best + 1)))
-        folds = folds_of(self._members, len(validation))
-        for fold in range(min(folds, self._members)):
-            unknowing = _means(models, self._members, range(fold, self._members, folds))
-            held = held_by(fold, self._members, len(validation)).to(said.device)
-            theirs = self.copies.outputs(validation.subset(held), unknowing)
-            known = torch.isfinite(theirs).flatten(1).all(dim=1)
-            said[:, held] = torch.where(known.view(-1, *[1] * (theirs.ndim - 1)), theirs, said[:, held])
         found = judged(self.copies, average, said)
         wrong = np.array([collapsed(*pair) for pair in zip(found.validation, self._before.validation, strict=True)])
+        wrong |= ~sound.reshape(-1, members).any(axis=1)
         return Delivered(
             validation=np.where(wrong, self._before.validation, found.validation),
             test=np.where(wrong, self._before.test, found.test),
@@ -86,14 +86,57 @@ class Refitting:
         )
 
 
-def _means(models: Weights, members: int, chosen: range) -> Weights:
-    """Of each population the mean of the ``chosen`` copies, G models: without those that have diverged, if any others
-    are among them."""
+class _Copies(Cohort):
+    """A cohort that trains on the rows of validation, too, each member but on those that it holds out, by which it is
+    judged: NaN where it has collapsed.
+
+    Args:
+        cohort: whose task it is; of populations of ``members`` each.
+    """
+
+    _first: np.ndarray | None = None
+
+    def __init__(self, cohort: Cohort, members: int, *, seed: int) -> None:
+        task = cohort.task
+        rows, together = len(task.splits.validation), pooled(task.splits)
+        self._held = [held_by(copy % members, members, rows) for copy in range(len(cohort))]
+        unseen = torch.zeros(len(cohort), len(together), dtype=torch.bool)
+        for copy, held in enumerate(self._held):
+            unseen[copy, len(task.splits.train) + held] = True
+        super().__init__(
+            replace(task, splits=replace(task.splits, train=together)),
+            range(len(cohort)),
+            seed=seed,
+            device=str(cohort.present.parameters.device),
+            unseen=unseen,
+        )
+
+    def enter(self, weights: Weights) -> None:
+        super().enter(weights)
+        validation = self.task.splits.validation
+        self._first = self.losses(self.outputs(validation), validation)
+
+    def validated(self, outputs: torch.Tensor) -> np.ndarray:
+        validation = self.task.splits.validation
+        parts = [
+            self.losses(outputs[copy : copy + 1, held.to(outputs.device)], validation.subset(held))
+            for copy, held in enumerate(self._held)
+        ]
+        return np.where(self.collapsed(outputs), np.nan, np.concatenate(parts))
+
+    def collapsed(self, outputs: torch.Tensor) -> np.ndarray:
+        """Which of them have, (K,), by their ``outputs`` for all validation rows."""
+        if self._first is None:
+            return np.zeros(len(self), dtype=bool)
+        now = self.losses(outputs, self.task.splits.validation)
+        return np.array([collapsed(*pair) for pair in zip(now, self._first, strict=True)])
+
+
+def _means(models: Weights, members: int, chosen: np.ndarray) -> Weights:
+    """Of each population the mean of the ``chosen`` copies (K,), bool: G models; of all where none is."""
     means = []
     for first in range(0, len(models), members):
-        copies = models.take(slice(first, first + members))
-        sound = [copy for copy in chosen if torch.isfinite(copies.parameters[copy]).all()] or list(chosen)
-        shares = torch.zeros(1, members)
-        shares[0, sound] = 1.0 / len(sound)
-        means.append(copies.averages(shares))
+        mine = chosen[first : first + members]
+        shares = torch.as_tensor(mine / mine.sum() if mine.any() else np.full(members, 1.0 / members))
+        means.append(models.take(slice(first, first + members)).averages(shares[None]))
     return Weights.stack(means)

@@ -163,5 +163,13 @@ def test_copies_have_parted_if_their_average_is_worse_than_they_are(
 
 
 def test_a_refit_is_given_up_at_twice_the_loss() -> None:
-    assert not collapsed(0.5, 0.3) and not collapsed(0.03, 0.0) and not collapsed(-3.5, -4.0)
+    assert not collapsed(0.5, 0.3) and not collapsed(0.015, 0.0) and not collapsed(-3.5, -4.0)
     assert collapsed(0.7, 0.3) and collapsed(float("nan"), 0.3) and collapsed(float("inf"), 5.0)
+
+
+def test_a_copy_that_has_collapsed_says_that_it_has_diverged() -> None:
+    one = copy(refit())
+    assert np.isfinite(one.train(3).metrics["validation_loss"])
+    one.apply(START | {"lr": 5.0})
+    found = one.train(10)
+    assert np.isnan(found.metrics["validation_loss"]) and np.isfinite(found.metrics["train_loss"])

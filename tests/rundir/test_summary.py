@@ -18,6 +18,7 @@ from raytune_rl.rundir.summary import (
     build_summary,
     compare,
     comparison_of,
+    cost,
     counts,
     origin,
     timing,
@@ -163,6 +164,27 @@ def test_an_average_is_described_as_what_it_is_beside_the_checkpoint() -> None:
         origin(best)
         == "the average of 2 checkpoints around that of member 0 after segment 0, with a temperature of 1.25"
     )
+
+
+@pytest.mark.parametrize(
+    ("copies", "words"),
+    [
+        (4, ", trained on in 4 copies on 1,438 rows, validation's too"),
+        (1, ", trained on, on 1,438 rows, validation's too"),
+        (0, " (a refit failed)"),
+    ],
+)
+def test_a_refit_is_told_and_counted(copies: int, words: str) -> None:
+    refit = {"copies": copies, "examples": 1438, "segments": 6, "train_s": 2.5}
+    plain = {"value": 0.4, "metrics": {"loss": 0.4}, "temperature": 1.0, "uniform": 0.0, "parts": []}
+    given = {"metric": "loss", "mode": "min", "counters": COUNTERS, "agent": AGENT}
+    segments = frame(report(0, 0, 0.5), report(1, 0, 0.6))
+    alone = build_summary(segments, DECIDED, **given, delivered=plain)  # type: ignore[arg-type]
+    summary = build_summary(segments, DECIDED, **given, delivered={**plain, "refit": refit})  # type: ignore[arg-type]
+    assert origin(summary["best"]) == origin(alone["best"]) + words
+    assert summary["best"]["refit"] == refit and "refit" not in alone["best"]
+    assert cost(alone) == (2, alone["timing"]["train_s"])
+    assert cost(summary) == (8, pytest.approx(alone["timing"]["train_s"] + 2.5))
 
 
 @pytest.mark.parametrize(

@@ -75,16 +75,16 @@ def test_it_delivers_a_model_per_population_and_leaves_the_populations_alone(num
         assert torch.equal(one, two)
 
 
-def test_its_validation_is_not_what_the_copies_have_learned_by_heart() -> None:
-    """Answers at random cannot be predicted, however well the rows are known."""
-    task = clouds(plain, rows=24)
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.randint(2, (24,), generator=generator)
-    splits = dataclasses.replace(task.splits, validation=dataclasses.replace(task.splits.validation, targets=noise))
-    task = dataclasses.replace(task, splits=splits, segment_length=200)
-    _, refitting = refitted(task, segments=4)
-    known = refitting.copies.score(task.splits.validation)[0]
-    assert (refitting.deliver().validation > known.reshape(GROUPS, MEMBERS).mean(axis=1) + 0.03).all()
+def test_its_validation_is_what_copies_say_of_rows_that_they_have_not_seen() -> None:
+    task = make_world(REGRESSION).task  # nothing to be calibrated
+    _, refitting = refitted(task)
+    copies, validation = refitting.copies, task.splits.validation
+    outputs = copies.outputs(validation)
+    assert not copies.collapsed(outputs).any()
+    unknowing = torch.arange(len(validation)) % MEMBERS
+    for group, found in enumerate(refitting.deliver().validation):
+        said = outputs[group * MEMBERS + unknowing, torch.arange(len(validation))]
+        assert found == pytest.approx(copies.losses(said[None], validation)[0], rel=1e-5)
 
 
 def test_rates_fall_from_those_of_the_best_member() -> None:
@@ -132,3 +132,29 @@ def test_a_refit_that_has_gone_wrong_gives_what_it_began_with() -> None:
     refitting.copies.present.parameters[:MEMBERS] = float("nan")
     found, start = refitting.deliver(), deliver(cohort, MEMBERS)
     assert found.test[0] == start.test[0] and found.test[1] != start.test[1]
+
+
+def test_a_copy_that_collapses_goes_back_to_its_best_with_a_quarter_of_its_rate() -> None:
+    task = clouds(plain)
+    _, refitting = refitted(task)
+    refitting.copies.present.parameters[1] *= 1e4
+    good = refitting.copies._best.parameters.clone()
+    refitting.train(0)
+    torch.testing.assert_close(refitting.copies.present.parameters[1], good[1])
+    assert refitting._calmed[:4].tolist() == [1.0, 0.25, 1.0, 1.0]
+    before = refitting.copies._population.learning_rate.clone()
+    refitting.train(0)
+    rates = refitting.copies._population.learning_rate
+    torch.testing.assert_close(rates[1], before[1] * 0.25)
+    torch.testing.assert_close(rates[[0, 2]], before[[0, 2]])
+
+
+def test_copies_are_judged_by_the_rows_that_they_hold_out() -> None:
+    task = clouds(plain)
+    _, refitting = refitted(task)
+    copies, validation = refitting.copies, task.splits.validation
+    found = copies.validated(copies.outputs(validation))
+    assert np.isfinite(found).all()
+    for copy in range(MEMBERS * GROUPS):
+        rows = validation.subset(held_by(copy % MEMBERS, MEMBERS, len(validation)))
+        assert found[copy] == pytest.approx(copies.score(rows)[0][copy], rel=1e-5)

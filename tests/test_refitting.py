@@ -64,6 +64,7 @@ def test_a_run_ends_with_a_refit_and_is_taken_up_where_it_was(tmp_path: Path) ->
     assert summary["comparison"]["segments"] == 20
     report = (out / "report.html").read_text()
     assert "trained on in 4 copies on 180 rows" in report and "same budget" in report
+    assert "<dd>8 segments in " in report
     expected = load(out)(inputs(3, 2))
     # Killed when it was all but over: the refit's copies are found again, and nothing is trained a second time.
     (out / "summary.json").unlink()

@@ -20,7 +20,7 @@ from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.svg import inline_svg
 from raytune_rl.analysis.texts import count, duration, number
 from raytune_rl.errors import BadInput
-from raytune_rl.rundir.summary import origin
+from raytune_rl.rundir.summary import origin, refit_cost
 
 MEMBERS, COPIES, PATH = 64, 40, 60
 """Rows that the tables of members, copies and the best path show at most."""
@@ -55,12 +55,14 @@ def facts(run: Run) -> list[tuple[str, str]]:
     others = int((copies["receiver"] != copies["donor"]).sum())
     population = int(run.segments["member"].nunique())
     best = (run.summary or {}).get("best") or {}
+    refit, seconds = refit_cost(run.summary)
     delivered = f"{origin(best)} (alone {number(best['checkpoint']['value'])})" if "checkpoint" in best else ""
     told = [
         ("agent", run.agent),
         ("delivered", delivered),
         ("population", count(population, "members")),
         ("trained", count(len(run.segments), "segments")),
+        ("refit", f"{count(refit, 'segments')} in {duration(seconds)}" if refit else ""),
         ("copies", f"{others:,}"),
         ("failures", f"{int((run.segments['status'] != 'ok').sum()):,}"),
         ("wall time", duration(timing.get("wall_s"))),
@@ -82,7 +84,11 @@ def results(run: Run) -> Table | None:
     metrics += [name for name in (ensemble or {}).get("metrics", {}) if name not in metrics]
     head = [f"best by {run.metric}", f"{run.name} ({run.agent})"]
     rows = [[name, number(best.metrics.get(name))] for name in metrics]
-    rows += [["segments", f"{len(run.segments):,}"], ["training time", duration(float(run.segments["seconds"].sum()))]]
+    segments, seconds = refit_cost(run.summary)
+    rows += [
+        ["segments", f"{len(run.segments) + segments:,}"],
+        ["training time", duration(float(run.segments["seconds"].sum()) + seconds)],
+    ]
     if ensemble is not None:
         head.append(f"its ensemble of {len(ensemble['members'])}")
         for row, cell in zip(rows, [*(number(ensemble["metrics"].get(name)) for name in metrics), "", ""], strict=True):

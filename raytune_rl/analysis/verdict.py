@@ -13,7 +13,7 @@ from raytune_rl.analysis.compare import compare
 from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.texts import count, gap, number
 from raytune_rl.records import Incumbent, Mode
-from raytune_rl.rundir.summary import origin
+from raytune_rl.rundir.summary import origin, refit_cost
 
 Verdict = tuple[str, str]
 
@@ -150,8 +150,7 @@ def _compared(run: Run, best: Incumbent) -> Incumbent:
 
 
 def _budget(run: Run, other: Mapping[str, Any]) -> str:
-    refit = ((run.summary or {}).get("best") or {}).get("refit") or {}
-    same = other.get("segments") == len(run.segments) + refit.get("segments", 0)
+    same = other.get("segments") == len(run.segments) + refit_cost(run.summary)[0]
     return "the same budget" if same else count(int(other.get("segments") or 0), "segments")
 
 

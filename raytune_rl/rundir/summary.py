@@ -241,13 +241,16 @@ def origin(best: Mapping[str, Any]) -> str:
     return found if calibration == Calibration() else f"{found}, with {calibration.in_words()}"
 
 
+def refit_cost(summary: Mapping[str, Any] | None) -> tuple[int, float]:
+    """Segments and training seconds of the refit of a run; zeros where it has none."""
+    refit = ((summary or {}).get("best") or {}).get("refit") or {}
+    return refit.get("segments", 0), refit.get("train_s", 0.0)
+
+
 def cost(summary: Mapping[str, Any]) -> tuple[int, float]:
     """Segments and training seconds of a run, those of its refit included."""
-    refit = (summary.get("best") or {}).get("refit") or {}
-    return (
-        summary["counts"]["segments"] + refit.get("segments", 0),
-        summary["timing"]["train_s"] + refit.get("train_s", 0.0),
-    )
+    segments, seconds = refit_cost(summary)
+    return summary["counts"]["segments"] + segments, summary["timing"]["train_s"] + seconds
 
 
 def _values(row: pd.Series, prefix: str) -> dict[str, Any]:

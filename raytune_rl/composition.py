@@ -42,9 +42,10 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
 
             candidate = TrainableTask(trainable=candidate, config=dict(experiment.constants))
         space = experiment.space()
-        candidate.check(space.decode([0.5] * len(space)))
+        middle = space.decode([0.5] * len(space))
+        candidate.check(middle)
         if experiment.refit:
-            check_refit(candidate)
+            check_refit(experiment, candidate, middle)
     except BadInput:
         raise
     except ValueError as error:
@@ -54,15 +55,29 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
     return checked
 
 
-def check_refit(candidate: Any) -> None:
-    """Raise ``BadInput`` where the candidate's rows cannot all be trained on; loads its data, in the driver."""
+def check_refit(experiment: Experiment, candidate: Any, values: Mapping[str, Value]) -> None:
+    """Raise ``BadInput`` where the candidate's rows cannot all be trained on, or its states are too large; loads its
+    data and makes a network, in the driver."""
+    import torch
+
+    from raytune_rl.ensemble.finishing import MOST_GIB
+    from raytune_rl.population.networks import build_network
     from raytune_rl.population.refitting import CPU, pooled
     from raytune_rl.population.splits import load_splits
 
     try:
         pooled(load_splits(candidate.data, CPU))
     except Exception as error:
-        raise BadInput(f"refit is True, and the candidate's data do not suit it: {first_line(error)}") from None
+        raise BadInput(f"refit is True, and the candidate's data do not suit it: {first_line(error)}.") from None
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(candidate.network, values, device=CPU).network
+    one = sum(p.numel() * p.element_size() for p in network.parameters())
+    kept = STATES_KEPT * experiment.population * one / 2**30
+    if kept > MOST_GIB:
+        raise BadInput(
+            f"refit is True, and the states of {experiment.population} such networks take about {kept:.1f} GiB; a "
+            f"refit reads them all, which it does up to {MOST_GIB:g} GiB."
+        )
 
 
 def declared_kind(experiment: Experiment) -> Kind | None:
@@ -180,6 +195,9 @@ def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
     rng = np.random.default_rng([experiment.seed, 0xBA5E])
     return [space.decode(space.sample(rng)) for _ in range(experiment.population)]
 
+
+STATES_KEPT = 6
+"""Networks' worth of a member's states: its best and its last weights, each with two moments of the optimiser."""
 
 HAND_DEFAULTS: Mapping[str, float] = {
     "learning_rate": 1e-3,

@@ -227,6 +227,8 @@ class Experiment:
             "objective": (self.objective != "single", "'single': an ensemble is not refitted"),
             "average": (not self.average, "True: what a refit delivers is an average"),
             "segments": (self.segments < 2, "at least 2: the last two fifths of them are the refit's"),
+            "population": (self.population < 2, "at least 2: one copy alone holds out half of the validation rows"),
+            "compare": (self.compare == "deep-ensemble", "'random' or None: the refit is not the ensemble's"),
             "stop.seconds": (self.stop.seconds is not None, "None: a refit has its segments, not a deadline"),
         }
         for name, (found, right) in wrong.items():
@@ -236,8 +238,9 @@ class Experiment:
 
     @property
     def refit_segments(self) -> int:
-        """The segments of each member that are a refit's."""
-        return refit_segments(self.segments) if self.refit else 0
+        """The segments of each member that are a refit's; a replay has none."""
+        replay = getattr(self.agent, "prescribed", None) is not None
+        return refit_segments(self.segments) if self.refit and not replay else 0
 
     @property
     def steered_segments(self) -> int:

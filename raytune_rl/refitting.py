@@ -7,15 +7,18 @@ trials, packing, checkpoints and ``--resume`` are theirs. Nobody steers it: rate
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from raytune_rl import composition
+from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.policies import Cosine, Fixed
 from raytune_rl.ensemble.finishing import MOST_GIB, spared
 from raytune_rl.experiment import Experiment, StopRule
-from raytune_rl.population.torch_task import TorchTask
+from raytune_rl.hyperparameters import Hyperparameter
+from raytune_rl.records import Value
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.trained import Train
@@ -37,25 +40,57 @@ class Finish:
     interrupted: bool = False
 
 
-def refitted(experiment: Experiment, directory: RunDirectory, before: Delivered | None, train: Train) -> Finish:
+def refitted(
+    experiment: Experiment, directory: RunDirectory, before: Delivered | None, controller: Controller, train: Train
+) -> Finish:
     """Train copies of what would be delivered on, and average them; ``before`` itself where that came to nothing.
 
     Args:
         before: what the run would deliver.
+        controller: of the run: knows the values that its members were given.
         train: trains a population in a directory of its own.
     """
     if before is None:
         logger.warning("no refit: the run has no model that could be trained on")
         return Finish(delivered=None)
-    from raytune_rl.ensemble.refitting import refitted_model
+    inside = directory.inside(REFIT)
+
+    def made() -> Finish:
+        from raytune_rl.ensemble.refitting import refitted_model
+
+        trained = train(_of_copies(experiment, before), inside, [_start(before, controller)] * experiment.population)
+        if trained.interrupted:
+            return Finish(delivered=before, interrupted=True)
+        found = refitted_model(
+            before,
+            [one for one in trained.states(MOST_GIB * 2**30) if one.origin == "final"],
+            copies=experiment.population,
+            metric=experiment.metric,
+            mode=experiment.mode,
+            kind=composition.declared_kind(experiment),
+        )
+        if found is None:
+            logger.warning("the refit has come to nothing on validation; the run delivers what it had before")
+        return Finish(delivered=found or before)
+
+    finish = spared("the run delivers what it had before the refit", made) or Finish(delivered=before)
+    if finish.interrupted or finish.delivered is None:
+        return finish
+    cost = {"segments": 0, "train_s": 0.0}
+    if inside.exists(layout.SEGMENTS):
+        segments = inside.read_table(layout.SEGMENTS)
+        cost = {"segments": len(segments), "train_s": float(segments["seconds"].sum())}
+    return Finish(delivered=replace(finish.delivered, refit={"copies": 0, **(finish.delivered.refit or {}), **cost}))
+
+
+def _of_copies(experiment: Experiment, before: Delivered) -> Experiment:
+    """The refit as an experiment of its own."""
     from raytune_rl.population.refitting import Refit
 
-    copies = experiment.population
     schedule: Fixed = Cosine()
-    assert isinstance(experiment.candidate, TorchTask)
-    other = replace(
+    return replace(
         experiment,
-        candidate=Refit.of(experiment.candidate, dict(before.state), copies=copies),
+        candidate=Refit.of(before.task, dict(before.state), copies=experiment.population),
         metric="validation_loss",
         mode="min",
         segments=experiment.refit_segments,
@@ -72,26 +107,20 @@ def refitted(experiment: Experiment, directory: RunDirectory, before: Delivered 
         refit=False,
         ensemble=None,
     )
-    inside, values = directory.inside(REFIT), before.state["hyperparameters"]
-    trained = train(other, inside, [values] * copies)
-    if trained.interrupted:
-        return Finish(delivered=before, interrupted=True)
 
-    def made() -> Delivered | None:
-        finals = [one for one in trained.states(MOST_GIB * 2**30) if one.origin == "final"]
-        found = refitted_model(
-            before,
-            finals,
-            copies=copies,
-            metric=experiment.metric,
-            mode=experiment.mode,
-            kind=composition.declared_kind(experiment),
-        )
-        if found is None:
-            logger.warning("the refit has come to nothing on validation; the run delivers what it had before")
-        return found
 
-    found = spared("the run delivers what it had before the refit", made) or replace(before, refit={"copies": 0})
-    segments = inside.read_table(layout.SEGMENTS)
-    cost = {"segments": len(segments), "train_s": float(segments["seconds"].sum())}
-    return Finish(delivered=replace(found, refit={**(found.refit or {}), **cost}))
+def _start(before: Delivered, controller: Controller) -> Mapping[str, Value]:
+    """The values that the model was trained with. Where a member could not take what it was given (a batch larger than
+    the train split, more frozen layers than there are), and says another value than the space has, those given."""
+    in_force: Mapping[str, Value] = before.state["hyperparameters"]
+    positions = controller.members[before.state["member"]].best_positions
+    given = controller.space.decode(positions or [0.5] * len(controller.space))
+
+    def known(hyperparameter: Hyperparameter) -> bool:
+        try:
+            hyperparameter.encode(in_force[hyperparameter.name])
+        except ValueError:
+            return False
+        return True
+
+    return {h.name: (in_force if known(h) else given)[h.name] for h in controller.space}

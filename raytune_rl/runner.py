@@ -174,9 +174,9 @@ def _conclude(
         return _train(other, inside, its, theirs, placement, points, make_progress(quiet=True), stop)
 
     delivered = delivered_by(experiment, ours)
-    if experiment.refit and controller.stopping is None:
+    if experiment.refit_segments and controller.stopping is None:
         progress.note("Refit: copies of the model train on, on the rows of train and validation together ...")
-        finish = refitted(experiment, directory, delivered, train)
+        finish = refitted(experiment, directory, delivered, controller, train)
         if finish.interrupted:
             return Outcome(directory=str(directory), summary={}, interrupted=True)
         delivered = finish.delivered

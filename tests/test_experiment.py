@@ -72,6 +72,8 @@ def test_bad_input_is_one_sentence(changes: dict[str, Any], words: list[str]) ->
         ({"objective": "ensemble"}, ["objective is 'ensemble'", "'single'"]),
         ({"average": False}, ["average is False", "True"]),
         ({"segments": 1}, ["segments is 1", "at least 2"]),
+        ({"population": 1}, ["population is 1", "at least 2"]),
+        ({"compare": "deep-ensemble"}, ["compare is 'deep-ensemble'", "'random'"]),
         ({"stop": StopRule(seconds=60)}, ["stop.seconds is 60", "None"]),
     ],
 )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from raytune_rl.analysis.run import Run
 from raytune_rl.errors import BadInput
+from raytune_rl.rundir.summary import refit_cost
 
 
 def compare(runs: Sequence[Run]) -> pd.DataFrame:
@@ -60,6 +61,7 @@ def _row(run: Run) -> dict[str, Any]:
     best = run.best
     timing = (run.summary or {}).get("timing") or {}
     copies = run.lineage
+    refit_segments, refit_seconds = refit_cost(run.summary)
     tests = {f"test/{n.removeprefix('test_')}": v for n, v in (best.metrics if best else {}).items() if _is_test(n)}
     return {
         "name": run.name,
@@ -70,9 +72,9 @@ def _row(run: Run) -> dict[str, Any]:
         "member": best.member if best else None,
         "segment": best.segment if best else None,
         **tests,
-        "segments": len(run.segments),
+        "segments": len(run.segments) + refit_segments,
         "steps": int(run.members["steps"].sum()),
-        "train_s": float(run.segments["seconds"].sum()),
+        "train_s": float(run.segments["seconds"].sum()) + refit_seconds,
         "wall_s": timing.get("wall_s"),
         "overhead_ratio": timing.get("overhead_ratio"),
         "copies": int((copies["receiver"] != copies["donor"]).sum()),

@@ -51,7 +51,7 @@ class Delivered:
         metrics: on the validation split.
         value: of the experiment's metric among them.
         refit: how it was trained on after that (``ensemble.refitting``), for the summary: ``copies`` that were averaged
-            (0: it was not), ``examples`` that they trained on, the value ``before``, ``segments`` and ``train_s``.
+            (0: it was not), ``examples`` of both splits, the value ``before``, ``segments`` and ``train_s``.
     """
 
     task: TorchTask
@@ -77,7 +77,7 @@ class Delivered:
             calibration=self.calibration,
             binary=self.binary,
             parts=self._told(),
-            refit=self.refit,
+            refit=self.refit if self.refit and self.refit["copies"] else None,
         )
         return True
 

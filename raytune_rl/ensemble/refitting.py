@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from raytune_rl.combining.losses import Kind
 from raytune_rl.ensemble.candidates import averaged
 from raytune_rl.ensemble.delivery import CPU, Bench, Delivered
 from raytune_rl.ensemble.kept import Kept
-from raytune_rl.population.evaluation import outputs_of
+from raytune_rl.population.evaluation import measure, outputs_of
 from raytune_rl.population.export import restore
-from raytune_rl.population.refitting import LOSS, collapsed, folds_of, held_by, parted
-from raytune_rl.population.splits import load_splits
+from raytune_rl.population.refitting import ALL_ROWS, LOSS, collapsed, folds_of, held_by, parted
+from raytune_rl.population.splits import Split, load_splits
 from raytune_rl.records import Mode
 
 
@@ -43,42 +43,39 @@ def refitted_model(
         kind: of the task, where the user has declared one.
     """
     bench = Bench(before.task, metric, mode, kind)
-
-    def loss(network: Any) -> float:
-        """On all validation rows, of which each copy has seen most."""
-        restored = restore(before.task.network, {**before.state, "network": network})
-        return bench.measured(outputs_of(restored, bench.validation, device=CPU))[LOSS.metric]
-
-    first, alone = loss(before.state["network"]), [loss(one.state["network"]) for one in finals]
-    sound = [one for one, found in zip(finals, alone, strict=True) if not collapsed(found, first)]
+    first = _loss(before, restore(before.task.network, dict(before.state)), bench.validation)
+    sound = [one for one in finals if not collapsed(_known(one), first)]
     if not sound:
         return None
     outputs, rows = _crossed(before, sound, copies)
-    if parted(loss(averaged(sound).state["network"]), [found for found in alone if not collapsed(found, first)]):
-        sound = [finals[int(np.nanargmin(alone))]]  # the one that has learned most
-    calibration, binary, metrics = bench.calibrated(outputs, bench.validation.subset(rows))
-    if collapsed(metrics[LOSS.metric], before.metrics[LOSS.metric]):
+    if parted(_loss(before, _average(before, sound), bench.validation), [_known(one) for one in sound]):
+        sound = [min(sound, key=_known)]  # the one that has learned most
+    judged = bench.validation.subset(rows)
+    calibration, binary, metrics = bench.calibrated(outputs, judged)
+    if collapsed(metrics[LOSS], _loss(before, before.model(), judged)):
         return None
-    told: dict[str, Any] = {
-        "copies": len(sound),
-        "examples": len(load_splits(before.task.data, CPU).train) + len(bench.validation),
-        "before": before.value,
-    }
-    train_loss = float(np.mean([one.state["metrics"].get("train_loss", np.nan) for one in sound]))
     return replace(
         before,
         state={**before.state, "network": averaged(sound).state["network"]},
         calibration=calibration,
         binary=binary,
-        metrics={**before.metrics, **metrics, "train_loss": train_loss},
+        metrics={
+            **before.metrics,
+            **metrics,
+            "train_loss": float(np.mean([one.state["metrics"]["train_loss"] for one in sound])),
+        },
         value=metrics[metric],
-        refit=told,
+        refit={
+            "copies": len(sound),
+            "examples": len(load_splits(before.task.data, CPU).train) + len(bench.validation),
+            "before": before.value,
+        },
     )
 
 
 def _crossed(before: Delivered, sound: Sequence[Kept], copies: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What copies that have not seen them say of the validation rows, and which these are: all of them, unless copies
-    are missing."""
+    """What copies that have not seen them say of validation rows, and which these are: all of them, unless copies are
+    missing."""
     validation = load_splits(before.task.data, CPU).validation
     folds = folds_of(copies, len(validation))
     outputs, rows = [], []
@@ -86,8 +83,21 @@ def _crossed(before: Delivered, sound: Sequence[Kept], copies: int) -> tuple[tor
         unknowing = [one for one in sound if one.member % folds == fold]
         if unknowing:
             held = held_by(fold, copies, len(validation))
-            network = restore(before.task.network, {**before.state, "network": averaged(unknowing).state["network"]})
-            outputs.append(outputs_of(network, validation.subset(held), device=CPU))
+            outputs.append(outputs_of(_average(before, unknowing), validation.subset(held), device=CPU))
             rows.append(held)
-    order = torch.argsort(torch.cat(rows))
-    return torch.cat(outputs)[order], torch.cat(rows)[order]
+    return torch.cat(outputs), torch.cat(rows)
+
+
+def _average(before: Delivered, copies: Sequence[Kept]) -> nn.Module:
+    return restore(before.task.network, {**before.state, "network": averaged(copies).state["network"]})
+
+
+def _loss(before: Delivered, model: nn.Module, split: Split) -> float:
+    """The task's loss alone: metrics of the user's may be dear, or fail on what is not going to be delivered."""
+    outputs = outputs_of(model, split, device=CPU)
+    return measure(outputs, split, loss=before.task.loss, metrics={}, prefix="validation")[LOSS]
+
+
+def _known(one: Kept) -> float:
+    """A copy's own word of its loss on all validation rows."""
+    return float(one.state["metrics"][ALL_ROWS])

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import torch
 
-from raytune_rl.mdp.score import Score
+from raytune_rl.mdp.score import OFFSET
 from raytune_rl.population.candidate import Member, MemberContext, Pack, SegmentResult, State
 from raytune_rl.population.evaluation import measure, outputs_of
 from raytune_rl.population.optimisers import to_tensor
@@ -28,13 +28,16 @@ from raytune_rl.records import Value
 
 FOLDS: Final = 8
 """Into so many parts at most the validation rows are cut; an eighth is what a copy does without."""
+FEWEST: Final = 4
+"""Rows of validation: two for each of two copies."""
 CPU: Final = torch.device("cpu")
 
-LOSS: Final = Score(metric="validation_loss", mode="min")
+LOSS: Final = "validation_loss"
+ALL_ROWS: Final = "all_rows_loss"
+"""Metrics of a copy: its loss on the validation rows that it holds out, and on all of them."""
 BARRIER: Final = 0.1
-"""See ``parted``; on ``LOSS``'s scale, so an average that is 10 % worse than what it is an average of."""
-COLLAPSE: Final = 0.7
-"""See ``collapsed``; e^0.7 = 2."""
+COLLAPSE: Final = 1.0
+"""See ``parted`` and ``collapsed``."""
 
 
 def folds_of(copies: int, rows: int) -> int:
@@ -52,34 +55,42 @@ def pooled(splits: Splits) -> Split:
     """The rows of the train split, and then those of validation.
 
     Raises:
-        ValueError: they do not fit together, or validation has a single row.
+        ValueError: they do not fit together, or validation has less than ``FEWEST``.
     """
     train, validation = splits.train, splits.validation
-    if len(validation) < 2:
-        raise ValueError("validation has a single row, of which a refit cannot do without any")
-    if train.targets.shape[1:] != validation.targets.shape[1:] or train.targets.dtype != validation.targets.dtype:
-        raise ValueError(
-            f"targets of the train split are {_told(train.targets)}, those of validation {_told(validation.targets)}"
-        )
+    if len(validation) < FEWEST:
+        raise ValueError(f"validation has {len(validation)} rows, and a refit needs at least {FEWEST}")
+    for what in ("inputs", "targets"):
+        one, other = _told(getattr(train, what)), _told(getattr(validation, what))
+        if one != other:
+            raise ValueError(f"{what} of the train split are {one}, those of validation {other}")
     return Split(
         inputs=torch.cat([train.inputs, validation.inputs]), targets=torch.cat([train.targets, validation.targets])
     )
 
 
+def collapsed(after: float, before: float) -> bool:
+    """Whether a refit, or one of its copies, has gone wrong: its loss on validation rows is twice that of the model it
+    began with (beyond ``mdp.score.OFFSET``), or not finite. A loss below zero has no zero to be measured by, so there
+    nothing but the latter counts."""
+    return not math.isfinite(after) or (before > 0 and _share(after, before) > COLLAPSE)
+
+
 def parted(average: float, alone: Sequence[float]) -> bool:
-    """Whether copies have come so far apart, at a high rate, that their average lies on a barrier between them.
+    """Whether copies have come so far apart, at a high rate, that their average lies on a barrier between them: it is a
+    tenth worse than they are in the median, or, where losses are below zero, worse than each of them.
 
     Args:
         average: its loss on the validation rows, which each copy has seen most of.
         alone: the copies'.
     """
-    return LOSS.of(average) < statistics.median(LOSS.of(loss) for loss in alone) - BARRIER
+    middle = statistics.median(alone)
+    return not math.isfinite(average) or (_share(average, middle) > BARRIER if middle > 0 else average > max(alone))
 
 
-def collapsed(after: float, before: float) -> bool:
-    """Whether a refit, or one of its copies, has gone wrong: its loss on the validation rows is twice that of the model
-    it began with, which had not trained on any of them."""
-    return LOSS.of(after) < LOSS.of(before) - COLLAPSE
+def _share(after: float, before: float) -> float:
+    """By how much of itself a loss above zero has grown."""
+    return (after - before) / (before + OFFSET)
 
 
 class Pooled:
@@ -100,8 +111,8 @@ class Pooled:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Refit:
-    """A candidate whose members are such copies. Their ``validation_loss`` is that of the rows that they hold out, and
-    the only metric: others may not work on a few rows.
+    """A candidate whose members are such copies. They report ``LOSS`` and ``ALL_ROWS``, and no metrics of the user's,
+    which may not work on a few rows.
 
     Args:
         task: whose model it is.
@@ -146,7 +157,8 @@ class RefitMember(TorchMember):
     """A copy: begins with the model's weights, and a fresh optimiser.
 
     In a population whoever trains at a rate that is just too high is replaced by others. Here nobody is, so a copy that
-    has collapsed says that it has diverged, and the failure policy takes it back to its best with a lower rate.
+    has collapsed says that it has diverged, and the failure policy takes it back to its best with a lower rate. All
+    validation rows tell that: the few that a copy holds out may lack what it fails at.
     """
 
     def __init__(self, refit: Refit, context: MemberContext, hyperparameters: Mapping[str, Value]) -> None:
@@ -164,20 +176,23 @@ class RefitMember(TorchMember):
 
     def conclude(self, losses: torch.Tensor, gradients: torch.Tensor, updates: torch.Tensor) -> SegmentResult:
         found = super().conclude(losses, gradients, updates)
-        if collapsed(self._loss_on_all_rows(), self._first):
-            return replace(found, metrics={**found.metrics, LOSS.metric: math.nan})
-        return found
-
-    def _loss_on_all_rows(self) -> float:
-        """Of validation: the few that it holds out may lack what it fails at."""
-        network, split = self.controls.network, self._all_rows
-        outputs = outputs_of(network, split, device=self.device, autocast=self._precision.autocast)
-        return measure(outputs, split, loss=self._loss, metrics={}, prefix="validation")[LOSS.metric]
+        held, everywhere = found.metrics[LOSS], self._loss_on_all_rows()
+        if collapsed(everywhere, self._first):
+            held = math.nan
+        elif not math.isfinite(held):  # its rows have no answers that the loss counts
+            held = everywhere
+        self._metrics |= {LOSS: held, ALL_ROWS: everywhere}
+        return replace(found, metrics=dict(self._metrics))
 
     def stream(self) -> Batches:
         """All rows but those that are held out."""
         return Batches(self._train, seed=self.seed, device=self.device, among=self._among)
 
+    def _loss_on_all_rows(self) -> float:
+        network, split = self.controls.network, self._all_rows
+        outputs = outputs_of(network, split, device=self.device, autocast=self._precision.autocast)
+        return measure(outputs, split, loss=self._loss, metrics={}, prefix="validation")[LOSS]
 
-def _told(targets: torch.Tensor) -> str:
-    return f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape[1:])} per example"
+
+def _told(values: torch.Tensor) -> str:
+    return f"{str(values.dtype).removeprefix('torch.')} of shape {tuple(values.shape[1:])} per example"

@@ -67,6 +67,10 @@ class Batches:
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
+    def __len__(self) -> int:
+        """Examples of an epoch."""
+        return len(self._split) if self._among is None else len(self._among)
+
     def take(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The next ``size`` (1..N) examples on the member's device."""
         return self.rows(self.indices(size))
@@ -85,7 +89,7 @@ class Batches:
         """Where the next ``count`` examples are, int64, shape (count,), on the device of the split. Hands them out."""
         parts: list[torch.Tensor] = []
         while count > 0:
-            epoch, first = divmod(self.examples, len(self._split) if self._among is None else len(self._among))
+            epoch, first = divmod(self.examples, len(self))
             parts.append(self._epoch_order(epoch)[first : first + count])
             self.examples += len(parts[-1])
             count -= len(parts[-1])
@@ -94,9 +98,9 @@ class Batches:
     def _epoch_order(self, epoch: int) -> torch.Tensor:
         if epoch != self._epoch:
             if self._among is None:
-                order = permutation(len(self._split), self._seed, epoch)
+                order = permutation(len(self), self._seed, epoch)
             else:
-                order = self._among[permutation(len(self._among), self._seed, epoch)]
+                order = self._among[permutation(len(self), self._seed, epoch)]
             self._order, self._epoch = order.to(self._split.inputs.device), epoch
         return self._order
 

@@ -236,8 +236,8 @@ def origin(best: Mapping[str, Any]) -> str:
         found = f"the average of {len(parts)} checkpoints around that of {found}"
     if "refit" in best:
         copies = best["refit"]["copies"]
-        told = f"trained on in {copies} copies on" if copies > 1 else "trained on, on"
-        found += f", {told} {best['refit']['examples']:,} rows, validation's too" if copies else " (a refit failed)"
+        told = f", then trained{f' in {copies} copies' if copies > 1 else ''} on"
+        found += f"{told} {best['refit']['examples']:,} rows, validation's too" if copies else " (a refit failed)"
     return found if calibration == Calibration() else f"{found}, with {calibration.in_words()}"
 
 

@@ -109,6 +109,8 @@ class Cohort:
         sources = torch.randint(len(self), (len(members),), generator=self._generator, device=self._device).tolist()
         self._population.copy(sources, members, snapshot=self._initial, from_snapshot=[True] * len(members))
         self._best_loss[list(members)] = np.inf
+        for member in members:
+            self._best_values[member] = {}
 
     def narrowed(self, members: Sequence[int]) -> Cohort:
         """A cohort of these members only, which go on from where they are, with batches of their own."""

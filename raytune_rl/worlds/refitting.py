@@ -56,7 +56,7 @@ class Refitting:
     def deliver(self) -> Delivered:
         """What would be delivered now (see ``ensemble.refitting``): the averages of the copies, without those that have
         collapsed; of a population whose copies have parted the one that has learned most; and where a refit has gone
-        wrong, what it began with."""
+        wrong, what it began with. (Rows that no sound copy has held out are said by the average.)"""
         models, members = self.copies.present, self._members
         validation = self.copies.task.splits.validation
         outputs = self.copies.outputs(validation)

@@ -19,7 +19,7 @@ from raytune_rl.ensemble.refitting import refitted_model
 from raytune_rl.population.calibrating import calibrated
 from raytune_rl.population.candidate import MemberContext
 from raytune_rl.population.export import restore
-from raytune_rl.population.refitting import Refit, held_by
+from raytune_rl.population.refitting import ALL_ROWS, Refit, held_by
 from tests.ensemble.members import NOISY, noisy
 from tests.population.models import blobs
 
@@ -81,8 +81,16 @@ def test_what_is_written_says_so_and_predicts_the_same_when_loaded(tmp_path: Pat
 
 
 def spoilt(one: Kept, value: float) -> Kept:
+    """With these weights, as it would say itself."""
     network = {name: np.full_like(array, value) for name, array in one.state["network"].items()}
-    return dataclasses.replace(one, state={**one.state, "network": network})
+    with torch.no_grad():
+        outputs = restore(NOISY.network, {**one.state, "network": network})(rows())
+    metrics = one.state["metrics"] | {ALL_ROWS: float(NOISY.loss(outputs, torch.tensor(blobs()[1][1])))}
+    return dataclasses.replace(one, state={**one.state, "network": network, "metrics": metrics})
+
+
+def rows() -> torch.Tensor:
+    return torch.tensor(blobs()[1][0], dtype=torch.float32)
 
 
 def test_a_copy_that_has_diverged_is_left_out_with_the_rows_that_only_it_has_not_seen() -> None:
@@ -110,19 +118,60 @@ def test_copies_that_have_parted_are_not_averaged() -> None:
     parted = [permuted(one) if one.member % 2 else one for one in finals]
     found = refitted_model(start, parted, **SETTINGS)
     assert found is not None and found.refit is not None and found.refit["copies"] == 1
-    assert any(
-        all(np.array_equal(found.state["network"][n], one.state["network"][n]) for n in found.state["network"])
-        for one in parted
-    )
+    best = min(parted, key=lambda one: one.state["metrics"][ALL_ROWS])
+    assert all(np.array_equal(found.state["network"][n], array) for n, array in best.state["network"].items())
     together = refitted_model(start, finals, **SETTINGS)
     assert together is not None
     assert found.value == pytest.approx(together.value, rel=1e-4)  # each row's copy says what it said
+
+
+def of_fold(one: Kept) -> Any:
+    """Weights that are wrong about everything."""
+    return {name: -30.0 * array for name, array in one.state["network"].items()}
+
+
+def test_a_users_metric_is_asked_about_nothing_but_what_is_delivered() -> None:
+    start = before()
+    finals = copies(start)
+    asked: list[int] = []
+
+    def picky(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        asked.append(len(outputs))
+        return 1 / (len(outputs) == 60)
+
+    task = dataclasses.replace(NOISY, metrics={"picky": picky})
+    found = refitted_model(dataclasses.replace(start, task=task), finals, **SETTINGS)
+    assert found is not None and found.metrics["validation_picky"] == 1.0 and set(asked) == {60}
+
+
+def test_more_copies_than_folds_share_them() -> None:
+    start = before()
+    of = Refit.of(NOISY, dict(start.state), copies=10)
+    kept = []
+    for member in range(10):
+        one = of.build(MemberContext(member=member, seed=member), {"lr": 0.003, "dropout": 0.1})
+        one.train(10)
+        kept.append(Kept(member=member, segment=0, origin="final", state=one.get_state()))
+    found = refitted_model(start, kept, copies=10, metric="validation_loss", mode="min")
+    assert found is not None
+    inputs, targets = rows(), torch.tensor(blobs()[1][1])
+    said = torch.empty(len(targets), 3)
+    for fold in range(8):
+        pair = [one.state["network"] for one in kept if one.member % 8 == fold]
+        network = {name: np.mean([each[name] for each in pair], axis=0) for name in pair[0]}
+        with torch.no_grad():
+            said[fold::8] = restore(NOISY.network, {**start.state, "network": network})(inputs[fold::8])
+    loss = NOISY.loss(calibrated(said, found.calibration, binary=False), targets)
+    assert found.value == pytest.approx(float(loss), rel=1e-4)
+    assert found.calibration != start.calibration
 
 
 def test_one_that_has_gone_wrong_is_not_taken() -> None:
     start = before()
     finals = copies(start)
     assert refitted_model(start, [spoilt(one, 30.0) for one in finals], **SETTINGS) is None
+    by_heart = [dataclasses.replace(one, state={**one.state, "network": of_fold(one)}) for one in finals]
+    assert refitted_model(start, by_heart, **SETTINGS) is None  # sound in their own words, wrong on what they held out
     assert refitted_model(start, [spoilt(one, np.inf) for one in finals], **SETTINGS) is None
     assert refitted_model(start, [], **SETTINGS) is None
 

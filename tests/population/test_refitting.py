@@ -89,7 +89,12 @@ def test_it_is_judged_by_the_rows_that_it_holds_out_and_by_the_loss_alone() -> N
     inputs, targets = (torch.tensor(part)[2::4] for part in blobs()[1])
     with torch.no_grad():
         loss = TASK.loss(one.controls.network.eval()(inputs.float()), targets)
-    assert set(found.metrics) == {"validation_loss", "train_loss"}
+    assert set(found.metrics) == {"validation_loss", "train_loss", "all_rows_loss"}
+    whole = torch.tensor(blobs()[1][0]).float(), torch.tensor(blobs()[1][1])
+    with torch.no_grad():
+        everywhere = TASK.loss(one.controls.network(whole[0]), whole[1])
+    assert found.metrics["all_rows_loss"] == pytest.approx(float(everywhere), rel=1e-5)
+    assert one.get_state()["metrics"] == found.metrics
     assert found.metrics["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
@@ -127,14 +132,19 @@ def test_packed_copies_are_what_they_would_be_alone() -> None:
 def test_what_cannot_be_put_together_is_refused() -> None:
     train, validation, test = blobs()
 
-    def one_row() -> Any:
-        return train, (validation[0][:1], validation[1][:1]), test
+    def three_rows() -> Any:
+        return train, (validation[0][:3], validation[1][:3]), test
+
+    def counts() -> Any:
+        return (train[0].round().astype(int), train[1]), validation, test
 
     def soft() -> Any:
         return train, (validation[0], np.eye(3)[validation[1]]), test
 
-    with pytest.raises(ValueError, match="validation has a single row"):
-        Refit.of(dataclasses.replace(TASK, data=one_row), {}, copies=4)
+    with pytest.raises(ValueError, match="validation has 3 rows, and a refit needs at least 4"):
+        Refit.of(dataclasses.replace(TASK, data=three_rows), {}, copies=4)
+    with pytest.raises(ValueError, match=r"inputs of the train split are int64 .* validation float32"):
+        Refit.of(dataclasses.replace(TASK, data=counts), {}, copies=4)
     with pytest.raises(ValueError, match=r"train split are int64 .* validation float32 of shape \(3,\)"):
         Refit.of(dataclasses.replace(TASK, data=soft), {}, copies=4)
 
@@ -153,7 +163,9 @@ def test_a_lone_copy_holds_out_half() -> None:
         (0.53, [0.5, 0.5], False),
         (float("nan"), [0.5, 0.6], True),
         (float("nan"), [float("nan"), 0.6], True),
-        (-3.0, [-2.9, -3.0], False),
+        (-2.95, [-2.9, -3.0], False),
+        (-2.8, [-2.9, -3.0], True),
+        (0.5, [0.4, 0.5, 9.0], False),
     ],
 )
 def test_copies_have_parted_if_their_average_is_worse_than_they_are(
@@ -163,7 +175,7 @@ def test_copies_have_parted_if_their_average_is_worse_than_they_are(
 
 
 def test_a_refit_is_given_up_at_twice_the_loss() -> None:
-    assert not collapsed(0.5, 0.3) and not collapsed(0.015, 0.0) and not collapsed(-3.5, -4.0)
+    assert not collapsed(0.5, 0.3) and not collapsed(0.015, 1e-9) and not collapsed(-1.5, -4.0)
     assert collapsed(0.7, 0.3) and collapsed(float("nan"), 0.3) and collapsed(float("inf"), 5.0)
 
 
@@ -173,3 +185,38 @@ def test_a_copy_that_has_collapsed_says_that_it_has_diverged() -> None:
     one.apply(START | {"lr": 5.0})
     found = one.train(10)
     assert np.isnan(found.metrics["validation_loss"]) and np.isfinite(found.metrics["train_loss"])
+
+
+@pytest.mark.parametrize(("everywhere", "diverged"), [(100.0, True), (None, False)])
+def test_all_validation_rows_tell_whether_a_copy_has_collapsed(
+    everywhere: float | None, diverged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The few that it holds out may lack what it fails at, or be the hardest."""
+    one = copy(refit(), 1)
+    first = one._first
+    monkeypatch.setattr(one, "_loss_on_all_rows", lambda: everywhere or first)
+    if not diverged:
+        one._validation = dataclasses.replace(one._validation, targets=(one._validation.targets + 1) % 3)
+    found = one.train(3).metrics
+    assert np.isnan(found["validation_loss"]) == diverged and found["all_rows_loss"] == (everywhere or first)
+    assert diverged or found["validation_loss"] > 2 * first
+
+
+def test_a_part_without_answers_is_no_divergence() -> None:
+    train, validation, test = blobs()
+    targets = validation[1].copy()
+    targets[1::4] = -100  # what the cross entropy ignores: all that copy 1 holds out
+
+    def unlabelled() -> Any:
+        return train, (validation[0], targets), test
+
+    found = copy(refit(data=unlabelled), 1).train(3)
+    assert found.metrics["validation_loss"] == found.metrics["all_rows_loss"] and np.isfinite(
+        found.metrics["validation_loss"]
+    )
+
+
+def test_a_batch_holds_no_row_twice() -> None:
+    one = copy(refit(), 1)
+    one.apply(START | {"batch_size": 10_000})
+    assert one.controls.batch_size == TRAIN + VALIDATION - 15

@@ -169,8 +169,8 @@ def test_an_average_is_described_as_what_it_is_beside_the_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("copies", "words"),
     [
-        (4, ", trained on in 4 copies on 1,438 rows, validation's too"),
-        (1, ", trained on, on 1,438 rows, validation's too"),
+        (4, ", then trained in 4 copies on 1,438 rows, validation's too"),
+        (1, ", then trained on 1,438 rows, validation's too"),
         (0, " (a refit failed)"),
     ],
 )

@@ -13,7 +13,7 @@ from raytune_rl.population.refitting import held_by
 from raytune_rl.worlds.cohort import Cohort
 from raytune_rl.worlds.delivery import averages, deliver
 from raytune_rl.worlds.generator import make_world
-from raytune_rl.worlds.refitting import Refitting
+from raytune_rl.worlds.refitting import Refitting, _means
 from raytune_rl.worlds.task import WorldTask
 from tests.worlds.test_delivery import CONVOLUTION, LINEAR, REGRESSION, clouds, normalised, plain, play
 
@@ -158,3 +158,23 @@ def test_copies_are_judged_by_the_rows_that_they_hold_out() -> None:
     for copy in range(MEMBERS * GROUPS):
         rows = validation.subset(held_by(copy % MEMBERS, MEMBERS, len(validation)))
         assert found[copy] == pytest.approx(copies.score(rows)[0][copy], rel=1e-5)
+
+
+def test_copies_that_have_parted_are_not_averaged() -> None:
+    """Copies of one function, the hidden units of which are in another order."""
+    task = clouds(plain)
+    _, refitting = refitted(task)
+    copies, validation = refitting.copies, task.splits.validation
+    tensors = copies._population.tensors()
+    for copy in (0, 2):
+        tensors["0.weight"][copy] = tensors["0.weight"][copy].flip(0).clone() * 4.0
+        tensors["0.bias"][copy] = tensors["0.bias"][copy].flip(0).clone() * 4.0
+        tensors["2.weight"][copy] = tensors["2.weight"][copy].flip(1).clone() / 4.0
+    alone = copies.score(validation)[0][:MEMBERS]
+    test = task.splits.test
+    assert test is not None
+    right = copies.score(test)[1][int(alone.argmin())]
+    assert refitting.deliver().accuracy[0] == pytest.approx(right)
+    means = np.ones(len(copies), dtype=bool)
+    average = _means(copies.present, MEMBERS, means).take(slice(0, 1))
+    assert copies.losses(copies.outputs(validation, average), validation)[0] > 1.1 * np.median(alone)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -18,7 +20,8 @@ from raytune_rl.experiment import Experiment
 from raytune_rl.hyperparameters import Spec
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.population.candidate import Candidate
+from raytune_rl.population.candidate import Candidate, MemberContext
+from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.records import Value
 from raytune_rl.rllib.settings import Agent
 
@@ -53,6 +56,29 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
     check_picklable(candidate, experiment.candidate)
     checked: Candidate = candidate
     return checked
+
+
+def rehearse(experiment: Experiment, candidate: Candidate | None) -> None:
+    """Make one member of a torch task in this process, so that what is wrong with data, network or loss is said before
+    any trial starts. (Not where trials have GPUs: what a network needs may be one.) The data stay loaded; the summary
+    needs them again.
+
+    Raises:
+        BadInput: it cannot be made. What the user's own functions raise comes with their frames.
+    """
+    if not isinstance(candidate, TorchTask) or experiment.resources.get("GPU"):
+        return
+    space = experiment.space()
+    try:
+        candidate.build(MemberContext(member=0, seed=experiment.seed), space.decode([0.5] * len(space))).close()
+    except Exception as error:
+        told = traceback.extract_tb(error.__traceback__)
+        theirs = [frame for frame in told if not frame.filename.startswith(OWN_FILES)]
+        if isinstance(error, ValueError) and told[-1].filename.startswith(OWN_FILES):
+            raise BadInput(f"candidate: {error}") from None
+        last = "".join(traceback.format_exception_only(error)).rstrip()
+        frames = "Traceback (most recent call last):\n" + "".join(traceback.format_list(theirs))
+        raise BadInput(f"{frames}{last}\nThe candidate cannot be made: {first_line(error)}") from None
 
 
 def check_refit(experiment: Experiment, candidate: Any, values: Mapping[str, Value]) -> None:
@@ -195,6 +221,9 @@ def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
     rng = np.random.default_rng([experiment.seed, 0xBA5E])
     return [space.decode(space.sample(rng)) for _ in range(experiment.population)]
 
+
+OWN_FILES = os.path.dirname(os.path.abspath(__file__)) + os.sep
+"""Where frames of this package are."""
 
 STATES_KEPT = 6
 """Networks' worth of a member's states: its best and its last weights, each with two moments of the optimiser."""

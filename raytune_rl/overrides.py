@@ -12,6 +12,7 @@ from raytune_rl.errors import BadInput
 
 T = TypeVar("T")
 _SCALARS = (bool, int, float, str)
+_NAMES: dict[Any, str] = {bool: "true or false"}
 
 
 def settable(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -78,7 +79,7 @@ def _parse(path: str, text: str, annotation: Any) -> Any:
                 continue
     if str in options:
         return text
-    expected = " or ".join("None" if o is None else o.__name__ if isinstance(o, type) else repr(o) for o in options)
+    expected = " or ".join(_NAMES.get(o) or (o.__name__ if isinstance(o, type) else repr(o)) for o in options)
     raise BadInput(f"--set {path}={text}: {text!r} is not a value for {path}; it takes {expected}.")
 
 

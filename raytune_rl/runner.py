@@ -105,6 +105,8 @@ def run(
         check_machine(experiment.resources, machine)
         if not resume and not ray_is_running() and experiment.resources.keys() <= machine.keys():
             _placed(experiment, [machine])  # trials that do not fit are refused before Ray starts, too
+        if not resume:
+            composition.rehearse(experiment, candidate)
     policy = composition.make_policy(experiment)
     controller = composition.make_controller(experiment, policy)
     if not resume:
@@ -303,7 +305,7 @@ def _placement(
     content = directory.read_json(layout.EXPERIMENT)
     if resume and "groups" in content:  # it was not interrupted before it had any
         groups = tuple(tuple(group) for group in content["groups"])
-        return Placement(groups=groups, reason="the trials of the run that goes on")
+        return Placement(groups=groups, reason=f"going on in the {len(groups)} trials that the run had")
     placement = _placed(experiment, nodes)
     directory.write_json(layout.EXPERIMENT, {**content, "groups": placement.groups})
     return placement
@@ -340,7 +342,21 @@ def _screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
         budget_s=experiment.stop.seconds,
         done=_trained_before(directory),
         loadable=isinstance(experiment.candidate, TorchTask),
+        network=_needed_to_load(experiment.candidate),
     )
+
+
+def _needed_to_load(candidate: object) -> str:
+    """What ``raytune_rl.load`` must be given beside the directory: the network's function, if no file can name it."""
+    if not isinstance(candidate, TorchTask):
+        return ""
+    from raytune_rl.population.export import find_factory, importable_name
+
+    try:
+        find_factory(importable_name(candidate.network), Path())
+    except ValueError:
+        return getattr(candidate.network, "__name__", "...").replace("<lambda>", "...")
+    return ""
 
 
 def _trained_before(directory: RunDirectory) -> Mapping[int, int]:

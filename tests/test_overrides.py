@@ -32,7 +32,7 @@ def test_none_and_unions() -> None:
         ("population", ["'='"]),
         ("population=many", ["population", "'many'", "int"]),
         ("mode=best", ["mode", "'min'"]),
-        ("synchronous=1", ["synchronous", "bool"]),
+        ("synchronous=1", ["synchronous", "true or false"]),
         ("stop=5", ["stop", "stop.seconds"]),
         ("population=0", ["population", "at least 1"]),
     ],

@@ -10,10 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from ray import tune
 from torch import nn
 
-from raytune_rl import PBT, Agent, BadInput, Cosine, FailurePolicy, Fixed, Random, StopRule, TorchTask, roles
+from raytune_rl import (
+    PBT,
+    Agent,
+    BadInput,
+    Cosine,
+    Experiment,
+    FailurePolicy,
+    Fixed,
+    Random,
+    StopRule,
+    TorchTask,
+    roles,
+)
 from raytune_rl.controller import Situation
 from raytune_rl.runner import RunFailed, run
 from tests.paper_experiment import PaperTask, make
@@ -165,12 +178,39 @@ def test_a_metric_that_is_not_reported_is_bad_input(tmp_path: Path) -> None:
         run(make(metric="accuracy", mode="max"), out=tmp_path / "run")
 
 
-def test_a_run_that_came_to_nothing_says_why(tmp_path: Path) -> None:
-    task = TorchTask(mlp, blobs, loss=nn.MSELoss())  # of classes: it takes no such targets
+def of_task(task: TorchTask) -> Experiment:
     lr = {"lr": roles.learning_rate(tune.loguniform(1e-3, 1e-1))}
-    experiment = make(candidate=task, hyperparameters=lr, metric="validation_loss", population=2, agent=Fixed())
-    with pytest.raises(RunFailed, match=r"finite validation_loss \(ValueError: MSELoss needs outputs .* given up"):
-        run(experiment, out=tmp_path / "run")
+    return make(candidate=task, hyperparameters=lr, metric="validation_loss", agent=Fixed())
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_run_that_came_to_nothing_says_why_with_the_users_frames(tmp_path: Path, packed: bool) -> None:
+    def picky(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        raise ValueError("my metric is picky")
+
+    task = TorchTask(mlp, blobs, loss=nn.CrossEntropyLoss(), metrics={"picky": picky}, packed=packed)
+    with pytest.raises(
+        RunFailed, match=r"finite validation_loss \(ValueError: .*'picky'.*my metric is picky.* given up"
+    ):
+        run(of_task(task), out=tmp_path / "run")
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert 'raise ValueError("my metric is picky")' in log and "starts again" not in log
+
+
+def test_data_network_and_loss_are_tried_before_any_trial(tmp_path: Path) -> None:
+    wrong = TorchTask(mlp, blobs, loss=nn.MSELoss())  # of classes: it takes no such targets
+    with pytest.raises(BadInput, match=r"^candidate: MSELoss needs outputs in the shape of the targets"):
+        run(of_task(wrong), out=tmp_path / "run")
+
+    def missing() -> Any:
+        return (tmp_path / "rows.csv").read_text()
+
+    with pytest.raises(BadInput) as caught:
+        run(of_task(TorchTask(mlp, missing, loss=nn.CrossEntropyLoss())), out=tmp_path / "run")
+    told = str(caught.value)
+    assert 'return (tmp_path / "rows.csv").read_text()' in told and "torch_member.py" not in told
+    assert told.endswith("rows.csv'") and "The candidate cannot be made: [Errno 2]" in told
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_many_gpus_and_unpicklable_candidates_are_found_before_ray(tmp_path: Path) -> None:

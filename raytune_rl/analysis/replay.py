@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 
@@ -9,6 +10,9 @@ from raytune_rl.analysis.run import Run
 from raytune_rl.controller.policies import Replay
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
+from raytune_rl.rundir.summary import refit_cost
+
+logger = logging.getLogger(__name__)
 
 
 def replayed(experiment: Experiment, directory: str | os.PathLike[str]) -> Experiment:
@@ -31,6 +35,8 @@ def replayed(experiment: Experiment, directory: str | os.PathLike[str]) -> Exper
             f"--replay {os.fspath(directory)}: segment_length was {schedule.segment_length} there and is "
             f"{experiment.segment_length} here; a replay needs the same."
         )
+    if refit_cost(run.summary)[0]:
+        logger.warning("%s ended with a refit, which is not replayed: the schedule is what led to it", run.directory)
     values = schedule.values_for(experiment.space())
     return replace(
         experiment,

@@ -20,7 +20,7 @@ from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.svg import inline_svg
 from raytune_rl.analysis.texts import count, duration, number
 from raytune_rl.errors import BadInput
-from raytune_rl.rundir.summary import origin, refit_cost
+from raytune_rl.rundir.summary import instead_of, origin, refit_cost
 
 MEMBERS, COPIES, PATH = 64, 40, 60
 """Rows that the tables of members, copies and the best path show at most."""
@@ -56,7 +56,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     population = int(run.segments["member"].nunique())
     best = (run.summary or {}).get("best") or {}
     refit, seconds = refit_cost(run.summary)
-    delivered = f"{origin(best)} (alone {number(best['checkpoint']['value'])})" if "checkpoint" in best else ""
+    other = instead_of(best)
+    delivered = "" if other is None else f"{origin(best)} ({other[0]} {number(other[1])})"
     told = [
         ("agent", run.agent),
         ("delivered", delivered),

@@ -1,16 +1,17 @@
 """Who holds the record, and whether it is good enough to stop.
 
-The record is the best single report. Rules that trust a small validation set less (means along the lineage, one
-standard error, clipped or smoothed losses) were tried, and none picks better models reliably: see
-``experiments/controller/LOG.md``.
+The record is the best single report; of equal ones that with the lower loss, or the first. Rules that trust a small
+validation set less (means along the lineage, one standard error, clipped or smoothed losses) were tried, and none picks
+better models reliably: see ``experiments/controller/LOG.md``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raytune_rl.mdp.score import Score
+from raytune_rl.mdp.score import Score, order
 from raytune_rl.records import Incumbent, Mode, Report
 
 
@@ -34,7 +35,7 @@ class Incumbency:
         value = report.metrics.get(self.metric, math.nan)
         if report.status != "ok" or not math.isfinite(value):
             return
-        if self.holder is None or self._beats(value, self.holder.value):
+        if self.holder is None or self._order(report.metrics) < self._order(self.holder.metrics):
             self.holder = Incumbent(
                 member=report.member,
                 segment=report.segment,
@@ -56,6 +57,9 @@ class Incumbency:
         if not (self.holder.value == self.target or self._beats(self.holder.value, self.target)):
             return None
         return f"{self.metric} reached {self.holder.value:.6g} (target {self.target:.6g})"
+
+    def _order(self, metrics: Mapping[str, float]) -> tuple[float, float]:
+        return order(metrics, metric=self.metric, mode=self.mode)
 
     def _beats(self, value: float, other: float) -> bool:
         return value < other if self.mode == "min" else value > other

@@ -13,21 +13,22 @@ from raytune_rl.analysis.lineage import find_rows, parents, path_to
 from raytune_rl.combining.losses import Floats
 from raytune_rl.combining.soups import soup_shares
 from raytune_rl.ensemble.kept import ORIGINS, Kept, Place
+from raytune_rl.mdp.score import order
 from raytune_rl.population.candidate import State
 from raytune_rl.population.networks import arguments_of
 from raytune_rl.population.torch_task import TorchTask
+from raytune_rl.records import Mode
 
 
-def ordered(kept: Sequence[Kept], metric: str, mode: str) -> list[Kept]:
+def ordered(kept: Sequence[Kept], metric: str, mode: Mode) -> list[Kept]:
     """Every state once, the best checkpoints first, by their own validation; untrained ones are left out."""
 
-    def value(one: Kept) -> float:
-        found = float(one.state.get("metrics", {}).get(metric, np.nan))
-        return np.inf if not np.isfinite(found) else found if mode == "min" else -found
+    def key(one: Kept) -> tuple[int, tuple[float, float], int, int]:
+        rank = order(one.state.get("metrics", {}), metric=metric, mode=mode)
+        return ORIGINS.index(one.origin), rank, one.member, one.segment
 
-    order = sorted(kept, key=lambda one: (ORIGINS.index(one.origin), value(one), one.member, one.segment))
     first: dict[Place, Kept] = {}
-    for one in order:
+    for one in sorted(kept, key=key):
         if one.segment >= 0:
             first.setdefault(one.place, one)
     return list(first.values())

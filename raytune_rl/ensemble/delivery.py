@@ -25,6 +25,7 @@ from raytune_rl.combining.soups import soup_shares
 from raytune_rl.ensemble.candidates import averaged, mixable, ordered
 from raytune_rl.ensemble.kept import Kept, Place
 from raytune_rl.ensemble.links import answers, predictions, read_as, task_of
+from raytune_rl.mdp.score import order
 from raytune_rl.population.calibrating import calibrate, calibrated
 from raytune_rl.population.evaluation import evaluate, measure, outputs_of
 from raytune_rl.population.export import export, restore
@@ -45,6 +46,7 @@ class Delivered:
 
     Attributes:
         task: whose model it is.
+        place, alone: of the best checkpoint: which it is, and its value.
         state: with the averaged weights; all else is the best checkpoint's.
         calibration, binary: of its outputs, see ``population.calibrating.calibrated``.
         parts: the checkpoints and their shares, the largest first.
@@ -55,6 +57,8 @@ class Delivered:
     """
 
     task: TorchTask
+    place: Place
+    alone: float
     state: Mapping[str, Any]
     calibration: Calibration
     binary: bool
@@ -84,8 +88,12 @@ class Delivered:
     def summary(self) -> dict[str, Any]:
         """For ``summary.json``."""
         return {
+            "member": self.place[0],
+            "segment": self.place[1],
             "value": self.value,
             "metrics": dict(self.metrics),
+            "hyperparameters": dict(self.state["hyperparameters"]),
+            "checkpoint": {"value": self.alone, "metrics": dict(self.state["metrics"])},
             **self.calibration.told(),
             "parts": self._told(),
             **({} if self.refit is None else {"refit": dict(self.refit)}),
@@ -126,7 +134,7 @@ def delivered_model(
     if not candidates or not metric.startswith("validation_"):
         return None
     bench = Bench(task, metric, mode, kind)
-    candidates.sort(key=lambda one: bench.signed(one.state["metrics"]))
+    candidates.sort(key=lambda one: order(one.state["metrics"], metric=metric, mode=mode))
     candidates = [one for one in candidates if mixable(candidates[0].state, one.state, task)]
     shares = soup_shares([bench.signed(one.state["metrics"]) for one in candidates], bench.judge(candidates))
     used = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] > 0]
@@ -138,6 +146,8 @@ def delivered_model(
     leader = candidates[0].state
     return Delivered(
         task=task,
+        place=candidates[0].place,
+        alone=leader["metrics"][metric],
         state={**leader, "network": state["network"]},
         calibration=calibration,
         binary=binary,

@@ -7,6 +7,7 @@ scale, halving a loss is worth about 0.7 everywhere. Rewards are differences of 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,24 @@ OFFSET: Final = 0.02
 
 PENALTY: Final = -20.0
 """The score of NaN and infinity, and the lowest of all (``-PENALTY`` is the highest). A loss of 4.8e8 comes there."""
+
+
+TIE_BREAKER: Final = "validation_loss"
+"""Decides between equal values of another metric: few rows give an accuracy few values, and of models that are all
+right the one that is surest of it by the loss is no worse."""
+
+
+def order(metrics: Mapping[str, float], *, metric: str, mode: Mode) -> tuple[float, float]:
+    """What reports are sorted by, the best first: their ``metric``, then their loss. What is missing or not finite is
+    last.
+
+    >>> sure, unsure = {"accuracy": 1.0, "validation_loss": 0.1}, {"accuracy": 1.0, "validation_loss": 0.3}
+    >>> order(sure, metric="accuracy", mode="max") < order(unsure, metric="accuracy", mode="max")
+    True
+    """
+    value, loss = (metrics.get(name, math.nan) for name in (metric, TIE_BREAKER))
+    signed = value if mode == "min" else -value
+    return signed if math.isfinite(signed) else math.inf, loss if math.isfinite(loss) else math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,9 +131,10 @@ class Pack(Protocol):
     """Trains members of one trial together, which is faster than one after the other. The members stay what they are:
     between two segments each of them has all of its state, so snapshots and copies know nothing of packs."""
 
-    def train(self, members: Sequence[Member], length: int) -> Sequence[SegmentResult | None]:
+    def train(self, members: Sequence[Member], length: int) -> Sequence[SegmentResult | Exception | None]:
         """A segment of those members that go together, like ``Member.train`` of each; ``None`` for each that has to
-        train by itself. When it raises, all members are as they were."""
+        train by itself, and what went wrong for one whose validation has raised. When it raises itself, all members are
+        as they were."""
         ...
 
     @property

@@ -116,6 +116,8 @@ def restore(factory: Callable[..., nn.Module], state: State) -> nn.Module:
 
 def read_config(path: Path, kind: str) -> Mapping[str, Any]:
     """``config.json`` of a folder with an exported model of that ``kind``. Raises ``ValueError``."""
+    if not path.is_dir():
+        raise ValueError(f"There is no directory {path}.")
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from raytune_rl.errors import BadInput
 from raytune_rl.population.candidate import Member, MemberContext, Pack, State
 from raytune_rl.population.places import START_ONLY, Place, loss_settings, network_arguments, place_of
 from raytune_rl.records import Value
@@ -81,7 +82,7 @@ class TorchTask:
         ensemble_kind: ``Ensemble.kind``, filled in together with it: what members report is judged as the ensemble is.
 
     Raises:
-        ValueError: something above is not what it should be.
+        BadInput: (a ``ValueError``) something above is not what it should be.
     """
 
     network: Callable[..., nn.Module]
@@ -106,34 +107,30 @@ class TorchTask:
     def __post_init__(self) -> None:
         for name in ("network", "data", "loss"):
             if not callable(getattr(self, name)):
-                raise ValueError(f"TorchTask: {name} must be a function, not {type(getattr(self, name)).__name__}.")
+                raise BadInput(f"TorchTask: {name} must be a function, not {type(getattr(self, name)).__name__}.")
         if hasattr(self.network, "forward") and not isinstance(self.network, type):
-            raise ValueError("TorchTask: network must be a function that makes a network, not a network itself.")
+            raise BadInput("TorchTask: network must be a function that makes a network, not a network itself.")
         if isinstance(self.loss, type):
-            raise ValueError(f"TorchTask: loss must be called to be used: {self.loss.__name__}().")
+            raise BadInput(f"TorchTask: loss must be called to be used: {self.loss.__name__}().")
         if isinstance(self.optimizer, str) and self.optimizer not in ("adam", "adamw", "sgd"):
-            raise ValueError(
+            raise BadInput(
                 f"TorchTask: optimizer must be 'adam', 'adamw', 'sgd' or a function, not {self.optimizer!r}."
             )
         if self.precision not in get_args(Precision):
-            raise ValueError(
-                f"TorchTask: precision must be 'float32', 'bfloat16' or 'float16', not {self.precision!r}."
-            )
+            raise BadInput(f"TorchTask: precision must be 'float32', 'bfloat16' or 'float16', not {self.precision!r}.")
         if self.batch_size < 1:
-            raise ValueError(f"TorchTask: batch_size must be at least 1, not {self.batch_size}.")
+            raise BadInput(f"TorchTask: batch_size must be at least 1, not {self.batch_size}.")
         if self.augment is not None:
             _check_augment(self.augment)
         if not 0 <= self.augmentation < math.inf:
-            raise ValueError(f"TorchTask: augmentation must be a number of at least 0, not {self.augmentation!r}.")
+            raise BadInput(f"TorchTask: augmentation must be a number of at least 0, not {self.augmentation!r}.")
         if self.augmentation > 0 and self.augment is None:
-            raise ValueError(f"TorchTask: augmentation is {self.augmentation}, the strength of an augment; give one.")
+            raise BadInput(f"TorchTask: augmentation is {self.augmentation}, the strength of an augment; give one.")
         for metric, function in (self.metrics or {}).items():
             if not callable(function):
-                raise ValueError(f"TorchTask: the metric {metric!r} must be a function of (outputs, targets).")
+                raise BadInput(f"TorchTask: the metric {metric!r} must be a function of (outputs, targets).")
             if metric == "loss":
-                raise ValueError(
-                    "TorchTask: a metric cannot be named 'loss', which is the task's loss; name it another."
-                )
+                raise BadInput("TorchTask: a metric cannot be named 'loss', which is the task's loss; name it another.")
 
     def places(self, hyperparameters: Mapping[str, Value]) -> dict[str, Place]:
         """Where each hyperparameter takes hold. Raises ``ValueError`` for one that nothing would feel."""
@@ -258,11 +255,11 @@ class TorchTask:
 def _check_augment(augment: object) -> None:
     wanted = "a function of (inputs, strength, generator)"
     if not callable(augment):
-        raise ValueError(f"TorchTask: augment must be {wanted}, not {type(augment).__name__}.")
+        raise BadInput(f"TorchTask: augment must be {wanted}, not {type(augment).__name__}.")
     try:
         inspect.signature(augment).bind(*range(3))
     except TypeError as error:
-        raise ValueError(f"TorchTask: augment must be {wanted}, which {_name(augment)} is not: {error}.") from None
+        raise BadInput(f"TorchTask: augment must be {wanted}, which {_name(augment)} is not: {error}.") from None
     except ValueError:
         return  # some built-in functions do not say what they take
 

@@ -35,6 +35,7 @@ class Plan:
         budget_s: seconds from now after which the run stops; None if it has no such limit.
         done: by member, the segments that earlier sessions of a resumed run have trained.
         loadable: whether ``raytune_rl.load`` reads the best model.
+        network: the function that it must be given for that, if any.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Plan:
     budget_s: float | None = None
     done: Mapping[int, int] = field(default_factory=dict)
     loadable: bool = True
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

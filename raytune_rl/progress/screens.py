@@ -15,7 +15,7 @@ from rich.text import Text
 from raytune_rl.progress.board import Plan, Row, View, action_text, clock_text, short, values_text
 from raytune_rl.progress.columns import Column, table
 from raytune_rl.records import Status
-from raytune_rl.rundir.summary import cost, origin
+from raytune_rl.rundir.summary import cost, instead_of, origin, refit_cost
 
 MEMBER_ROWS = 20
 BEST_ROWS = 10
@@ -201,8 +201,9 @@ def _best_block(best: Mapping[str, Any]) -> RenderableType:
     grid = Table.grid(padding=(0, 6, 0, 0))
     grid.add_row(_pairs("Hyperparameters", best["hyperparameters"]), _pairs("Metrics", {**others, **tests}))
     title = Text(f"Best: {origin(best)}", style="bold")
-    if "checkpoint" in best:
-        title.append(f" (alone {short(best['checkpoint']['value'])})", style="dim")
+    other = instead_of(best)
+    if other is not None:
+        title.append(f" ({other[0]} {short(other[1])})", style="dim")
     return Group(title, grid)
 
 
@@ -257,6 +258,9 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
         time += f"; decisions {timing['decision_ms_p50']:.1f} ms (p99 {timing['decision_ms_p99']:.1f})"
     kinds = ("members", "segments", "copies", "failures", "restarts", "rollbacks")
     counted = ", ".join(_count(counts[key], key) for key in kinds if key in counts)  # older runs have no rollbacks
+    refit = refit_cost(summary)[0]
+    if refit:
+        counted += f"; {_count(refit, 'segments')} of the refit"
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
@@ -268,7 +272,8 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     }
     if summary.get("best") and plan.loadable:
         which = ", ensemble=True" if _ensemble_leads(plan, summary) else ""
-        facts["Load"] = f'model = raytune_rl.load("{plan.directory}"{which})'
+        network = f", network={plan.network}" if plan.network else ""
+        facts["Load"] = f'model = raytune_rl.load("{plan.directory}"{which}{network})'
     elif summary.get("best") and summary["best"].get("path"):
         facts["Best"] = f"{plan.directory.rstrip('/')}/{summary['best']['path']}"
     for name, fact in facts.items():

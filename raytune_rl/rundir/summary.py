@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from raytune_rl.combining.calibration import Calibration
+from raytune_rl.mdp.score import TIE_BREAKER
 from raytune_rl.records import FLOOR, Incumbent, Mode, Value
 
 
@@ -91,9 +92,8 @@ def build_summary(
         best_path: where the best model lies inside the run directory.
         incumbent: whose model lies there; the best row of the table if left out. (The two differ where a member went
             through a segment twice.)
-        delivered: ``{value, metrics, temperature, uniform, parts}``, perhaps with ``refit``, where the model that lies
-            there is more than the incumbent's: ``best`` has its value and metrics then, and the incumbent's own under
-            ``checkpoint``.
+        delivered: ``Delivered.summary``, where the model that lies there is more than a checkpoint: ``best`` tells of
+            it then, and under ``checkpoint`` of the checkpoint alone.
         test: metrics of the model that lies there on the test split, joined to its validation metrics.
         comparison: left out of the summary if there is none.
         ensemble: ``{value, members, weights, metrics, path}``; left out of the summary if there is none.
@@ -114,7 +114,8 @@ def build_summary(
 
 
 def best_of(segments: pd.DataFrame, metric: str, mode: Mode) -> Incumbent | None:
-    """The best segment of any member; the earliest among equals; None if no value is finite.
+    """The best segment of any member; among equals that with the lower loss, then the earliest; None if no value is
+    finite.
 
     Segments that failed, hung or diverged do not count, and neither do NaN and infinities.
     """
@@ -124,7 +125,9 @@ def best_of(segments: pd.DataFrame, metric: str, mode: Mode) -> Incumbent | None
     valid = segments[np.isfinite(segments[column]) & (segments["status"] == "ok")]
     if valid.empty:
         return None
-    row = valid.sort_values([column, "segment", "member"], ascending=[mode == "min", True, True]).iloc[0]
+    ties = [name for name in [f"metric/{TIE_BREAKER}"] if name in valid and name != column]
+    by = [column, *ties, "segment", "member"]
+    row = valid.sort_values(by, ascending=[mode == "min", *[True] * (len(by) - 1)]).iloc[0]
     return Incumbent(
         member=int(row["member"]),
         segment=int(row["segment"]),
@@ -216,15 +219,12 @@ def _best(
     }
     if delivered is None:
         return found
+    told = ("member", "segment", "value", "hyperparameters", "temperature", "uniform", "parts", "refit", "checkpoint")
     return {
         **found,
-        "value": delivered["value"],
-        "metrics": {**best.metrics, **delivered["metrics"], **test},
-        "temperature": delivered["temperature"],
-        "uniform": delivered["uniform"],
-        "parts": [dict(part) for part in delivered["parts"]],
-        **({"refit": dict(delivered["refit"])} if "refit" in delivered else {}),
         "checkpoint": {"value": best.value, "metrics": dict(best.metrics)},
+        **{name: delivered[name] for name in told if name in delivered},
+        "metrics": {**best.metrics, **delivered["metrics"], **test},
     }
 
 
@@ -251,6 +251,14 @@ def cost(summary: Mapping[str, Any]) -> tuple[int, float]:
     """Segments and training seconds of a run, those of its refit included."""
     segments, seconds = refit_cost(summary)
     return summary["counts"]["segments"] + segments, summary["timing"]["train_s"] + seconds
+
+
+def instead_of(best: Mapping[str, Any]) -> tuple[str, float] | None:
+    """What else the run could have delivered instead of ``summary["best"]``, in a word, and its value: the model before
+    its refit, or the best checkpoint; None where it is that."""
+    if best.get("refit", {}).get("copies"):
+        return "before", best["refit"]["before"]
+    return ("alone", best["checkpoint"]["value"]) if "checkpoint" in best else None
 
 
 def _values(row: pd.Series, prefix: str) -> dict[str, Any]:

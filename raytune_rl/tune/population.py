@@ -160,6 +160,7 @@ class PopulationRun:
     def request_stop(self, reason: str) -> None:
         """End the run after the segments that are being trained, saved so that it can be resumed. Returns at once;
         may be called from a signal handler or another thread."""
+        logger.warning("%s: stopping when the segments under way are done and saved; once more ends it at once", reason)
         self._stopper.start_clock()
         self.live.interrupted = self.live.interrupted or reason
 

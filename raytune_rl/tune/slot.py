@@ -13,12 +13,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from raytune_rl.mdp.score import TIE_BREAKER, order
 from raytune_rl.population.candidate import Candidate, Member, MemberContext, SegmentResult, State
 from raytune_rl.records import Decision, Mode, Report, SourceKind, Status, Value
 
@@ -83,8 +84,14 @@ class SlotSettings:
 class Trained:
     """A segment that was trained outside the slot; ``seconds`` is the member's share of the time."""
 
-    result: SegmentResult
+    result: SegmentResult | Exception
     seconds: float
+
+    def get(self) -> SegmentResult:
+        """The result. Raises what the candidate has raised."""
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
 
 
 @dataclass(slots=True)
@@ -101,6 +108,12 @@ class _Memory:
     builds: int = 0
     reported: bool = False
     copied: tuple[int, int] | None = None
+    best_loss: float = math.nan
+
+    @classmethod
+    def revived(cls, saved: _Memory) -> _Memory:
+        """What was saved, perhaps by an earlier version, which has fewer fields."""
+        return cls(**{f.name: getattr(saved, f.name) for f in fields(cls) if hasattr(saved, f.name)})
 
 
 class Slot:
@@ -145,7 +158,7 @@ class Slot:
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on from what ``to_save`` gave."""
-        self._memory = saved["memory"]
+        self._memory = _Memory.revived(saved["memory"])
         self._snapshots = list(saved.get("snapshots", []))
 
         def revive() -> None:
@@ -197,7 +210,7 @@ class Slot:
         began = time.perf_counter()
         with watching():
             if trained is not None:
-                result: SegmentResult | None = trained.result
+                result: SegmentResult | None = self._guarded(trained.get)
                 seconds = trained.seconds
             else:
                 result = None if fate or self._error is not None else self._guarded(self._train)
@@ -265,11 +278,14 @@ class Slot:
         )
 
     def _keep_best(self, report: Report) -> None:
-        value, best = report.metrics[self._settings.metric], self._memory.best_value
-        if math.isnan(best) or (value < best if self._settings.mode == "min" else value > best):
+        metric, memory = self._settings.metric, self._memory
+        best = {TIE_BREAKER: memory.best_loss, metric: memory.best_value}  # where both are the same, the value
+        now, then = (order(m, metric=metric, mode=self._settings.mode) for m in (report.metrics, best))
+        if now < then:
             snapshot = self._guarded(self.snapshot)
             if snapshot is not None:
-                self._memory.best_value = value
+                memory.best_value = report.metrics[metric]
+                memory.best_loss = report.metrics.get(TIE_BREAKER, math.nan)
                 self._memory.best = replace(snapshot, segment=report.segment)
 
     def _keep_snapshot(self, report: Report) -> None:

@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(run: Path, tmp_path: Path) ->
     (run / "ensemble" / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(ValueError, match="cannot be read"):
         load(run, ensemble=True)
-    with pytest.raises(ValueError, match="holds no exported model"):
+    with pytest.raises(ValueError, match="There is no directory"):
         load(tmp_path / "nowhere", ensemble=True)
 
 

@@ -53,13 +53,13 @@ class TorchPack:
     def reason(self) -> str | None:
         return self._reason
 
-    def train(self, members: Sequence[Member], length: int) -> Sequence[SegmentResult | None]:
+    def train(self, members: Sequence[Member], length: int) -> Sequence[SegmentResult | Exception | None]:
         self._reason = None
         groups: dict[Hashable, list[int]] = {}
         for index, member in enumerate(members):
             assert isinstance(member, TorchMember)
             groups.setdefault(_kind(member, self._build(member.controls.network)), []).append(index)
-        results: list[SegmentResult | None] = [None] * len(members)
+        results: list[SegmentResult | Exception | None] = [None] * len(members)
         for kind, indices in groups.items():
             if len(indices) == 1:
                 self._reason = "no other member of the trial has its architecture" if len(members) > 1 else None
@@ -89,7 +89,7 @@ class TorchPack:
 
     def _train_group(
         self, kind: Hashable, members: Sequence[TorchMember], length: int
-    ) -> Sequence[SegmentResult] | None:
+    ) -> Sequence[SegmentResult | Exception] | None:
         """Segments of members that look alike; ``None`` (and nothing has happened) if their network refuses."""
         key = (kind, len(members))
         handed_out = [member.batches.examples for member in members]
@@ -107,11 +107,16 @@ class TorchPack:
         while len(self._populations) >= POPULATIONS:
             self._populations.pop(next(iter(self._populations)))
         self._populations[key] = population
-        results = []
-        for column, member in enumerate(members):
-            with random_stream(member.device, TRAIN, member.seed, member.steps):
-                results.append(member.conclude(*(values[:, column] for values in measured)))
-        return results
+        return [_concluded(member, [values[:, column] for values in measured]) for column, member in enumerate(members)]
+
+
+def _concluded(member: TorchMember, measured: Sequence[torch.Tensor]) -> SegmentResult | Exception:
+    """The end of one member's segment: a user's metric that raises is that member's failure, and not the pack's."""
+    with random_stream(member.device, TRAIN, member.seed, member.steps):
+        try:
+            return member.conclude(*measured)
+        except Exception as error:
+            return error
 
 
 def _segment(

@@ -22,6 +22,14 @@ def test_one_member_follows_the_best_members_schedule(directory: Path) -> None:
     assert again.seed == experiment.seed and again.candidate is experiment.candidate
 
 
+def test_that_a_refit_is_not_replayed_is_said(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("raytune_rl.analysis.replay.refit_cost", lambda summary: (8, 1.0))
+    assert not replayed(experiment_of(), directory).refit
+    assert "ended with a refit, which is not replayed" in caplog.text
+
+
 def test_a_run_of_another_experiment_is_refused(directory: Path, tmp_path: Path) -> None:
     length = Run.load(directory).schedule().segment_length
     with pytest.raises(BadInput, match="segment_length was"):

@@ -35,3 +35,11 @@ def test_a_target_counts_when_it_is_met(mode: Mode, value: float, reached: bool)
     assert bool(incumbency.reached) == reached
     if reached:
         assert incumbency.reached == f"m reached {value:.6g} (target 0.5)"
+
+
+def test_of_equal_reports_the_one_with_the_lower_loss_holds_it() -> None:
+    incumbency = Incumbency(metric="accuracy", mode="max")
+    for member, (accuracy, loss) in enumerate([(0.9, 0.4), (0.9, 0.3), (0.9, math.nan), (0.9, 0.35), (0.8, 0.1)]):
+        metrics = {"accuracy": accuracy, "validation_loss": loss}
+        incumbency.take(Report(member=member, segment=0, steps=1, metrics=metrics, hyperparameters={}))
+    assert incumbency.holder is not None and incumbency.holder.member == 1

@@ -11,6 +11,7 @@ from raytune_rl import load
 from raytune_rl.combining.calibration import Calibration, cost_of_doubt
 from raytune_rl.ensemble.delivery import delivered_model
 from raytune_rl.ensemble.finishing import delivery_of
+from raytune_rl.ensemble.kept import Kept
 from raytune_rl.population.export import restore
 from tests.ensemble.members import NOISY, TASK, inputs, noisy, trained
 from tests.population.models import blobs
@@ -82,6 +83,23 @@ def test_accuracy_is_a_metric_like_any_other() -> None:
     most = max(one.state["metrics"]["validation_accuracy"] for one in noisy())
     found = delivered("validation_accuracy", "max")
     assert found is None or found.value >= most
+
+
+def test_of_equal_checkpoints_the_one_with_the_lower_loss_leads_and_is_told_of() -> None:
+    def equal(one: Kept) -> Kept:
+        return dataclasses.replace(
+            one, state={**one.state, "metrics": {**one.state["metrics"], "validation_accuracy": 1.0}}
+        )
+
+    found = delivered_model(
+        NOISY, [equal(one) for one in noisy()], metric="validation_accuracy", mode="max", plain=True
+    )
+    best = min(noisy(), key=lambda one: one.state["metrics"]["validation_loss"])
+    assert found is not None and found.place == best.place and found.alone == 1.0
+    told = found.summary()
+    assert (told["member"], told["segment"]) == best.place
+    assert told["hyperparameters"] == best.state["hyperparameters"]
+    assert told["checkpoint"]["metrics"]["validation_loss"] == best.state["metrics"]["validation_loss"]
 
 
 def test_a_metric_of_members_only_leaves_the_best_checkpoint() -> None:

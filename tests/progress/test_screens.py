@@ -163,6 +163,11 @@ def test_a_long_name_of_the_agent_leaves_the_numbers_whole() -> None:
     assert "0.0812" in row and "0.0911" in row and "…" in row.split("0.0812")[0]
 
 
+def test_a_network_that_no_file_can_name_is_asked_for() -> None:
+    text = "\n".join(lines(final_screen(Plan(**{**vars(PLAN), "network": "make_net"}), SUMMARY)))
+    assert 'raytune_rl.load("results/quickstart/now", network=make_net)' in text
+
+
 def test_other_candidates_are_not_loaded_but_found() -> None:
     text = "\n".join(lines(final_screen(Plan(**{**vars(PLAN), "loadable": False}), SUMMARY)))
     assert "raytune_rl.load" not in text and "results/quickstart/now/best" in text

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from raytune_rl.mdp.score import order
 from raytune_rl.records import KEEP, Decision, Report, Source
-from raytune_rl.tune.slot import COPY_DROPPED, Slot, SlotSettings, Snapshot
+from raytune_rl.tune.slot import COPY_DROPPED, Slot, SlotSettings, Snapshot, Trained
+from tests.population.models import START, TASK
 from tests.tune.scripted import Counting, CountingMember, best_of, member
 
 Trick = Callable[[CountingMember, int], None]
@@ -328,3 +330,32 @@ def test_an_error_while_a_decision_is_carried_out_fails_the_next_segment() -> No
     assert report.status == "failed" and "negative" in (report.error or "")
     one.follow(decide(0, 2, 1.0, best_of(0)))
     assert train(one).status == "ok"
+
+
+def test_of_equal_segments_the_one_with_the_lower_loss_is_kept() -> None:
+    shared = settings(metric="validation_accuracy", candidate=TASK, segment_length=5)
+    one = Slot(shared, replace(decide(0, 0, 0.01), hyperparameters=START))
+    one.start()
+    reports = [train(one) for _ in range(8)]
+    best = min(reports, key=lambda report: order(report.metrics, metric="validation_accuracy", mode="max"))
+    ties = [r for r in reports if r.metrics["validation_accuracy"] == best.metrics["validation_accuracy"]]
+    assert len(ties) > 1 and best is not ties[0]
+    kept = one.to_save()["memory"].best
+    assert kept.segment == best.segment and kept.state["metrics"] == best.metrics
+
+
+def test_what_an_earlier_version_has_saved_is_revived() -> None:
+    one = slot()
+    train(one)
+    saved = one.to_save()
+    del saved["memory"].best_loss
+    other = Slot(settings(), decide(0, 0, 1.0))
+    other.restore(saved)
+    assert train(other).segment == 1
+
+
+def test_what_a_member_raised_in_a_pack_is_its_failure() -> None:
+    one = slot()
+    report = one.run_segment(nullcontext, Trained(result=ValueError("my metric is picky"), seconds=0.5))
+    assert report.status == "failed" and report.error is not None and "my metric is picky" in report.error
+    assert train(one).status == "failed", "until it is told how to go on"

@@ -419,11 +419,16 @@ class Slot:
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this package and of Tune, which tell a user nothing."""
+    """The traceback without the frames of this package and of Tune, which tell a user nothing; with them where there
+    are no others, neither its own nor of what caused it."""
     summary = traceback.TracebackException.from_exception(error)
-    frames = [frame for frame in summary.stack if not any(own in frame.filename for own in _OWN_FRAMES)]
-    if frames:
-        summary.stack = traceback.StackSummary.from_list(frames)
+    chain = [summary]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    theirs = [[f for f in one.stack if not any(own in f.filename for own in _OWN_FRAMES)] for one in chain]
+    if any(theirs):
+        for one, frames in zip(chain, theirs, strict=True):
+            one.stack = traceback.StackSummary.from_list(frames)
     return "".join(summary.format())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -359,3 +360,17 @@ def test_what_a_member_raised_in_a_pack_is_its_failure() -> None:
     report = one.run_segment(nullcontext, Trained(result=ValueError("my metric is picky"), seconds=0.5))
     assert report.status == "failed" and report.error is not None and "my metric is picky" in report.error
     assert train(one).status == "failed", "until it is told how to go on"
+
+
+def test_a_traceback_shows_the_users_frames_of_what_caused_it_and_none_of_ours() -> None:
+    def picky(outputs: Any, targets: Any) -> float:
+        raise ValueError("my metric is picky")
+
+    one = Slot(
+        settings(metric="validation_loss", candidate=replace(TASK, metrics={"picky": picky})),
+        replace(decide(0, 0, 0.01), hyperparameters=START),
+    )
+    one.start()
+    error = train(one).error
+    assert error is not None and 'raise ValueError("my metric is picky")' in error
+    assert "raytune_rl" + os.sep not in error and "The metric 'picky' cannot take outputs" in error

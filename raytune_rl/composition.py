@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import traceback
 from collections.abc import Mapping
@@ -79,6 +80,21 @@ def rehearse(experiment: Experiment, candidate: Candidate | None) -> None:
         last = "".join(traceback.format_exception_only(error)).rstrip()
         frames = "Traceback (most recent call last):\n" + "".join(traceback.format_list(theirs))
         raise BadInput(f"{frames}{last}\nThe candidate cannot be made: {first_line(error)}") from None
+    _warn_of_nan(candidate)
+
+
+def _warn_of_nan(candidate: TorchTask) -> None:
+    """A network may know what to make of it; most diverge."""
+    from raytune_rl.population.refitting import CPU
+    from raytune_rl.population.splits import load_splits
+
+    splits = load_splits(candidate.data, CPU)
+    for name in ("train", "validation", "test"):
+        split = getattr(splits, name)
+        for what in ("inputs", "targets"):
+            values = None if split is None else getattr(split, what)
+            if values is not None and values.is_floating_point() and not values.isfinite().all():
+                logger.warning("%s of the %s split hold NaN or infinity", what, name)
 
 
 def check_refit(experiment: Experiment, candidate: Any, values: Mapping[str, Value]) -> None:
@@ -221,6 +237,8 @@ def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
     rng = np.random.default_rng([experiment.seed, 0xBA5E])
     return [space.decode(space.sample(rng)) for _ in range(experiment.population)]
 
+
+logger = logging.getLogger(__name__)
 
 OWN_FILES = os.path.dirname(os.path.abspath(__file__)) + os.sep
 """Where frames of this package are."""

@@ -122,7 +122,9 @@ class LineProgress(QuietProgress):
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         assert self._board is not None, "start comes first"
-        self._line(progress_line(self._board.view()))
+        view = self._board.view()
+        if view.rows:  # else an earlier session had trained everything
+            self._line(progress_line(view))
         super().finish(summary)
 
     def _line(self, text: str) -> None:

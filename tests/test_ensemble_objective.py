@@ -131,7 +131,7 @@ def test_a_declared_kind_is_how_members_are_judged_and_the_model_is_delivered(mo
     trained: Any = SimpleNamespace(controller=SimpleNamespace(policy=Random()), states=None)
     for one, kind in ((matching, "matching"), (experiment(ensemble=None), None)):
         told: Any = comparing.delivered_by(one, trained)
-        assert told == {"metric": "validation_loss", "mode": "min", "kind": kind}
+        assert told == {"metric": "validation_loss", "mode": "min", "kind": kind, "plain": False}
 
 
 def test_without_the_objective_nothing_is_reported() -> None:

@@ -102,7 +102,7 @@ def test_what_cannot_be_loaded_is_explained(
 
 
 def test_missing_and_broken_files_are_explained(exported: tuple[TorchMember, Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no exported model"):
+    with pytest.raises(ValueError, match="There is no directory"):
         load(tmp_path / "nowhere")
     (exported[1] / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"model.safetensors cannot be read"):

@@ -283,8 +283,9 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
 
 
 def _ensemble_leads(plan: Plan, summary: Mapping[str, Any]) -> bool:
-    """Whether the ensemble is better than the one model, by the experiment's metric on validation."""
-    if not summary.get("ensemble"):
+    """Whether the ensemble is better than the one model, by the experiment's metric on validation. Not beside a refit,
+    which is judged by rows that it has not seen, where the ensemble was chosen by them."""
+    if not summary.get("ensemble") or summary["best"].get("refit", {}).get("copies"):
         return False
     together, alone = summary["ensemble"]["value"], summary["best"]["value"]
     return bool(together < alone if plan.mode == "min" else together > alone)

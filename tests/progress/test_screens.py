@@ -238,3 +238,18 @@ def test_a_deep_ensemble_is_compared_with_the_ensemble() -> None:
     assert expected in verdict(PLAN, other).plain
     without = changed(name="deep ensemble", of="ensemble", value=0.075, better=None)
     assert "reached by member 3" in verdict(PLAN, without).plain
+
+
+def words(shown: list[str]) -> str:
+    return " ".join(" ".join(shown).split())
+
+
+def test_beside_a_refit_the_one_model_is_what_is_loaded() -> None:
+    """It is judged by rows that it has not seen, and the ensemble by rows that chose it."""
+    refit = {"copies": 8, "examples": 1438, "before": 0.09, "segments": 64, "train_s": 20.0}
+    found = words(
+        lines(final_screen(PLAN, SUMMARY | {"best": SUMMARY["best"] | {"refit": refit}, "ensemble": ENSEMBLE}))
+    )
+    assert 'load("results/quickstart/now")' in found and "ensemble=True" not in found
+    assert "then trained in 8 copies on 1,438 rows, validation's too (before 0.09)" in found
+    assert "64 segments of the refit" in found and "raytune_rl (PPO) 0.0812 0.0911 224 3 min 37 s" in found

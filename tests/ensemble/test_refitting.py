@@ -53,6 +53,8 @@ def test_it_is_the_copies_average() -> None:
         np.testing.assert_allclose(array, mean, rtol=1e-5, atol=1e-6)
     assert found.parts == start.parts and found.state["hyperparameters"] == start.state["hyperparameters"]
     assert found.refit == {"copies": 4, "examples": 180, "before": start.value}
+    assert found.metrics["train_loss"] == pytest.approx(np.mean([one.state["metrics"]["train_loss"] for one in finals]))
+    assert found.calibration not in (Calibration(), start.calibration)
 
 
 def test_its_value_is_what_copies_say_of_rows_that_they_have_not_seen() -> None:

@@ -55,13 +55,15 @@ def test_every_row_is_held_out_by_some_copy_and_no_copy_does_without_most_of_the
     assert 2 <= folds <= FOLDS
     assert all(1 <= len(one) <= -(-rows // folds) for one in held)
     assert all(torch.equal(held[one], held[one % folds]) for one in range(copies))
+    assert rows < 4 or folds <= rows // 2
     if copies >= folds:
         assert sorted(torch.cat(held[:folds]).tolist()) == list(range(rows))
 
 
 def test_a_copy_begins_with_the_models_weights_and_a_fresh_optimiser() -> None:
-    of = refit()
-    assert isinstance(of, Candidate) and isinstance(of, Packable)
+    of = refit(predictions=True)
+    assert isinstance(of, Candidate) and isinstance(of, Packable) and isinstance(of.pack(), TorchPack)
+    assert of.optimizer == TASK.optimizer and not of.task.predictions
     one = copy(of)
     for name, value in one.controls.network.state_dict().items():
         torch.testing.assert_close(value, torch.tensor(of.state["network"][name]))
@@ -166,6 +168,7 @@ def test_a_lone_copy_holds_out_half() -> None:
         (-2.95, [-2.9, -3.0], False),
         (-2.8, [-2.9, -3.0], True),
         (0.5, [0.4, 0.5, 9.0], False),
+        (0.6, [0.4, 0.5, 9.0], True),
     ],
 )
 def test_copies_have_parted_if_their_average_is_worse_than_they_are(

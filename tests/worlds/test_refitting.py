@@ -132,6 +132,7 @@ def test_a_refit_that_has_gone_wrong_gives_what_it_began_with() -> None:
     refitting.copies.present.parameters[:MEMBERS] = float("nan")
     found, start = refitting.deliver(), deliver(cohort, MEMBERS)
     assert found.test[0] == start.test[0] and found.test[1] != start.test[1]
+    assert found.accuracy[0] == start.accuracy[0]
 
 
 def test_a_copy_that_collapses_goes_back_to_its_best_with_a_quarter_of_its_rate() -> None:
@@ -147,6 +148,9 @@ def test_a_copy_that_collapses_goes_back_to_its_best_with_a_quarter_of_its_rate(
     rates = refitting.copies._population.learning_rate
     torch.testing.assert_close(rates[1], before[1] * 0.25)
     torch.testing.assert_close(rates[[0, 2]], before[[0, 2]])
+    refitting.copies.present.parameters[1] *= 1e4
+    refitting.train(0)
+    assert refitting._calmed[1] == 0.0625
 
 
 def test_copies_are_judged_by_the_rows_that_they_hold_out() -> None:
@@ -170,7 +174,9 @@ def test_copies_that_have_parted_are_not_averaged() -> None:
         tensors["0.weight"][copy] = tensors["0.weight"][copy].flip(0).clone() * 4.0
         tensors["0.bias"][copy] = tensors["0.bias"][copy].flip(0).clone() * 4.0
         tensors["2.weight"][copy] = tensors["2.weight"][copy].flip(1).clone() / 4.0
+    tensors["2.bias"][0] += torch.tensor([-0.4, 0.0])  # not the best one
     alone = copies.score(validation)[0][:MEMBERS]
+    assert alone.argmin() != 0
     test = task.splits.test
     assert test is not None
     right = copies.score(test)[1][int(alone.argmin())]
@@ -178,3 +184,18 @@ def test_copies_that_have_parted_are_not_averaged() -> None:
     means = np.ones(len(copies), dtype=bool)
     average = _means(copies.present, MEMBERS, means).take(slice(0, 1))
     assert copies.losses(copies.outputs(validation, average), validation)[0] > 1.1 * np.median(alone)
+
+
+def test_more_copies_than_folds_share_them() -> None:
+    task = make_world(REGRESSION).task
+    cohort, _ = play(task, members=10, groups=1)
+    refitting = Refitting(cohort, 10, segments=2, seed=5)
+    for segment in range(2):
+        refitting.train(segment)
+    copies, validation = refitting.copies, task.splits.validation
+    said = torch.empty(1, *validation.targets.shape)
+    for fold in range(8):
+        chosen = np.arange(10) % 8 == fold
+        rows = torch.arange(fold, len(validation), 8)
+        said[:, rows] = copies.outputs(validation.subset(rows), _means(copies.present, 10, chosen))
+    assert refitting.deliver().validation[0] == pytest.approx(copies.losses(said, validation)[0], rel=1e-5)

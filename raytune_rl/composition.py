@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -16,7 +15,7 @@ from raytune_rl.combining.credit import Jury
 from raytune_rl.combining.losses import Kind
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.policy import Policy
-from raytune_rl.errors import BadInput, first_line
+from raytune_rl.errors import OWN_FILES, BadInput, first_line, user_traceback
 from raytune_rl.experiment import Experiment
 from raytune_rl.hyperparameters import Spec
 from raytune_rl.mdp.action import ActionSpec
@@ -73,22 +72,21 @@ def rehearse(experiment: Experiment, candidate: Candidate | None) -> None:
     try:
         candidate.build(MemberContext(member=0, seed=experiment.seed), space.decode([0.5] * len(space))).close()
     except Exception as error:
-        told = traceback.extract_tb(error.__traceback__)
-        theirs = [frame for frame in told if not frame.filename.startswith(OWN_FILES)]
-        if isinstance(error, ValueError) and told[-1].filename.startswith(OWN_FILES):
+        raised_at = traceback.extract_tb(error.__traceback__)[-1].filename
+        if isinstance(error, ValueError) and raised_at.startswith(OWN_FILES):  # a sentence of ours
             raise BadInput(f"candidate: {error}") from None
-        last = "".join(traceback.format_exception_only(error)).rstrip()
-        frames = "Traceback (most recent call last):\n" + "".join(traceback.format_list(theirs))
-        raise BadInput(f"{frames}{last}\nThe candidate cannot be made: {first_line(error)}") from None
+        told = user_traceback(error).rstrip()
+        raise BadInput(f"{told}\nThe candidate cannot be made: {first_line(error)}") from None
     _warn_of_nan(candidate)
 
 
 def _warn_of_nan(candidate: TorchTask) -> None:
     """A network may know what to make of it; most diverge."""
-    from raytune_rl.population.refitting import CPU
+    import torch
+
     from raytune_rl.population.splits import load_splits
 
-    splits = load_splits(candidate.data, CPU)
+    splits = load_splits(candidate.data, torch.device("cpu"))
     for name in ("train", "validation", "test"):
         split = getattr(splits, name)
         for what in ("inputs", "targets"):
@@ -239,9 +237,6 @@ def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
 
 
 logger = logging.getLogger(__name__)
-
-OWN_FILES = os.path.dirname(os.path.abspath(__file__)) + os.sep
-"""Where frames of this package are."""
 
 STATES_KEPT = 6
 """Networks' worth of a member's states: its best and its last weights, each with two moments of the optimiser."""

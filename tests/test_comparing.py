@@ -5,37 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from ray import tune
 
-from raytune_rl import PBT, Ensemble, Experiment, load, roles
+from raytune_rl import load, roles
 from raytune_rl.composition import hand_default
 from raytune_rl.runner import run
-from tests.ensemble.members import TASK, inputs
-
-
-def make(**changes: Any) -> Experiment:
-    settings: dict[str, Any] = {
-        "candidate": TASK,
-        "hyperparameters": {
-            "lr": roles.learning_rate(tune.loguniform(1e-4, 1e-1)),
-            "dropout": roles.dropout(tune.uniform(0.1, 0.5)),
-        },
-        "metric": "validation_loss",
-        "mode": "min",
-        "name": "blobs",
-        "population": 4,
-        "segments": 6,
-        "segment_length": 5,
-        "agent": PBT(),
-        "copy_every": 2,
-        "callbacks": None,
-        "ensemble": Ensemble(snapshots=2),
-    }
-    return Experiment(**(settings | changes))
+from tests.blobs_experiment import make
+from tests.ensemble.members import inputs
 
 
 def test_the_hand_default_is_one_per_role_inside_the_bounds() -> None:

@@ -7,17 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ray import tune
 
-from raytune_rl import BadInput, Experiment, roles
+from raytune_rl import BadInput
 from raytune_rl.opening import begin, opened
 from raytune_rl.rundir.layout import RunDirectory
-from tests.ensemble.members import TASK
+from tests.blobs_experiment import make
 
 
 def test_what_an_older_version_did_not_know_had_its_default(tmp_path: Path) -> None:
-    lr = {"lr": roles.learning_rate(tune.loguniform(1e-4, 1e-1))}
-    experiment = Experiment(candidate=TASK, hyperparameters=lr, metric="validation_loss", mode="min", name="blobs")
+    experiment = make(ensemble=None)
     begin(RunDirectory(tmp_path / "run"), experiment)
     file = tmp_path / "run" / "experiment.json"
     content = json.loads(file.read_text())

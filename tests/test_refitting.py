@@ -17,28 +17,13 @@ from torch import nn
 from raytune_rl import BadInput, Cosine, Experiment, StopRule, load, roles
 from raytune_rl.controller.policies import Replay
 from raytune_rl.runner import run
+from tests import blobs_experiment
 from tests.ensemble.members import TASK, inputs
 from tests.population.models import blobs
 
 
 def make(**changes: Any) -> Experiment:
-    settings: dict[str, Any] = {
-        "candidate": TASK,
-        "hyperparameters": {
-            "lr": roles.learning_rate(tune.loguniform(1e-4, 1e-1)),
-            "dropout": roles.dropout(tune.uniform(0.1, 0.5)),
-        },
-        "metric": "validation_loss",
-        "mode": "min",
-        "name": "blobs",
-        "population": 4,
-        "segments": 5,
-        "segment_length": 5,
-        "agent": Cosine(),
-        "callbacks": None,
-        "refit": True,
-    }
-    return Experiment(**(settings | changes))
+    return blobs_experiment.make(**{"segments": 5, "agent": Cosine(), "refit": True, **changes})
 
 
 def table(directory: Path) -> pd.DataFrame:

@@ -7,6 +7,7 @@ have not seen it. Those predictions calibrate the average, give it its validatio
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,8 +28,8 @@ from raytune_rl.records import Mode
 logger = logging.getLogger(__name__)
 
 TOLD = 0.1
-"""A refit that is worse by more than this share is remarked upon. (It was the better model on test in seven of ten such
-runs on 98 tasks, 2026-11-28: ``experiments/controller/LOG.md``.)"""
+"""A refit that is worse by more than this share is remarked upon. (Not to take it would lose more than it saves:
+``experiments/controller/LOG.md``, "Refits".)"""
 
 
 def refitted_model(
@@ -114,5 +115,5 @@ def _loss(before: Delivered, model: nn.Module, split: Split) -> float:
 
 
 def _known(one: Kept) -> float:
-    """A copy's own word of its loss on all validation rows."""
-    return float(one.state["metrics"][ALL_ROWS])
+    """A copy's own word of its loss on all validation rows; NaN of one that has never come to the end of a segment."""
+    return float(one.state["metrics"].get(ALL_ROWS, math.nan))

@@ -126,8 +126,7 @@ class Refit:
 
     @classmethod
     def of(cls, task: TorchTask, state: State, *, copies: int) -> Refit:
-        """Raises ``ValueError`` as ``pooled`` does."""
-        pooled(load_splits(task.data, CPU))
+        """Of a task as the user has given it; whether its rows can be ``pooled`` shows in the first member."""
         inner = replace(task, data=Pooled(task.data), metrics={}, predictions=False, ensemble_kind=None)
         return cls(task=inner, state=state, copies=copies)
 

@@ -207,7 +207,7 @@ class TorchMember:
             built=built,
             optimizer=optimizer,
             loss=self._loss,
-            examples=len(self.stream()),
+            examples=len(self.batches),
             batch_size=task.batch_size,
             grad_clip=task.grad_clip,
             augmentation=task.augmentation,

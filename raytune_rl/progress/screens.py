@@ -283,9 +283,10 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
 
 
 def _ensemble_leads(plan: Plan, summary: Mapping[str, Any]) -> bool:
-    """Whether the ensemble is better than the one model, by the experiment's metric on validation. Not beside a refit,
-    which is judged by rows that it has not seen, where the ensemble was chosen by them."""
-    if not summary.get("ensemble") or summary["best"].get("refit", {}).get("copies"):
+    """Whether the ensemble, of more than one, is better than the one model, by the experiment's metric on validation.
+    Not beside a refit, which is judged by rows that it has not seen, where the ensemble was chosen by them."""
+    ensemble = summary.get("ensemble")
+    if not ensemble or len(ensemble["members"]) < 2 or summary["best"].get("refit", {}).get("copies"):
         return False
     together, alone = summary["ensemble"]["value"], summary["best"]["value"]
     return bool(together < alone if plan.mode == "min" else together > alone)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from raytune_rl.errors import user_traceback
 from raytune_rl.mdp.score import TIE_BREAKER, order
 from raytune_rl.population.candidate import Candidate, Member, MemberContext, SegmentResult, State
 from raytune_rl.records import Decision, Mode, Report, SourceKind, Status, Value
@@ -31,7 +29,6 @@ COPY_DROPPED = "copy_dropped"
 """Signal in the report of a member whose copy could not be had (the donor died); it went on with its own."""
 
 _FAILURES = (Exception, SystemExit)  # a candidate that calls sys.exit() must not take its neighbours along
-_OWN_FRAMES = (str(Path(__file__).parents[1]) + os.sep, os.sep + os.path.join("ray", "tune") + os.sep)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -416,20 +413,6 @@ class Slot:
             self._error = user_traceback(error)
             logger.warning("member %d: %s: %s", self.index, type(error).__name__, error)
             return None
-
-
-def user_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this package and of Tune, which tell a user nothing; with them where there
-    are no others, neither its own nor of what caused it."""
-    summary = traceback.TracebackException.from_exception(error)
-    chain = [summary]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    theirs = [[f for f in one.stack if not any(own in f.filename for own in _OWN_FRAMES)] for one in chain]
-    if any(theirs):
-        for one, frames in zip(chain, theirs, strict=True):
-            one.stack = traceback.StackSummary.from_list(frames)
-    return "".join(summary.format())
 
 
 def needs_donor(decision: Decision) -> bool:

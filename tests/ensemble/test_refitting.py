@@ -176,6 +176,8 @@ def test_one_that_has_gone_wrong_is_not_taken() -> None:
     assert refitted_model(start, by_heart, **SETTINGS) is None  # sound in their own words, wrong on what they held out
     assert refitted_model(start, [spoilt(one, np.inf) for one in finals], **SETTINGS) is None
     assert refitted_model(start, [], **SETTINGS) is None
+    never = [dataclasses.replace(one, state={**one.state, "metrics": {}}) for one in finals]  # all segments have failed
+    assert refitted_model(start, never, **SETTINGS) is None
 
 
 def test_a_best_checkpoint_as_it_is_can_be_refitted() -> None:

@@ -144,11 +144,11 @@ def test_what_cannot_be_put_together_is_refused() -> None:
         return train, (validation[0], np.eye(3)[validation[1]]), test
 
     with pytest.raises(ValueError, match="validation has 3 rows, and a refit needs at least 4"):
-        Refit.of(dataclasses.replace(TASK, data=three_rows), {}, copies=4)
+        pooled(load_splits(three_rows, CPU))
     with pytest.raises(ValueError, match=r"inputs of the train split are int64 .* validation float32"):
-        Refit.of(dataclasses.replace(TASK, data=counts), {}, copies=4)
+        pooled(load_splits(counts, CPU))
     with pytest.raises(ValueError, match=r"train split are int64 .* validation float32 of shape \(3,\)"):
-        Refit.of(dataclasses.replace(TASK, data=soft), {}, copies=4)
+        pooled(load_splits(soft, CPU))
 
 
 def test_a_lone_copy_holds_out_half() -> None:

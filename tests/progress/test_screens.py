@@ -240,6 +240,11 @@ def test_a_deep_ensemble_is_compared_with_the_ensemble() -> None:
     assert "reached by member 3" in verdict(PLAN, without).plain
 
 
+def test_an_ensemble_of_one_is_no_reason_to_load_it() -> None:
+    one = ENSEMBLE | {"members": [{"member": 3, "segment": 17, "origin": "best"}], "weights": [1.0]}
+    assert "ensemble=True" not in " ".join(lines(final_screen(PLAN, SUMMARY | {"ensemble": one})))
+
+
 def words(shown: list[str]) -> str:
     return " ".join(" ".join(shown).split())
 

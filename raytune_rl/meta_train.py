@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from raytune_rl import commands
-from raytune_rl.commands import DONE, INTERRUPTED, answered
+from raytune_rl.cli import commands
+from raytune_rl.cli.commands import DONE, INTERRUPTED, answered
 from raytune_rl.errors import BadInput
 
 EXAMPLES = """\
@@ -55,10 +55,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from raytune_rl.embedded import ray_cluster
+    from raytune_rl.cli.overrides import apply_overrides
     from raytune_rl.meta.from_runs import read_run
     from raytune_rl.meta.recipe import Recipe, kept_recipe
-    from raytune_rl.overrides import apply_overrides
+    from raytune_rl.runs.cluster import ray_cluster
     from raytune_rl.signals import stopping_on_signals
 
     if not options.minutes > 0:
@@ -108,8 +108,8 @@ def _check_tables(share: float) -> None:
 
 def _check_gpus(share: float, runners: int) -> None:
     """Ray would wait for a GPU that never comes."""
-    from raytune_rl.placement import slots
     from raytune_rl.rundir.environment import describe_environment
+    from raytune_rl.runs.placement import slots
 
     have = len(describe_environment()["hardware"]["gpus"]) if share else 0
     if share and (fit := slots({"GPU": share}, {"GPU": have})) < runners:

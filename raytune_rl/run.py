@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from raytune_rl import commands
-from raytune_rl.commands import DONE, FAILED, INTERRUPTED, answered
-from raytune_rl.embedded import quiet_environment
+from raytune_rl.cli import commands
+from raytune_rl.cli.commands import DONE, FAILED, INTERRUPTED, answered
+from raytune_rl.runs.cluster import quiet_environment
 
 EXAMPLES = """\
 examples:
@@ -63,10 +63,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from raytune_rl.loading import load_experiment
-    from raytune_rl.overrides import apply_overrides
+    from raytune_rl.cli.experiment_file import load_experiment
+    from raytune_rl.cli.overrides import apply_overrides
     from raytune_rl.progress import logging_to, make_progress
-    from raytune_rl.runner import RunFailed, run
+    from raytune_rl.runs.runner import RunFailed, run
 
     experiment = load_experiment(options.experiment_file, options.experiment)
     experiment = apply_overrides(experiment, options.overrides)

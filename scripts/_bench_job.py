@@ -200,7 +200,7 @@ def measure_pbt(job: Job) -> Row:
 
 
 def measure_ours(job: Job) -> Row:
-    from raytune_rl import runner
+    from raytune_rl.runs import runner
 
     summary = runner.run(experiment_for(job), out=job["out"]).summary
     timing, reports = summary["timing"], summary["counts"]["segments"]

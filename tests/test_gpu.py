@@ -17,7 +17,7 @@ from torch import nn
 
 import raytune_rl
 from raytune_rl import Experiment, TorchTask, roles
-from raytune_rl.runner import run
+from raytune_rl.runs.runner import run
 from raytune_rl.tasks.digits import digits
 from tests.devices import needs_gpu
 

@@ -25,7 +25,7 @@ from raytune_rl.hyperparameters import ROLES, SearchSpace, Spec
 from raytune_rl.mdp import ActionSpec, ObservationSpec, improvement
 from raytune_rl.records import Decision, Report, Step
 from raytune_rl.rllib import checkpoints
-from raytune_rl.runner import run
+from raytune_rl.runs.runner import run
 from raytune_rl.tasks.wine import wine, wine_network
 from raytune_rl.worlds.cohort import Cohort
 from raytune_rl.worlds.generator import META_VALIDATION, make_world

@@ -17,7 +17,7 @@ import pytest
 import ray
 
 from raytune_rl.analysis import Run
-from raytune_rl.commands import BAD_INPUT
+from raytune_rl.cli.commands import BAD_INPUT
 from raytune_rl.run import main
 from raytune_rl.tune.storage import StateStore
 

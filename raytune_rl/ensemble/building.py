@@ -22,13 +22,12 @@ from raytune_rl.ensemble.model import EnsembleModel
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.population.evaluation import classes_first, evaluate, outputs_of
 from raytune_rl.population.export import restore
-from raytune_rl.population.splits import Split, load_splits
+from raytune_rl.population.splits import CPU, Split, load_splits
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.records import Mode
 
 logger = logging.getLogger(__name__)
 
-CPU = torch.device("cpu")
 EXAMPLE_ROWS = 16
 LATENCY_REPEATS = 5
 

@@ -30,11 +30,10 @@ from raytune_rl.population.calibrating import calibrate, calibrated
 from raytune_rl.population.evaluation import evaluate, measure, outputs_of
 from raytune_rl.population.export import export, restore
 from raytune_rl.population.optimisers import to_tensor
-from raytune_rl.population.splits import Split, load_splits
+from raytune_rl.population.splits import CPU, Split, load_splits
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.records import Mode
 
-CPU: Final = torch.device("cpu")
 SECONDS: Final = 20.0
 """Of predicting on the validation split that choosing may take."""
 EXAMPLE_ROWS: Final = 16
@@ -52,8 +51,8 @@ class Delivered:
         parts: the checkpoints and their shares, the largest first.
         metrics: on the validation split.
         value: of the experiment's metric among them.
-        refit: how it was trained on after that (``ensemble.refitting``), for the summary: ``copies`` that were averaged
-            (0: it was not), ``examples`` of both splits, the value ``before``, ``segments`` and ``train_s``.
+        refit: for the summary, how it was refitted (``ensemble.refit_model``): ``copies`` that were averaged (0: the
+            refit was not taken), ``examples`` of both splits, the value ``before``, ``segments`` and ``train_s``.
     """
 
     task: TorchTask

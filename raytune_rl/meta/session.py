@@ -1,4 +1,4 @@
-"""One meta-training from its first weights to its best: begins, goes on, validates, and keeps what it has."""
+"""One meta-training from its first weights to its best: it starts or resumes, validates, and saves."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ CLONE, RULES_FILE, ALGORITHM, LOG, BEST, LAST = (
 )
 PROGRESS_EVERY = 5
 """Iterations between two lines of progress."""
+SAVE_SECONDS = 60.0
+"""Of training between two checkpoints: as much is trained again after a ``kill -9``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,8 @@ class Reached:
 class Session:
     """A meta-training in ``directory``.
 
-    Every file is replaced whole and checkpoints are written aside (``rllib.checkpoints``), so that whatever is killed
-    at any time goes on from the last validation at the latest.
+    Every file is replaced whole and checkpoints are written aside (``rllib.checkpoints``), so that after a kill at any
+    time at most ``SAVE_SECONDS`` of training are repeated.
 
     Args:
         recipe: what is done.
@@ -70,27 +72,40 @@ class Session:
     def run(self, *, minutes: float, stoppable: Stoppable) -> bool:
         """Train until ``minutes`` in all are over, from where an earlier session stopped; False if interrupted."""
         weights, rules = self._first_weights(), self._rules()
-        found = checkpoints.newest(self.directory / ALGORITHM)
-        reached = Reached() if found is None else Reached(**found.record["reached"])
+        checkpoint = checkpoints.newest(self.directory / ALGORITHM)
+        reached = Reached() if checkpoint is None else Reached(**checkpoint.record["reached"])
         algorithm: Any = ppo(self.recipe, weights, first=reached.iteration).build_algo()
         stop: list[str] = []
         try:
-            if found is None:
+            if checkpoint is not None:
+                algorithm.restore_from_path(str((checkpoint.path / ALGORITHM).resolve()))
+            if self._is_due(reached):  # at the start, or killed between checkpoint and validation
                 self._validated(algorithm, reached, rules)
-            else:
-                algorithm.restore_from_path(str((found.path / ALGORITHM).resolve()))
+            saved = reached
             with stoppable.by(stop.append):
                 while reached.minutes < minutes and not stop:
                     reached = self._step(algorithm, reached)
-                    if reached.iteration % self.recipe.validate_every == 0:
+                    if self._is_due(reached):
                         self._validated(algorithm, reached, rules)
+                        saved = reached
+                    elif (reached.minutes - saved.minutes) * 60 >= SAVE_SECONDS:
+                        self._save(algorithm, reached)
+                        saved = reached
             if stop:
                 self._save(algorithm, reached)
-            elif reached.iteration % self.recipe.validate_every:
+            elif reached.iteration not in self._validated_iterations():
                 self._validated(algorithm, reached, rules)
         finally:
             algorithm.stop()
         return not stop
+
+    def _is_due(self, reached: Reached) -> bool:
+        """Whether it is time to validate, and that has not been done."""
+        every = self.recipe.validate_every
+        return reached.iteration % every == 0 and reached.iteration not in self._validated_iterations()
+
+    def _validated_iterations(self) -> set[int]:
+        return {row["iteration"] for row in self._log()}
 
     def _step(self, algorithm: Any, reached: Reached) -> Reached:
         started = time.monotonic()
@@ -118,8 +133,8 @@ class Session:
             if self.recipe.runs:
                 weights = self._with_runs(weights)
             self._store.write(CLONE, save(weights))
-        found: dict[str, np.ndarray] = load(self._store.read(CLONE))
-        return found
+        first_weights: dict[str, np.ndarray] = load(self._store.read(CLONE))
+        return first_weights
 
     def _with_runs(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         runs = [read_run(directory) for directory in self.recipe.runs]
@@ -129,7 +144,7 @@ class Session:
         return imitate(self.recipe, weights, runs)
 
     def _rules(self) -> dict[str, Validation]:
-        """The rules' results, worked out once."""
+        """The rules' results, computed once."""
         if not self._store.exists(RULES_FILE):
             scores = {}
             for name, make in RULES.items():
@@ -151,15 +166,12 @@ class Session:
             "score": result.mean,
             "against": {name: [round(number, 4) for number in pair] for name, pair in against.items()},
         }
-        rows = [json.loads(line) for line in self._log()]
+        rows = [row for row in self._log() if row["iteration"] < reached.iteration]
         record = {"recipe": self.recipe.to_dict(), "meta_validation": row}
         self._save(algorithm, reached)
         files.write(self.directory / LAST, weights, record)
         if result.mean > max((before["score"] for before in rows), default=-np.inf):
             files.write(self.directory / BEST, weights, record)
-        rows = [
-            before for before in rows if before["iteration"] < reached.iteration
-        ]  # what is trained again counts once
         self._store.write(LOG, "".join(json.dumps(line) + "\n" for line in [*rows, row]).encode())
         compared = ", ".join(f"{name} {a:+.3f} ({p:.2f})" for name, (a, p) in against.items())
         self.say(f"meta-validation {result.mean:.4f} after {reached.transitions:,} transitions: {compared}")
@@ -176,8 +188,10 @@ class Session:
             make_policy, numbers=numbers, populations=self.recipe.validation_populations, each=_in_processes
         )
 
-    def _log(self) -> list[str]:
-        return self._store.read(LOG).decode().splitlines() if self._store.exists(LOG) else []
+    def _log(self) -> list[dict[str, Any]]:
+        """The curve so far, a row per validation."""
+        lines = self._store.read(LOG).decode().splitlines() if self._store.exists(LOG) else []
+        return [json.loads(line) for line in lines]
 
 
 def blended(first: Mapping[str, np.ndarray], learned: Mapping[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
@@ -188,8 +202,8 @@ def blended(first: Mapping[str, np.ndarray], learned: Mapping[str, np.ndarray], 
 def _in_processes(function: Callable[[int], list[float]], numbers: Sequence[int]) -> list[list[float]]:
     """``map`` by Ray's workers, as many at once as the EnvRunners leave room for."""
     task = ray.remote(num_cpus=0.5)(_on_one_thread)
-    found: list[list[float]] = ray.get([task.remote(function, number) for number in numbers])
-    return found
+    scores: list[list[float]] = ray.get([task.remote(function, number) for number in numbers])
+    return scores
 
 
 def _on_one_thread(function: Callable[[int], list[float]], number: int) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from raytune_rl.population.randomness import permutation
 DataSource: TypeAlias = Callable[[], tuple[Any, Any, Any]]
 """Returns (train, validation, test). Each is a pair (inputs, targets) of numpy arrays or tensors with one row per
 example, or a torch ``Dataset`` of such pairs; test may be ``None``."""
+
+CPU: Final = torch.device("cpu")
+"""Where splits are loaded, and where whatever a run delivers is judged."""
 
 RESIDENT_BYTES = 2**30
 """Splits up to this size are kept on the GPU as a whole, larger ones are sent batch by batch."""

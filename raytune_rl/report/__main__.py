@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raytune_rl import commands
-from raytune_rl.commands import DONE, FAILED, answered
+from raytune_rl.cli import commands
+from raytune_rl.cli.commands import DONE, FAILED, answered
 from raytune_rl.errors import BadInput
 
 EXAMPLES = """\

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from raytune_rl import commands
-from raytune_rl.commands import DONE, answered
-from raytune_rl.embedded import quiet_environment
+from raytune_rl.cli import commands
+from raytune_rl.cli.commands import DONE, answered
 from raytune_rl.errors import BadInput
+from raytune_rl.runs.cluster import quiet_environment
 from raytune_rl.submit.job import Job, Launcher, make_ident, place
 from raytune_rl.submit.ray_job import RayJobs, use_token
 
@@ -149,8 +149,8 @@ def _launcher(options: argparse.Namespace, jobs: RayJobs) -> Launcher:
 
 def _job(options: argparse.Namespace) -> Job:
     """Checked here as ``run`` checks it there, so that a mistake does not wait in a queue."""
-    from raytune_rl.loading import load_experiment
-    from raytune_rl.overrides import apply_overrides
+    from raytune_rl.cli.experiment_file import load_experiment
+    from raytune_rl.cli.overrides import apply_overrides
 
     experiment = load_experiment(options.experiment_file, options.experiment)
     experiment = apply_overrides(experiment, options.overrides)

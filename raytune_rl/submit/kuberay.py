@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from raytune_rl.commands import DONE, FAILED
+from raytune_rl.cli.commands import DONE, FAILED
 from raytune_rl.errors import BadInput
 from raytune_rl.submit.job import Job, tool
 

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import raytune_rl
-from raytune_rl.commands import DONE, FAILED, INTERRUPTED
+from raytune_rl.cli.commands import DONE, FAILED, INTERRUPTED
 from raytune_rl.errors import BadInput, first_line
 from raytune_rl.rundir.plain import plain
 from raytune_rl.submit.job import Job, absolute, is_uri

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from raytune_rl.commands import DONE, FAILED
+from raytune_rl.cli.commands import DONE, FAILED
 from raytune_rl.errors import BadInput
 from raytune_rl.submit.job import Job, absolute, tool
 

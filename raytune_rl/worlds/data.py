@@ -39,9 +39,12 @@ class Data:
         return int(self.splits.train.inputs.shape[1])
 
 
-def draw_data(rng: np.random.Generator) -> Data:
-    """Data of any kind, size and difficulty, standardised by the training rows."""
+def draw_data(rng: np.random.Generator, *, real: bool = True) -> Data:
+    """Data of any kind, size and difficulty, standardised by the training rows. Where it would be ``real`` and must not
+    be, it is clusters."""
     kind: Kind = str(rng.choice(KINDS, p=SHARES))  # type: ignore[assignment]
+    if kind == "real" and not real:
+        kind = "clusters"
     rows = int(log_uniform(rng, 60, 1500 if kind not in ("images", "sequences") else 500))
     validation = int(np.clip(rows * rng.uniform(0.2, 0.5), 30, 300))
     if kind == "real":

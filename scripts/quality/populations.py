@@ -25,7 +25,7 @@ from raytune_rl.controller.policy import Policy
 from raytune_rl.controller.schedule import refit_segments
 from raytune_rl.hyperparameters import SearchSpace
 from raytune_rl.worlds.cohort import Cohort
-from raytune_rl.worlds.refitting import Refitting
+from raytune_rl.worlds.refits import Refitting
 from raytune_rl.worlds.rollout import Rollout, make_controller
 from raytune_rl.worlds.task import WorldTask
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from raytune_rl import composition, roles
+from raytune_rl import roles
 from raytune_rl.controller import Controller, Policy
 from raytune_rl.controller.policies import Fixed, Random
 from raytune_rl.experiment import Experiment
@@ -25,6 +25,8 @@ from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.schemas import column_types
 from raytune_rl.rundir.summary import AgentSummary, Comparison, Counters, build_summary, comparison_of
 from raytune_rl.rundir.tables import TableWriter
+from raytune_rl.runs import composition
+from raytune_rl.runs.resume import resolved_fields
 from tests.paper_experiment import make
 
 HYPERPARAMETERS: Mapping[str, Any] = {
@@ -127,9 +129,7 @@ def write_run(
     """
     experiment = experiment_of(**changes)
     run = RunDirectory(directory).create()
-    content = describe_experiment(
-        name=experiment.name, experiment=composition.resolved_fields(experiment), seed=experiment.seed
-    )
+    content = describe_experiment(name=experiment.name, experiment=resolved_fields(experiment), seed=experiment.seed)
     if not describe_space:
         content["experiment"]["hyperparameters"] = {}
     run.write_json(layout.EXPERIMENT, {**content, **(described or {})})

@@ -114,6 +114,6 @@ def test_the_incumbent_that_was_trained_over_falls_back_to_the_table(directory: 
 
 
 def test_the_comparison_lies_where_the_runner_puts_it() -> None:
-    from raytune_rl import comparing
+    from raytune_rl.runs import comparison
 
-    assert run_module.RANDOM_SEARCH == comparing.RANDOM_SEARCH
+    assert run_module.RANDOM_SEARCH == comparison.RANDOM_SEARCH

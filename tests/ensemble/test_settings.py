@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from raytune_rl import BadInput, Ensemble
+from raytune_rl.cli.overrides import apply_overrides
 from raytune_rl.combining.aggregators import TopK
-from raytune_rl.overrides import apply_overrides
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raytune_rl.commands import INTERRUPTED
+from raytune_rl.cli.commands import INTERRUPTED
 from raytune_rl.meta.recipe import Recipe
 from raytune_rl.meta.session import Session
 from raytune_rl.meta_train import main

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raytune_rl.commands import BAD_INPUT, DONE, FAILED
+from raytune_rl.cli.commands import BAD_INPUT, DONE, FAILED
 from raytune_rl.report.__main__ import main
 from tests.analysis.runs import edit_json
 

@@ -30,6 +30,11 @@ def test_training_and_validation_tasks_do_not_meet() -> None:
     assert not set(META_VALIDATION) & set(META_TRAIN[-100:]) and META_VALIDATION[0] > META_TRAIN[-1]
 
 
+def test_validation_tasks_have_no_tables_that_training_has() -> None:
+    assert not any(make_world(number).task.name.startswith("real") for number in META_VALIDATION)
+    assert any(make_world(number).task.name.startswith("real") for number in META_TRAIN[:60])
+
+
 @pytest.mark.parametrize("number", range(12))
 def test_a_number_is_a_task(number: int) -> None:
     one, two = make_world(number), make_world(number)

@@ -61,7 +61,7 @@ def real_experiment() -> Any:
 
 def record(out: Path) -> dict[str, Any]:
     """The steps of that run's controller."""
-    from raytune_rl.runner import run
+    from raytune_rl.runs.runner import run
 
     steps: list[Step] = []
     step = Controller.step

@@ -10,7 +10,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from raytune_rl.errors import BadInput
+from raytune_rl.experiment import Experiment
+from raytune_rl.rundir import layout
 from raytune_rl.rundir.environment import describe_environment
+from raytune_rl.rundir.layout import RunDirectory
 
 Resources: TypeAlias = Mapping[str, float]
 """Amounts by Ray's names: ``{"CPU": 2, "GPU": 0.5}``."""
@@ -65,6 +68,30 @@ def place(
             )
     groups = tuple(tuple(int(m) for m in part) for part in np.array_split(np.arange(population), trials))
     return Placement(groups=groups, reason=f"{_count(population, 'member')} in {_count(trials, 'trial')}; {reason}")
+
+
+def place_members(experiment: Experiment, nodes: Sequence[Resources]) -> Placement:
+    """``place`` for an experiment. Raises ``BadInput`` likewise."""
+    return place(
+        population=experiment.population,
+        members_per_trial=experiment.members_per_trial,
+        resources=experiment.resources,
+        nodes=nodes,
+    )
+
+
+def placement_of_run(
+    directory: RunDirectory, experiment: Experiment, nodes: Sequence[Resources], *, resume: bool
+) -> Placement:
+    """Place the members, and keep the groups in ``experiment.json``: a resumed run has the same, since each trial finds
+    its own state again."""
+    content = directory.read_json(layout.EXPERIMENT)
+    if resume and "groups" in content:  # missing where it was interrupted before it had any
+        groups = tuple(tuple(group) for group in content["groups"])
+        return Placement(groups=groups, reason=f"going on in the {len(groups)} trials that the run had")
+    placement = place_members(experiment, nodes)
+    directory.write_json(layout.EXPERIMENT, {**content, "groups": placement.groups})
+    return placement
 
 
 def slots(needs: Resources, node: Resources) -> int:

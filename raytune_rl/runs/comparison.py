@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from raytune_rl import composition
 from raytune_rl.controller.policies import Cosine, Fixed
 from raytune_rl.ensemble.finishing import Judged, delivery_of, judged_ensemble
 from raytune_rl.experiment import Experiment
+from raytune_rl.records import Value
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.summary import Comparison, comparison_of
-from raytune_rl.trained import Train, Trained
+from raytune_rl.runs import composition
+from raytune_rl.runs.trained import TrainedPopulation, TrainPopulation
 
 if TYPE_CHECKING:
     from raytune_rl.ensemble.delivery import Delivered
@@ -24,15 +26,27 @@ if TYPE_CHECKING:
 RANDOM_SEARCH, DEEP_ENSEMBLE = "random_search", "deep_ensemble"
 """Where a comparison keeps its tables and states, inside the run directory."""
 
+HAND_DEFAULTS: Mapping[str, float] = {
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+    "dropout": 0.0,
+    "label_smoothing": 0.0,
+    "augmentation": 0.0,
+    "momentum": 0.9,
+    "batch_size": 64,
+    "frozen_layers": 0,
+}
+SGD_LEARNING_RATE = 0.1
+
 NAMES: Mapping[str, str] = {"random": "random search", "deep-ensemble": "a deep ensemble"}
 
 
-def compared(experiment: Experiment, directory: RunDirectory, train: Train) -> Comparison | None:
+def compared(experiment: Experiment, directory: RunDirectory, train: TrainPopulation) -> Comparison | None:
     """What ``experiment.compare`` reached with the same budget; None if it was interrupted."""
     return (_random_search if experiment.compare == "random" else _deep_ensemble)(experiment, directory, train)
 
 
-def delivered_by(experiment: Experiment, trained: Trained) -> Delivered | None:
+def delivered_by(experiment: Experiment, trained: TrainedPopulation) -> Delivered | None:
     """What the run delivers where that is more than its best checkpoint (``Experiment.average``), or what a refit
     starts from. A replay delivers what was prescribed."""
     if not experiment.average or trained.controller.policy.prescribed is not None:
@@ -47,7 +61,7 @@ def delivered_by(experiment: Experiment, trained: Trained) -> Delivered | None:
     )
 
 
-def ensemble_of(experiment: Experiment, trained: Trained, segments: pd.DataFrame) -> Judged | None:
+def ensemble_of(experiment: Experiment, trained: TrainedPopulation, segments: pd.DataFrame) -> Judged | None:
     """The ensemble of a population by the experiment's settings; None where there is none to be had."""
     return judged_ensemble(
         experiment.ensemble,
@@ -60,11 +74,11 @@ def ensemble_of(experiment: Experiment, trained: Trained, segments: pd.DataFrame
     )
 
 
-def _random_search(experiment: Experiment, directory: RunDirectory, train: Train) -> Comparison | None:
+def _random_search(experiment: Experiment, directory: RunDirectory, train: TrainPopulation) -> Comparison | None:
     """The same candidates for the same segments with random values that never change; its best checkpoint, which is
     what tools that search give."""
     inside = directory.inside(RANDOM_SEARCH)
-    theirs = train(_static(experiment, Fixed()), inside, composition.random_points(experiment))
+    theirs = train(_static(experiment, Fixed()), inside, random_points(experiment))
     if theirs.interrupted:
         return None
     return comparison_of(
@@ -72,11 +86,11 @@ def _random_search(experiment: Experiment, directory: RunDirectory, train: Train
     )
 
 
-def _deep_ensemble(experiment: Experiment, directory: RunDirectory, train: Train) -> Comparison | None:
+def _deep_ensemble(experiment: Experiment, directory: RunDirectory, train: TrainPopulation) -> Comparison | None:
     """Members that differ in their seeds alone (Lakshminarayanan et al. 2017), with the hand default under a cosine; of
     them, the ensemble that the experiment's own settings make."""
     inside = directory.inside(DEEP_ENSEMBLE)
-    points = [composition.hand_default(experiment)] * experiment.population
+    points = [hand_default(experiment)] * experiment.population
     theirs = train(_static(experiment, Cosine()), inside, points)
     if theirs.interrupted:
         return None
@@ -94,3 +108,25 @@ def _deep_ensemble(experiment: Experiment, directory: RunDirectory, train: Train
 
 def _static(experiment: Experiment, policy: Fixed) -> Experiment:
     return replace(experiment, agent=policy, schedule="constant", searcher=None, start="spread", refit=False)
+
+
+def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
+    """Starting points of plain random search over the same space, one per member."""
+    space = experiment.space()
+    rng = np.random.default_rng([experiment.seed, 0xBA5E])
+    return [space.decode(space.sample(rng)) for _ in range(experiment.population)]
+
+
+def hand_default(experiment: Experiment) -> Mapping[str, Value]:
+    """What one writes by hand, by role, inside the bounds: 1e-3 for Adam and 0.1 for SGD, weight decay 1e-4, no other
+    regularisation. What has no role stands in the middle of its range; of a choice, its first option."""
+    known = dict(HAND_DEFAULTS)
+    if composition.optimiser_sign(experiment.candidate) < 0:
+        known["learning_rate"] = SGD_LEARNING_RATE
+    values: dict[str, Value] = {}
+    for h in experiment.space():
+        try:
+            values[h.name] = h.decode(h.encode(known[h.role]))
+        except (KeyError, ValueError):  # no role, or a choice without that option
+            values[h.name] = h.decode(0.5 if h.is_ordered else 0.0)
+    return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raytune_rl import Agent, BadInput, Floor
-from raytune_rl.overrides import apply_overrides, settable
+from raytune_rl.cli.overrides import apply_overrides, settable
 from tests.test_experiment import make
 
 

@@ -1,5 +1,7 @@
-"""Refits in packed worlds, as a run makes them (``Experiment.refit``): copies of what each population would deliver
-train on with the rows of validation, too, and are averaged. See ``population.refitting`` and ``ensemble.refitting``.
+"""Refits in packed worlds, as a run makes them (``Experiment.refit``).
+
+Copies of what each population would deliver train on with the rows of validation, too, and are averaged. See
+``population.cross_fitting`` and ``ensemble.refit_model``.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ import torch
 from raytune_rl.combining.losses import comparable
 from raytune_rl.controller.failures import CALMER
 from raytune_rl.controller.schedule import schedule_factor
+from raytune_rl.population.cross_fitting import collapsed, drifted_apart, folds_of, held_by, pooled
 from raytune_rl.population.packed.weights import Weights
-from raytune_rl.population.refitting import collapsed, folds_of, held_by, parted, pooled
 from raytune_rl.worlds.cohort import Cohort
 from raytune_rl.worlds.delivery import Delivered, averages, judged
 
@@ -44,7 +46,7 @@ class Refitting:
 
     def train(self, segment: int) -> None:
         """A segment, counted from the refit's first one: under a cosine. Copies that collapse go back to their best,
-        with lower rates (see ``population.refitting.RefitMember``)."""
+        with lower rates (see ``population.refit_task.RefitMember``)."""
         factor = schedule_factor("cosine", segment, self._segments)
         space = self.copies.task.space
         starts = [space.encode(self._values[copy // self._members]) for copy in range(len(self.copies))]
@@ -54,9 +56,9 @@ class Refitting:
         self._calmed[back] *= CALMER
 
     def deliver(self) -> Delivered:
-        """What would be delivered now (see ``ensemble.refitting``): the averages of the copies, without those that have
-        collapsed; of a population whose copies have parted the one that has learned most; and where a refit has gone
-        wrong, what it began with. (Rows that no sound copy has held out are said by the average.)"""
+        """What each population would deliver now, by the rules of ``ensemble.refit_model``: the average of the copies
+        that have not collapsed; where copies have drifted apart, the one with the lowest loss; where the refit has
+        failed, the model that it began with. Rows that no sound copy held out are predicted by the average."""
         models, members = self.copies.present, self._members
         validation = self.copies.task.splits.validation
         outputs = self.copies.outputs(validation)
@@ -73,7 +75,7 @@ class Refitting:
                 said[group, held] = theirs[group]
         for group in range(len(average)):
             mine = slice(group * members, (group + 1) * members)
-            if parted(together[group], alone[mine][sound[mine]].tolist() or [math.inf]):
+            if drifted_apart(together[group], alone[mine][sound[mine]].tolist() or [math.inf]):
                 best = mine.start + int(alone[mine].argmin())
                 average.take(slice(group, group + 1)).write(models.take(slice(best, best + 1)))
         found = judged(self.copies, average, said)

@@ -1,7 +1,8 @@
 """The model that a refit delivers: the average of copies that have trained on with the rows of validation, too.
 
-Each copy has held out another part of those rows (``population.refitting``), so each row is predicted by copies that
-have not seen it. Those predictions calibrate the average, give it its validation score, and say whether to trust it.
+Each copy has held out another part of those rows (``population.cross_fitting``), so each row is predicted by copies
+that have not seen it. Those predictions calibrate the average, give it its validation score, and show whether to trust
+it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from torch import nn
 
 from raytune_rl.combining.losses import Kind
 from raytune_rl.ensemble.candidates import averaged
-from raytune_rl.ensemble.delivery import CPU, Bench, Delivered
+from raytune_rl.ensemble.delivery import Bench, Delivered
 from raytune_rl.ensemble.kept import Kept
+from raytune_rl.population.cross_fitting import collapsed, drifted_apart, folds_of, held_by
 from raytune_rl.population.evaluation import measure, outputs_of
 from raytune_rl.population.export import restore
-from raytune_rl.population.refitting import ALL_ROWS, LOSS, collapsed, folds_of, held_by, parted
-from raytune_rl.population.splits import Split, load_splits
+from raytune_rl.population.refit_task import ALL_ROWS, LOSS
+from raytune_rl.population.splits import CPU, Split, load_splits
 from raytune_rl.records import Mode
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def refitted_model(
     if not sound:
         return None
     outputs, rows = _crossed(before, sound, copies)
-    if parted(_loss(before, _average(before, sound), bench.validation), [_known(one) for one in sound]):
+    if drifted_apart(_loss(before, _average(before, sound), bench.validation), [_known(one) for one in sound]):
         sound = [min(sound, key=_known)]  # the one that has learned most
     judged = bench.validation.subset(rows)
     calibration, binary, metrics = bench.calibrated(outputs, judged)

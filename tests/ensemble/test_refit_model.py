@@ -15,11 +15,12 @@ from raytune_rl import load
 from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.delivery import Delivered, delivered_model
 from raytune_rl.ensemble.kept import Kept
-from raytune_rl.ensemble.refitting import refitted_model
+from raytune_rl.ensemble.refit_model import refitted_model
 from raytune_rl.population.calibrating import calibrated
 from raytune_rl.population.candidate import MemberContext
+from raytune_rl.population.cross_fitting import held_by
 from raytune_rl.population.export import restore
-from raytune_rl.population.refitting import ALL_ROWS, Refit, held_by
+from raytune_rl.population.refit_task import ALL_ROWS, Refit
 from tests.ensemble.members import NOISY, noisy
 from tests.population.models import blobs
 

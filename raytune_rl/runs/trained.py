@@ -12,11 +12,11 @@ from raytune_rl.ensemble.kept import Kept
 from raytune_rl.experiment import Experiment
 from raytune_rl.records import Value
 from raytune_rl.rundir.layout import RunDirectory
-from raytune_rl.sink import RunSink
+from raytune_rl.runs.sink import RunSink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
+class TrainedPopulation:
     """A trained population, beside its tables.
 
     Attributes:
@@ -40,5 +40,5 @@ class Trained:
     states: Callable[[float], Sequence[Kept]]
 
 
-Train: TypeAlias = Callable[[Experiment, RunDirectory, Sequence[Mapping[str, Value]]], Trained]
+TrainPopulation: TypeAlias = Callable[[Experiment, RunDirectory, Sequence[Mapping[str, Value]]], TrainedPopulation]
 """Trains an experiment's population from given starting points in a directory of its own."""

@@ -10,13 +10,12 @@ from raytune_rl.controller.controller import Controller
 from raytune_rl.ensemble.kept import ORIGINS, Kept
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
-from raytune_rl.placement import Placement
 from raytune_rl.population.candidate import Candidate, State
 from raytune_rl.records import Value
 from raytune_rl.rundir.layout import RunDirectory
+from raytune_rl.runs.sink import RunSink
+from raytune_rl.runs.trained import TrainedPopulation
 from raytune_rl.signals import Stoppable
-from raytune_rl.sink import RunSink
-from raytune_rl.trained import Trained
 from raytune_rl.tune.host import read_snapshot, read_snapshots
 from raytune_rl.tune.population import PopulationPlan, PopulationRun
 from raytune_rl.tune.storage import StateStore
@@ -31,11 +30,14 @@ def train_hosted(
     controller: Controller,
     sink: RunSink,
     *,
-    placement: Placement,
+    groups: Sequence[Sequence[int]],
     points: Sequence[Mapping[str, Value] | None],
     stop: Stoppable,
-) -> Trained:
-    """Train to the end or to an interruption; takes up what ``directory`` holds.
+) -> TrainedPopulation:
+    """Train to the end or to an interruption; continues from what ``directory`` holds.
+
+    Args:
+        groups: the members of each trial.
 
     Raises:
         BadInput: the candidate does not report the metric.
@@ -45,7 +47,7 @@ def train_hosted(
     plan = PopulationPlan(
         candidate=candidate,
         start={member: controller.begin(member, point) for member, point in enumerate(points)},
-        groups=placement.groups,
+        groups=groups,
         resources=experiment.resources,
         directory=str(directory),
         segment_length=experiment.segment_length,
@@ -68,7 +70,7 @@ def train_hosted(
         raise BadInput(controller.problem)
 
     left = _Left(plan, controller)
-    return Trained(
+    return TrainedPopulation(
         controller=controller,
         sink=sink,
         slots=len(plan.groups),

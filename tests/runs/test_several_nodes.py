@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from ray.cluster_utils import Cluster
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MEMBERS, SEGMENTS, DEADLINE = 6, 60, 240.0
 
 EXPERIMENT = f"""

@@ -16,7 +16,7 @@ from torch import nn
 
 from raytune_rl import BadInput, Cosine, Experiment, StopRule, load, roles
 from raytune_rl.controller.policies import Replay
-from raytune_rl.runner import run
+from raytune_rl.runs.runner import run
 from tests import blobs_experiment
 from tests.ensemble.members import TASK, inputs
 from tests.population.models import blobs

@@ -1,3 +1,5 @@
+"""What is tried before Ray starts."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -7,22 +9,10 @@ import numpy as np
 import pytest
 from ray import tune
 
-from raytune_rl import composition, roles
-from raytune_rl.rundir.plain import plain
+from raytune_rl import roles
+from raytune_rl.runs.rehearsal import rehearse
 from tests.paper_experiment import make
 from tests.population.models import TASK, blobs
-
-
-def test_what_is_written_down_tells_search_spaces_apart() -> None:
-    experiment = make(hyperparameters={"lr": roles.learning_rate(tune.loguniform(1e-4, 1e-1)), "kind": ["a", "b"]})
-    written = plain(composition.resolved_fields(experiment))
-    assert isinstance(written, dict)
-    found = written["hyperparameters"]
-    assert found["lr"]["role"] == "learning_rate"
-    assert (found["lr"]["lower"], found["lr"]["upper"], found["lr"]["log"]) == (1e-4, 1e-1, True)
-    assert found["kind"]["options"] == ["a", "b"]
-    wider = replace(experiment, hyperparameters={**experiment.hyperparameters, "lr": tune.loguniform(1e-5, 1e-1)})
-    assert plain(composition.resolved_fields(wider)) != written
 
 
 def test_data_that_hold_nan_are_remarked_upon(caplog: pytest.LogCaptureFixture) -> None:
@@ -34,7 +24,7 @@ def test_data_that_hold_nan_are_remarked_upon(caplog: pytest.LogCaptureFixture) 
     for data in (blobs, holes):
         caplog.clear()
         task = replace(TASK, data=data)
-        composition.rehearse(make(candidate=task, hyperparameters=lr, metric="validation_loss"), task)
+        rehearse(make(candidate=task, hyperparameters=lr, metric="validation_loss"), task)
         assert ("inputs of the train split hold NaN" in caplog.text) == (data is holes)
 
 
@@ -45,4 +35,4 @@ def test_trials_with_gpus_are_not_tried_on_the_drivers_cpu() -> None:
     lr = {"lr": roles.learning_rate(tune.loguniform(1e-4, 1e-1))}
     task = replace(TASK, data=missing)
     experiment = make(candidate=task, hyperparameters=lr, metric="validation_loss", resources={"CPU": 1, "GPU": 0.5})
-    composition.rehearse(experiment, task)
+    rehearse(experiment, task)

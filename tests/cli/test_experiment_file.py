@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raytune_rl import BadInput
-from raytune_rl.loading import load_experiment
+from raytune_rl.cli.experiment_file import load_experiment
 
 GOOD = """
 from ray import tune

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import copy
-import logging
-import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from typing import Any
-
-import numpy as np
 
 from raytune_rl.combining.credit import Jury
 from raytune_rl.combining.losses import Kind
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.policy import Policy
-from raytune_rl.errors import OWN_FILES, BadInput, first_line, user_traceback
+from raytune_rl.errors import BadInput, first_line
 from raytune_rl.experiment import Experiment
 from raytune_rl.hyperparameters import Spec
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.population.candidate import Candidate, MemberContext
-from raytune_rl.population.torch_task import TorchTask
+from raytune_rl.population.candidate import Candidate
 from raytune_rl.records import Value
 from raytune_rl.rllib.settings import Agent
 
@@ -45,10 +39,7 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
 
             candidate = TrainableTask(trainable=candidate, config=dict(experiment.constants))
         space = experiment.space()
-        middle = space.decode([0.5] * len(space))
-        candidate.check(middle)
-        if experiment.refit:
-            check_refit(experiment, candidate, middle)
+        candidate.check(space.decode([0.5] * len(space)))
     except BadInput:
         raise
     except ValueError as error:
@@ -56,68 +47,6 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
     check_picklable(candidate, experiment.candidate)
     checked: Candidate = candidate
     return checked
-
-
-def rehearse(experiment: Experiment, candidate: Candidate | None) -> None:
-    """Make one member of a torch task in this process, so that what is wrong with data, network or loss is said before
-    any trial starts. (Not where trials have GPUs: what a network needs may be one.) The data stay loaded; the summary
-    needs them again.
-
-    Raises:
-        BadInput: it cannot be made. What the user's own functions raise comes with their frames.
-    """
-    if not isinstance(candidate, TorchTask) or experiment.resources.get("GPU"):
-        return
-    space = experiment.space()
-    try:
-        candidate.build(MemberContext(member=0, seed=experiment.seed), space.decode([0.5] * len(space))).close()
-    except Exception as error:
-        raised_at = traceback.extract_tb(error.__traceback__)[-1].filename
-        if isinstance(error, ValueError) and raised_at.startswith(OWN_FILES):  # a sentence of ours
-            raise BadInput(f"candidate: {error}") from None
-        told = user_traceback(error).rstrip()
-        raise BadInput(f"{told}\nThe candidate cannot be made: {first_line(error)}") from None
-    _warn_of_nan(candidate)
-
-
-def _warn_of_nan(candidate: TorchTask) -> None:
-    """A network may know what to make of it; most diverge."""
-    import torch
-
-    from raytune_rl.population.splits import load_splits
-
-    splits = load_splits(candidate.data, torch.device("cpu"))
-    for name in ("train", "validation", "test"):
-        split = getattr(splits, name)
-        for what in ("inputs", "targets"):
-            values = None if split is None else getattr(split, what)
-            if values is not None and values.is_floating_point() and not values.isfinite().all():
-                logger.warning("%s of the %s split hold NaN or infinity", what, name)
-
-
-def check_refit(experiment: Experiment, candidate: Any, values: Mapping[str, Value]) -> None:
-    """Raise ``BadInput`` where the candidate's rows cannot all be trained on, or its states are too large; loads its
-    data and makes a network, in the driver."""
-    import torch
-
-    from raytune_rl.ensemble.finishing import MOST_GIB
-    from raytune_rl.population.networks import build_network
-    from raytune_rl.population.refitting import CPU, pooled
-    from raytune_rl.population.splits import load_splits
-
-    try:
-        pooled(load_splits(candidate.data, CPU))
-    except Exception as error:
-        raise BadInput(f"refit is True, and the candidate's data do not suit it: {first_line(error)}.") from None
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(candidate.network, values, device=CPU).network
-    one = sum(p.numel() * p.element_size() for p in network.parameters())
-    kept = STATES_KEPT * experiment.population * one / 2**30
-    if kept > MOST_GIB:
-        raise BadInput(
-            f"refit is True, and the states of {experiment.population} such networks take about {kept:.1f} GiB; a "
-            f"refit reads them all, which it does up to {MOST_GIB:g} GiB."
-        )
 
 
 def declared_kind(experiment: Experiment) -> Kind | None:
@@ -227,51 +156,3 @@ def starting_points(experiment: Experiment) -> list[Mapping[str, Value] | None]:
             )
         points.append({name: proposal[name] for name in names})
     return points
-
-
-def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
-    """Starting points of plain random search over the same space, one per member."""
-    space = experiment.space()
-    rng = np.random.default_rng([experiment.seed, 0xBA5E])
-    return [space.decode(space.sample(rng)) for _ in range(experiment.population)]
-
-
-logger = logging.getLogger(__name__)
-
-STATES_KEPT = 6
-"""Networks' worth of a member's states: its best and its last weights, each with two moments of the optimiser."""
-
-HAND_DEFAULTS: Mapping[str, float] = {
-    "learning_rate": 1e-3,
-    "weight_decay": 1e-4,
-    "dropout": 0.0,
-    "label_smoothing": 0.0,
-    "augmentation": 0.0,
-    "momentum": 0.9,
-    "batch_size": 64,
-    "frozen_layers": 0,
-}
-SGD_LEARNING_RATE = 0.1
-
-
-def hand_default(experiment: Experiment) -> Mapping[str, Value]:
-    """What one writes by hand, by role, inside the bounds: 1e-3 for Adam and 0.1 for SGD, weight decay 1e-4, no other
-    regularisation. What has no role stands in the middle of its range; of a choice, its first option."""
-    known = dict(HAND_DEFAULTS)
-    if optimiser_sign(experiment.candidate) < 0:
-        known["learning_rate"] = SGD_LEARNING_RATE
-    values: dict[str, Value] = {}
-    for h in experiment.space():
-        try:
-            values[h.name] = h.decode(h.encode(known[h.role]))
-        except (KeyError, ValueError):  # no role, or a choice without that option
-            values[h.name] = h.decode(0.5 if h.is_ordered else 0.0)
-    return values
-
-
-def resolved_fields(experiment: Experiment) -> dict[str, Any]:
-    """All fields of an experiment by name, for ``experiment.json``. Hyperparameters with what they were taken for:
-    kind, role, range, scale. A resumed run must have the same."""
-    space = {h.name: {"kind": type(h).__name__, **asdict(h)} for h in experiment.space()}
-    resolved = {"hyperparameters": space, "reward": experiment.pay}
-    return {f.name: getattr(experiment, f.name) for f in fields(experiment)} | resolved

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
-from raytune_rl import composition
 from raytune_rl.errors import BadInput
 from raytune_rl.experiment import Experiment
 from raytune_rl.rllib.settings import Agent
@@ -58,10 +57,16 @@ def begin(directory: RunDirectory, experiment: Experiment) -> None:
         directory.create()
     except OSError as error:
         raise BadInput(f"--out {directory} cannot be made: {error.strerror or error}.") from None
-    content = describe_experiment(
-        name=experiment.name, experiment=composition.resolved_fields(experiment), seed=experiment.seed
-    )
+    content = describe_experiment(name=experiment.name, experiment=resolved_fields(experiment), seed=experiment.seed)
     directory.write_json(layout.EXPERIMENT, {**content, "agent": who_decides(experiment)})
+
+
+def resolved_fields(experiment: Experiment) -> dict[str, Any]:
+    """All fields of an experiment by name, for ``experiment.json``. Hyperparameters with what they were taken for:
+    kind, role, range, scale. A resumed run must have the same."""
+    space = {h.name: {"kind": type(h).__name__, **asdict(h)} for h in experiment.space()}
+    resolved = {"hyperparameters": space, "reward": experiment.pay}
+    return {f.name: getattr(experiment, f.name) for f in fields(experiment)} | resolved
 
 
 def opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
@@ -78,7 +83,7 @@ def opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
     except (OSError, ValueError) as error:
         raise BadInput(f"--resume {directory}: {error}") from None
     there = directory.read_json(layout.EXPERIMENT)["experiment"]
-    here = plain(composition.resolved_fields(experiment))
+    here = plain(resolved_fields(experiment))
     assert isinstance(here, dict)
     since = {f.name for f in fields(Experiment) if f.name not in there and here[f.name] == plain(f.default)}
     found = list(_differences(there, {n: value for n, value in here.items() if n not in MAY_DIFFER | since}))

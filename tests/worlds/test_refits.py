@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from raytune_rl.population.refitting import held_by
+from raytune_rl.population.cross_fitting import held_by
 from raytune_rl.worlds.cohort import Cohort
 from raytune_rl.worlds.delivery import averages, deliver
 from raytune_rl.worlds.generator import make_world
-from raytune_rl.worlds.refitting import Refitting, _means
+from raytune_rl.worlds.refits import Refitting, _means
 from raytune_rl.worlds.task import WorldTask
 from tests.worlds.test_delivery import CONVOLUTION, LINEAR, REGRESSION, clouds, normalised, plain, play
 

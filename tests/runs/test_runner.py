@@ -28,7 +28,7 @@ from raytune_rl import (
     roles,
 )
 from raytune_rl.controller import Situation
-from raytune_rl.runner import RunFailed, run
+from raytune_rl.runs.runner import RunFailed, run
 from tests.paper_experiment import PaperTask, make
 from tests.population.models import blobs, mlp
 from tests.tune.trainables import counting

@@ -11,8 +11,8 @@ import torch
 from ray import tune
 
 from raytune_rl import load, roles
-from raytune_rl.composition import hand_default
-from raytune_rl.runner import run
+from raytune_rl.runs.comparison import hand_default
+from raytune_rl.runs.runner import run
 from tests.blobs_experiment import make
 from tests.ensemble.members import inputs
 

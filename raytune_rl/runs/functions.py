@@ -27,9 +27,9 @@ from raytune_rl.experiment import Experiment
 from raytune_rl.hyperparameters import Spec
 from raytune_rl.records import Step, Value
 from raytune_rl.rundir.layout import RunDirectory
+from raytune_rl.runs.sink import RunSink
+from raytune_rl.runs.trained import TrainedPopulation
 from raytune_rl.scheduler import MetaAgentScheduler
-from raytune_rl.sink import RunSink
-from raytune_rl.trained import Trained
 from raytune_rl.tune.trial_scheduler import TrialScheduler
 from raytune_rl.tune.trial_snapshots import Snapshots
 from raytune_rl.tune.trial_state import TrialState
@@ -148,7 +148,7 @@ def train_functions(
     *,
     slots: int,
     points: Sequence[Mapping[str, Value] | None],
-) -> Trained:
+) -> TrainedPopulation:
     """Train to the end; takes up what Tune's experiment directory in ``directory`` holds.
 
     Raises:
@@ -181,7 +181,7 @@ def train_functions(
             shutil.copytree(source, folder, dirs_exist_ok=True)
         return True
 
-    return Trained(
+    return TrainedPopulation(
         controller=controller,
         sink=sink,
         slots=slots,

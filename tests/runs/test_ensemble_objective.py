@@ -14,19 +14,21 @@ import torch
 from ray import tune
 from torch import nn
 
-from raytune_rl import Agent, BadInput, Experiment, Random, TorchTask, comparing, rewards, roles
-from raytune_rl.composition import make_candidate, make_controller, resolved_fields
+from raytune_rl import Agent, BadInput, Experiment, Random, TorchTask, rewards, roles
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.meta.from_runs import read_run
 from raytune_rl.rllib import checkpoints
 from raytune_rl.rllib.saved import read_weights
 from raytune_rl.rllib.spaces import Sizes
 from raytune_rl.rllib.team import separated, starting_weights
-from raytune_rl.runner import run
+from raytune_rl.runs import comparison
+from raytune_rl.runs.composition import make_candidate, make_controller
+from raytune_rl.runs.resume import resolved_fields
+from raytune_rl.runs.runner import run
 from raytune_rl.tasks.wine import wine, wine_network
 from tests.test_run import DEADLINE, start, wait_for_rows
 
-TEAM = Path(__file__).with_name("team_experiment.py")
+TEAM = Path(__file__).parents[1] / "team_experiment.py"
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -127,10 +129,10 @@ def test_a_declared_kind_is_how_members_are_judged_and_the_model_is_delivered(mo
     assert jury is not None and jury.kind == "matching"
     candidate = make_candidate(matching)
     assert isinstance(candidate, TorchTask) and candidate.predictions and candidate.jury().kind == "matching"
-    monkeypatch.setattr(comparing, "delivery_of", lambda *given, **settings: settings)
+    monkeypatch.setattr(comparison, "delivery_of", lambda *given, **settings: settings)
     trained: Any = SimpleNamespace(controller=SimpleNamespace(policy=Random()), states=None)
     for one, kind in ((matching, "matching"), (experiment(ensemble=None), None)):
-        told: Any = comparing.delivered_by(one, trained)
+        told: Any = comparison.delivered_by(one, trained)
         assert told == {"metric": "validation_loss", "mode": "min", "kind": kind, "plain": False}
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from raytune_rl import composition
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.policies import Cosine, Fixed
@@ -21,7 +20,8 @@ from raytune_rl.hyperparameters import Hyperparameter
 from raytune_rl.records import Value
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.layout import RunDirectory
-from raytune_rl.trained import Train
+from raytune_rl.runs import composition
+from raytune_rl.runs.trained import TrainPopulation
 
 if TYPE_CHECKING:
     from raytune_rl.ensemble.delivery import Delivered
@@ -41,9 +41,13 @@ class Finish:
 
 
 def refitted(
-    experiment: Experiment, directory: RunDirectory, before: Delivered | None, controller: Controller, train: Train
+    experiment: Experiment,
+    directory: RunDirectory,
+    before: Delivered | None,
+    controller: Controller,
+    train: TrainPopulation,
 ) -> Finish:
-    """Train copies of what would be delivered on, and average them; ``before`` itself where that came to nothing.
+    """Train copies of the model that would be delivered, and average them; ``before`` itself where that fails.
 
     Args:
         before: what the run would deliver.
@@ -56,7 +60,7 @@ def refitted(
     inside = directory.inside(REFIT)
 
     def made() -> Finish:
-        from raytune_rl.ensemble.refitting import refitted_model
+        from raytune_rl.ensemble.refit_model import refitted_model
 
         trained = train(_of_copies(experiment, before), inside, [_start(before, controller)] * experiment.population)
         if trained.interrupted:
@@ -85,7 +89,7 @@ def refitted(
 
 def _of_copies(experiment: Experiment, before: Delivered) -> Experiment:
     """The refit as an experiment of its own."""
-    from raytune_rl.population.refitting import Refit
+    from raytune_rl.population.refit_task import Refit
 
     schedule: Fixed = Cosine()
     return replace(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raytune_rl.errors import BadInput
-from raytune_rl.placement import check_machine, place, slots, this_machine
+from raytune_rl.runs.placement import check_machine, place, slots, this_machine
 
 LAPTOP = [{"CPU": 2.0, "memory": 8e9}]
 CLUSTER = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}]

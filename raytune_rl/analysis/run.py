@@ -21,16 +21,14 @@ from raytune_rl.analysis import lineage as ancestry
 from raytune_rl.analysis.scales import Scale, scale_of
 from raytune_rl.analysis.schedule import Leg, Schedule
 from raytune_rl.errors import BadInput
-from raytune_rl.records import Incumbent, Mode, Value
+from raytune_rl.records import Incumbent, Mode
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.layout import RunDirectory, SchemaError
+from raytune_rl.rundir.plain import python_value
 from raytune_rl.rundir.schemas import decisions_schema, segments_schema
 from raytune_rl.rundir.summary import best_of
 
 log = logging.getLogger(__name__)
-
-RANDOM_SEARCH = "random_search"
-"""Where a run with ``compare="random"`` keeps the tables of the comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ class Run:
             raise SchemaError(f"{found.uri(layout.EXPERIMENT)} is damaged: it describes no experiment.")
         empty = decisions_schema([], []).empty_table().to_pandas()
         decisions = found.read_table(layout.DECISIONS) if found.names(layout.DECISIONS) else empty
-        inside = f"{RANDOM_SEARCH}/{layout.SEGMENTS}"
+        inside = f"{layout.RANDOM_SEARCH}/{layout.SEGMENTS}"
         baseline = found.read_table(inside) if found.names(inside) else None
         return cls(
             directory=str(found),
@@ -310,7 +308,7 @@ class Run:
                 Leg(
                     member=int(member),
                     segment=int(segment),
-                    hyperparameters={name: _plain(cell) for name, cell in known if not pd.isna(cell)},
+                    hyperparameters={name: python_value(cell) for name, cell in known if not pd.isna(cell)},
                     value=value if np.isfinite(value) else None,
                 )
             )
@@ -332,8 +330,3 @@ def _segments(directory: RunDirectory, experiment: Mapping[str, Any]) -> pd.Data
 
     empty: pd.DataFrame = segments_schema({name: pa.float64() for name in names}).empty_table().to_pandas()
     return empty
-
-
-def _plain(cell: Any) -> Value:
-    value: Value = cell.item() if isinstance(cell, np.generic) else cell
-    return value

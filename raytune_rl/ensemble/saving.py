@@ -15,6 +15,7 @@ from torch import nn
 from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.links import checked_link, checked_weights
 from raytune_rl.ensemble.model import EnsembleModel
+from raytune_rl.files import replacing
 from raytune_rl.population.export import (
     build_from,
     find_factory,
@@ -52,9 +53,8 @@ def save(built: Built, factory: Callable[..., nn.Module], directory: Path, card:
         "metrics": {name: value if math.isfinite(value) else None for name, value in built.metrics.items()},
     }
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".{CARD}.{os.getpid()}"
-    temporary.write_text(card, encoding="utf-8")
-    os.replace(temporary, directory / CARD)
+    with replacing(directory / CARD) as path:
+        path.write_text(card, encoding="utf-8")
     write_model(directory, {name: value.clone() for name, value in model.state_dict().items()}, config)
 
 

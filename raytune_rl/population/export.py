@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from raytune_rl.combining.calibration import Calibration
+from raytune_rl.files import replacing
 from raytune_rl.population.calibrating import calibrate
 from raytune_rl.population.candidate import State
 from raytune_rl.population.networks import arguments_of
@@ -134,13 +135,11 @@ def write_model(directory: Path, weights: Mapping[str, torch.Tensor], config: Ma
     """Write ``model.safetensors`` and ``config.json``, the latter stamped with the schema's version; each file appears
     complete or not at all, the configuration last."""
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".{WEIGHTS}.{os.getpid()}"
-    save_file(dict(weights), temporary)
-    os.replace(temporary, directory / WEIGHTS)
+    with replacing(directory / WEIGHTS) as path:
+        save_file(dict(weights), path)
     stamped = {"schema_version": SCHEMA_VERSION, **config}
-    temporary = directory / f".{CONFIG}.{os.getpid()}"
-    temporary.write_text(json.dumps(stamped, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, directory / CONFIG)
+    with replacing(directory / CONFIG) as path:
+        path.write_text(json.dumps(stamped, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def importable_name(factory: Callable[..., nn.Module]) -> str | None:

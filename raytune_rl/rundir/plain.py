@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from raytune_rl.records import Value
+
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 HIDDEN = "(hidden)"
@@ -59,3 +61,9 @@ def _named(name: str, value: Any) -> Json:
     if _SECRET_NAME.search(name) and not isinstance(value, bool | int | float | None):
         return HIDDEN
     return plain(value)
+
+
+def python_value(cell: Any) -> Value:
+    """A cell of a table without numpy's type."""
+    value: Value = cell.item() if isinstance(cell, np.generic) else cell
+    return value

@@ -15,6 +15,8 @@ from typing import Protocol, TypeAlias
 import pyarrow as pa
 from pyarrow import fs
 
+from raytune_rl.files import replacing
+
 Bytes: TypeAlias = bytes | pa.Buffer
 
 
@@ -59,20 +61,11 @@ class LocalStore:
         return Path(self._at(path)).read_bytes()
 
     def write(self, path: str, content: Bytes, *, durable: bool = True) -> None:
-        target = self._at(path)
-        # One fixed name per target: there is a single writer, and what a killed one left is overwritten, not collected.
-        aside = aside_of(target)
-        try:
-            with open(aside, "wb") as file:
-                file.write(content)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(aside, target)
-        except OSError:
-            # A full disk needs the room back; what stands under the real name is untouched.
-            Path(aside).unlink(missing_ok=True)
-            raise
+        with replacing(self._at(path)) as aside, open(aside, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self._at(path))
@@ -129,16 +122,6 @@ class ObjectStore:
     def delete(self, path: str) -> None:
         if self.exists(path):
             self.filesystem.delete_file(self._at(path))
-
-
-def aside_of(path: str) -> str:
-    """The name under which ``path`` is prepared. It starts with a dot: parquet readers leave such files alone."""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.aside")
-
-
-def is_aside(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".aside")
 
 
 def open_store(location: str | os.PathLike[str], filesystem: fs.FileSystem | None = None) -> Store:

@@ -15,7 +15,8 @@ import pandas as pd
 
 from raytune_rl.combining.calibration import Calibration
 from raytune_rl.mdp.score import TIE_BREAKER
-from raytune_rl.records import FLOOR, Incumbent, Mode, Value
+from raytune_rl.records import FLOOR, Incumbent, Mode
+from raytune_rl.rundir.plain import python_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,9 +265,4 @@ def instead_of(best: Mapping[str, Any]) -> tuple[str, float] | None:
 def _values(row: pd.Series, prefix: str) -> dict[str, Any]:
     """The row's cells under ``prefix`` as plain values, without the empty ones."""
     cells = {str(name).removeprefix(prefix): cell for name, cell in row.items() if str(name).startswith(prefix)}
-    return {name: _plain(cell) for name, cell in cells.items() if not pd.isna(cell)}
-
-
-def _plain(cell: Any) -> Value:
-    value: Value = cell.item() if isinstance(cell, np.generic) else cell
-    return value
+    return {name: python_value(cell) for name, cell in cells.items() if not pd.isna(cell)}

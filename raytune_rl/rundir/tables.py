@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raytune_rl.files import is_aside
 from raytune_rl.records import Step
 from raytune_rl.rundir.layout import DECISIONS, SEGMENTS, RunDirectory, SchemaError, check_version, parquet_version
 from raytune_rl.rundir.places import Places
@@ -33,7 +34,6 @@ from raytune_rl.rundir.schemas import (
     segments_schema,
     stamped,
 )
-from raytune_rl.rundir.store import is_aside
 
 PART_ROWS = 8192
 PART_CELLS = 250_000

@@ -23,9 +23,6 @@ from raytune_rl.runs.trained import TrainedPopulation, TrainPopulation
 if TYPE_CHECKING:
     from raytune_rl.ensemble.delivery import Delivered
 
-RANDOM_SEARCH, DEEP_ENSEMBLE = "random_search", "deep_ensemble"
-"""Where a comparison keeps its tables and states, inside the run directory."""
-
 HAND_DEFAULTS: Mapping[str, float] = {
     "learning_rate": 1e-3,
     "weight_decay": 1e-4,
@@ -77,7 +74,7 @@ def ensemble_of(experiment: Experiment, trained: TrainedPopulation, segments: pd
 def _random_search(experiment: Experiment, directory: RunDirectory, train: TrainPopulation) -> Comparison | None:
     """The same candidates for the same segments with random values that never change; its best checkpoint, which is
     what tools that search give."""
-    inside = directory.inside(RANDOM_SEARCH)
+    inside = directory.inside(layout.RANDOM_SEARCH)
     theirs = train(_static(experiment, Fixed()), inside, random_points(experiment))
     if theirs.interrupted:
         return None
@@ -89,7 +86,7 @@ def _random_search(experiment: Experiment, directory: RunDirectory, train: Train
 def _deep_ensemble(experiment: Experiment, directory: RunDirectory, train: TrainPopulation) -> Comparison | None:
     """Members that differ in their seeds alone (Lakshminarayanan et al. 2017), with the hand default under a cosine; of
     them, the ensemble that the experiment's own settings make."""
-    inside = directory.inside(DEEP_ENSEMBLE)
+    inside = directory.inside(layout.DEEP_ENSEMBLE)
     points = [hand_default(experiment)] * experiment.population
     theirs = train(_static(experiment, Cosine()), inside, points)
     if theirs.interrupted:

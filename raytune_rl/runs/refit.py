@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REFIT = "refit"
-"""Where its tables and states are, inside the run directory."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
@@ -57,7 +54,7 @@ def refitted(
     if before is None:
         logger.warning("no refit: the run has no model that could be trained on")
         return Finish(delivered=None)
-    inside = directory.inside(REFIT)
+    inside = directory.inside(layout.REFIT)
 
     def made() -> Finish:
         from raytune_rl.ensemble.refit_model import refitted_model

@@ -7,7 +7,6 @@ generation before it stays until the next one is complete. Reading falls back to
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from pyarrow import fs as pafs
+
+from raytune_rl.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -185,17 +186,11 @@ class StateStore:
         # Owner-only, whatever the umask says: see refuse_foreign.
         if self.local:
             os.makedirs(self._root, mode=0o700, exist_ok=True)
-            aside, final = f"{self._root}/.{name}.tmp", f"{self._root}/{name}"
-            try:
+            with replacing(f"{self._root}/{name}") as aside:
                 descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
                 with open(descriptor, "wb", buffering=0) as file:
                     for piece in pieces:
                         _write_all(file, piece)
-                os.replace(aside, final)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(aside)
-                raise
         else:
             # An object store publishes an object when its upload is complete.
             self._fs.create_dir(self._root)

@@ -11,7 +11,6 @@ import pytest
 from pyarrow import fs
 
 from raytune_rl.analysis import Run
-from raytune_rl.analysis import run as run_module
 from raytune_rl.controller.policies import PBT
 from raytune_rl.records import Step
 from raytune_rl.rundir.layout import RunDirectory, SchemaError
@@ -111,9 +110,3 @@ def test_the_incumbent_that_was_trained_over_falls_back_to_the_table(directory: 
     run = Run.load(copy)
     assert run.best is not None and run.best.segment == 999
     assert run.best_path["segment"].iloc[-1] == 11
-
-
-def test_the_comparison_lies_where_the_runner_puts_it() -> None:
-    from raytune_rl.runs import comparison
-
-    assert run_module.RANDOM_SEARCH == comparison.RANDOM_SEARCH

@@ -29,8 +29,19 @@ from raytune_rl.rllib.settings import Agent
 CandidateKind: TypeAlias = Literal["member", "trainable", "function"]
 Objective: TypeAlias = Literal["single", "ensemble"]
 
-_UNCALLED: tuple[Any, ...] = (improvement, final, cost_aware, team, difference, mixed)
-"""What makes rewards, and is none."""
+_REWARD_FACTORIES: tuple[Any, ...] = (improvement, final, cost_aware, team, difference, mixed)
+"""They make rewards; passing one without calling it is a mistake."""
+
+_OPTIONS: Mapping[str, tuple[Any, ...]] = {
+    "mode": ("min", "max"),
+    "schedule": get_args(Schedule),
+    "objective": ("single", "ensemble"),
+    "start": ("spread", "agent"),
+    "compare": (None, "random", "deep-ensemble"),
+    "average": (True, False),
+    "refit": (True, False),
+}
+"""The values that a field may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,69 +154,76 @@ class Experiment:
     storage_path: str = "results"
 
     def __post_init__(self) -> None:
-        _at_least_one("population", self.population)
-        _at_least_one("segments", self.segments)
-        _at_least_one("segment_length", self.segment_length)
-        _at_least_one("copy_every", self.copy_every)
-        _one_of("mode", self.mode, ("min", "max"))
-        _one_of("schedule", self.schedule, get_args(Schedule))
-        _one_of("objective", self.objective, ("single", "ensemble"))
-        _one_of("start", self.start, ("spread", "agent"))
-        _one_of("compare", self.compare, (None, "random", "deep-ensemble"))
-        _one_of("average", self.average, (True, False))
-        _one_of("refit", self.refit, (True, False))
-        if self.ensemble is not None and not isinstance(self.ensemble, Ensemble):
-            raise BadInput(f"ensemble is {self.ensemble!r}; it must be an Ensemble, or None for none.")
-        if self.floor is not None and not isinstance(self.floor, Floor):
-            raise BadInput(f"floor is {self.floor!r}; it must be a Floor, or None for none.")
-        if self.reward is not None and (not callable(self.reward) or self.reward in _UNCALLED):
-            raise BadInput(
-                f"reward is {self.reward!r}; it must be a reward such as rewards.improvement(), or a function of yours "
-                "(before, after, context)."
-            )
-        if self.compare == "deep-ensemble" and self.ensemble is None:
-            raise BadInput("compare is 'deep-ensemble', which needs an ensemble to compare; ensemble is None.")
-        if not isinstance(self.metric, str) or not self.metric:
-            raise BadInput(f"metric is {self.metric!r}; it must be the name of a metric that the candidate reports.")
+        self._check_fields()
+        self._check_combinations()
+        if self.refit:
+            self._check_refit()
+        if self.kind == "member":
+            self._tell_candidate_its_roles()
+
+    def _check_fields(self) -> None:
+        """Each field on its own."""
+        for name in ("population", "segments", "segment_length", "copy_every"):
+            _at_least_one(name, getattr(self, name))
         if self.members_per_trial != "auto":
             _at_least_one("members_per_trial", self.members_per_trial)
+        for name, options in _OPTIONS.items():
+            _one_of(name, getattr(self, name), options)
+        for name, kind in (("ensemble", Ensemble), ("floor", Floor)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                article = "an" if name == "ensemble" else "a"
+                raise BadInput(f"{name} is {value!r}; it must be {article} {kind.__name__}, or None for none.")
         for name in ("segment_timeout", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and value > 0 and not math.isnan(value)):
                 raise BadInput(f"{name} is {value!r}; it must be a positive number of seconds.")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise BadInput(f"seed is {self.seed!r}; it must be a whole number of at least 0.")
-        _check_resources(self.resources)
-        if not isinstance(self.hyperparameters, Mapping) or not self.hyperparameters:
-            raise BadInput("hyperparameters is empty; name at least one, such as {'lr': tune.loguniform(1e-4, 1e-1)}.")
+        if not isinstance(self.metric, str) or not self.metric:
+            raise BadInput(f"metric is {self.metric!r}; it must be the name of a metric that the candidate reports.")
+        if self.reward is not None and (not callable(self.reward) or self.reward in _REWARD_FACTORIES):
+            raise BadInput(
+                f"reward is {self.reward!r}; it must be a reward such as rewards.improvement(), or a function of yours "
+                "(before, after, context)."
+            )
+        if not isinstance(self.agent, Agent | Policy):
+            raise BadInput(f"agent is {self.agent!r}; it must be an Agent or a policy such as PBT() or Random().")
         if self.callbacks is not None and not isinstance(self.callbacks, list | tuple):
             raise BadInput(
                 f"callbacks is a {type(self.callbacks).__name__}; it must be a list of Ray's LoggerCallbacks."
             )
+        if not isinstance(self.hyperparameters, Mapping) or not self.hyperparameters:
+            raise BadInput("hyperparameters is empty; name at least one, such as {'lr': tune.loguniform(1e-4, 1e-1)}.")
+        self.space()  # raises for a domain that is none
+        _check_resources(self.resources)
+
+    def _check_combinations(self) -> None:
+        """What fields ask of each other."""
         overlap = sorted(set(self.constants) & set(self.hyperparameters))
         if overlap:
             raise BadInput(f"constants and hyperparameters both hold {overlap[0]!r}; a name belongs to one of them.")
-        space = self.space()
-        if self.kind == "member":
-            roles = {h.name: h.role for h in space}
-            if getattr(self.candidate, "roles", roles) != roles:
-                object.__setattr__(self, "candidate", replace(self.candidate, roles=roles))  # type: ignore[type-var]
-        if self.objective == "ensemble" and not isinstance(self.candidate, Predicting):
+        predicting = isinstance(self.candidate, Predicting)
+        if self.objective == "ensemble" and not predicting:
             raise BadInput(
                 "objective is 'ensemble', for which the candidate must be a TorchTask: a Trainable or a function does "
                 "not report what it predicts."
             )
-        if self.compare == "deep-ensemble" and not isinstance(self.candidate, Predicting):
+        if self.objective == "single" and getattr(self.reward, "ensemble", False):
+            raise BadInput(f"reward is {self.reward!r}, which pays for the ensemble; it needs objective='ensemble'.")
+        if self.compare == "deep-ensemble" and self.ensemble is None:
+            raise BadInput("compare is 'deep-ensemble', which needs an ensemble to compare; ensemble is None.")
+        if self.compare == "deep-ensemble" and not predicting:
             raise BadInput(
                 "compare is 'deep-ensemble', for which the candidate must be a TorchTask: of a Trainable or a function "
                 "there is no ensemble; compare='random' works for all."
             )
-        if self.refit:
-            self._check_refit()
-        if self.objective == "single" and getattr(self.reward, "ensemble", False):
-            raise BadInput(f"reward is {self.reward!r}, which pays for the ensemble; it needs objective='ensemble'.")
-        if not (isinstance(self.agent, Agent | Policy)):
-            raise BadInput(f"agent is {self.agent!r}; it must be an Agent or a policy such as PBT() or Random().")
+
+    def _tell_candidate_its_roles(self) -> None:
+        """A candidate with a field ``roles`` gets those of the hyperparameters."""
+        roles = {h.name: h.role for h in self.space()}
+        if getattr(self.candidate, "roles", roles) != roles:
+            object.__setattr__(self, "candidate", replace(self.candidate, roles=roles))  # type: ignore[type-var]
 
     def space(self) -> SearchSpace:
         """The hyperparameters, checked."""
@@ -231,8 +249,8 @@ class Experiment:
             "compare": (self.compare == "deep-ensemble", "'random' or None: the refit is not the ensemble's"),
             "stop.seconds": (self.stop.seconds is not None, "None: a refit has its segments, not a deadline"),
         }
-        for name, (found, right) in wrong.items():
-            if found:
+        for name, (is_wrong, right) in wrong.items():
+            if is_wrong:
                 value = operator.attrgetter(name)(self)
                 raise BadInput(f"refit is True, and {name} is {value!r}; it must be {right}.")
 

@@ -1,4 +1,4 @@
-"""Handwritten digits: an agent steers eight small networks through training, about a minute on two cores.
+"""Handwritten digits: an agent steers eight small networks through training, about half a minute on two cores.
 
 Run it: ``python -m raytune_rl.run experiments/quickstart.py``
 

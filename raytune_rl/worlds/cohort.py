@@ -10,7 +10,7 @@ import torch
 
 from raytune_rl.combining.losses import comparable
 from raytune_rl.population.curves import curve_signals
-from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_slope
+from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_grad
 from raytune_rl.population.packed.population import PackedPopulation
 from raytune_rl.population.packed.weights import Weights
 from raytune_rl.population.predictions import Sample
@@ -92,7 +92,7 @@ class Cohort:
         self._values = list(values)
         for hyperparameter in self.task.space:
             name = hyperparameter.role if hyperparameter.role in SETTINGS else hyperparameter.name
-            setting: torch.Tensor = getattr(self._population, name)
+            setting: torch.Tensor = getattr(self._population.settings, name)
             each = torch.tensor([float(value[hyperparameter.name]) for value in values])
             setting.copy_(each.unsqueeze(1) if setting.ndim == 2 else each)
 
@@ -211,7 +211,7 @@ class Cohort:
 def _losses(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean losses (K,) of outputs (K, N, ...) for the same targets (N, ...)."""
     alike = targets.expand(len(outputs), *targets.shape)
-    return loss_and_slope(loss, feature_major(outputs), alike if loss == "cross_entropy" else feature_major(alike))[0]
+    return loss_and_grad(loss, feature_major(outputs), alike if loss == "cross_entropy" else feature_major(alike))[0]
 
 
 def _accuracies(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""Layers that members of a pack have in place of torch's own: with settings per member, or with a batching rule."""
+"""Modules that take the place of torch's own in packed members: dropout with a rate per member, and layers that
+``vmap`` can batch."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from raytune_rl.population.packed.convolution import PackedConvolution, PackedMa
 from raytune_rl.population.packed.recurrent import PackedGRU
 
 RATE = "packed_rate"
+"""The name of the buffer that holds a dropout rate."""
 
 
 class PackedDropout(nn.Module):
@@ -28,30 +30,34 @@ class PackedDropout(nn.Module):
 
 
 def with_packed_layers(network: nn.Module, *, alone: bool = False, on_gpu: bool = False) -> nn.Module:
-    """``network`` with what packs better as another layer replaced, in place: elementwise dropout (others, which drop
-    whole channels, stay as they are), recurrent units, convolutions and maxima. Parameters keep their names.
+    """Replace, in place, the layers of ``network`` for which there is a packed one: elementwise dropout (other kinds,
+    which drop whole channels, stay as they are), GRUs, convolutions and max pooling. Parameters keep their names.
 
     Args:
-        alone: nothing is to be batched: dropout only.
-        on_gpu: recurrent units also then: ``torch.func`` cannot differentiate cuDNN's.
+        alone: the network will not be batched with others: replace dropout only.
+        on_gpu: replace GRUs even if ``alone``, because ``torch.func`` cannot differentiate cuDNN's.
     """
-    packed: dict[int, nn.Module] = {}  # a layer that is used twice stays one layer
+    replacements: dict[int, nn.Module] = {}  # by id: a layer that is used twice stays one layer
     for module in list(network.modules()):
-        for name, child in module._modules.items():  # named_children() leaves out what comes a second time
-            if child is not None and (found := packed.get(id(child)) or _packed(child, alone, on_gpu)) is not None:
-                packed[id(child)] = found
-                setattr(module, name, found)
+        for name, child in module._modules.items():  # named_children() skips repeated modules
+            if child is None:
+                continue
+            replacement = replacements.get(id(child)) or _replacement(child, alone, on_gpu)
+            if replacement is not None:
+                replacements[id(child)] = replacement
+                setattr(module, name, replacement)
     return network
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether calling the module does more than its ``forward``. (Older weight and spectral norms, and pruning, are
-    hooks, too, and keep their weights under other names.)"""
+    """Whether calling the module does more than its ``forward``. (Pruning and torch's older weight and spectral
+    normalisation are hooks, too; they keep the weights under other names.)"""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _packed(module: nn.Module, alone: bool, on_gpu: bool) -> nn.Module | None:
-    """What takes the place of ``module``; ``None`` where it can stay, as what has hooks must: they would be lost."""
+def _replacement(module: nn.Module, alone: bool, on_gpu: bool) -> nn.Module | None:
+    """The packed version of ``module``; ``None`` if it stays as it is. Modules with hooks have to stay, since the hooks
+    would be lost."""
     if hooked(module):
         return None
     if type(module) is nn.Dropout:

@@ -20,11 +20,11 @@ def test_windows_and_columns_are_the_same(size: int, kernel: int, stride: int, d
     inputs = torch.arange(1.0, 1 + size * 3 * 2).view(size, 3, 2)
     if size + 2 * padding < dilation * (kernel - 1) + 1:
         with pytest.raises(ValueError, match="has no room in inputs of"):
-            geometry.columns(inputs)
+            geometry.im2col(inputs)
         return
-    columns = geometry.columns(inputs)
+    columns = geometry.im2col(inputs)
     found = torch.zeros_like(columns)
-    for (inside, positions), part in zip(geometry.windows([size, 3]), found, strict=True):
+    for (inside, positions), part in zip(geometry.tap_slices([size, 3]), found, strict=True):
         part[positions] = inputs[inside]
     assert torch.equal(found, columns)
-    assert columns.shape[0] == geometry.places
+    assert columns.shape[0] == geometry.taps

@@ -1,4 +1,4 @@
-"""The layers of a hand-written stack, in general: what each one is given, and what it has to provide.
+"""What every layer of a hand-written stack gets and has to provide.
 
 A ``StackLayer`` describes one layer of the network. To run, it is *bound* to some members and a batch shape; the
 ``BoundLayer`` that results holds all its parameter views and buffers, so that a step allocates and slices little.

@@ -98,7 +98,7 @@ class Stack:
         smoothing: torch.Tensor | None,
         dropout: DropoutRates | None,
     ) -> torch.Tensor:
-        """The losses of the members ``rows``, shape (k,); their gradients are written to the views given at first.
+        """The losses of the members ``rows``, shape (k,); their gradients are written to the constructor's views.
 
         The tensors are of these members only; see ``PackedPopulation.step`` for their shapes. ``weights``,
         ``smoothing`` and ``dropout``: ``None`` = equal ones, none, none.

@@ -234,10 +234,10 @@ def test_gradients_under_dropout_are_those_of_autograd(make: Any) -> None:
         loss = nn.functional.cross_entropy(hidden, targets[0, member])
         gradients = torch.autograd.grad(loss, list(network.parameters()))
         assert losses[member].item() == pytest.approx(loss.item(), abs=1e-6)
-        for (name, now), old, slope in zip(
+        for (name, now), old, grad in zip(
             packed.state_dict(member).items(), network.parameters(), gradients, strict=True
         ):
-            torch.testing.assert_close(now, old.detach() - slope, rtol=1e-6, atol=1e-7, msg=name)
+            torch.testing.assert_close(now, old.detach() - grad, rtol=1e-6, atol=1e-7, msg=name)
 
 
 @pytest.mark.parametrize("make", [mlp, cnn, plain_cnn])

@@ -1,4 +1,4 @@
-"""What can be worked by hand is told from what cannot."""
+"""Which networks can be computed by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raytune_rl.population.packed.spatial import Convolution, MaxPool
 from raytune_rl.population.packed.stack import Stack
 
 
-def test_parts_keep_their_order_but_maxima_come_before_rectifiers() -> None:
+def test_layers_keep_their_order_but_max_pooling_comes_before_relu() -> None:
     convolution = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ReLU())
     others = [nn.MaxPool2d(2), nn.Tanh(), nn.MaxPool2d(2), nn.Identity(), nn.Flatten(), nn.Linear(8, 2)]
     found = structure(with_packed_layers(nn.Sequential(convolution, *others)))

@@ -1,4 +1,4 @@
-"""Stacks worked by hand give what autograd gives for each network alone."""
+"""Hand-written stacks give what autograd gives for each network alone."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def drawn(seed: int) -> tuple[nn.Sequential, tuple[int, ...]]:
 
 
 def possible(seed: int) -> bool:
-    """Whether all windows have room, and maxima have something to choose from."""
+    """Whether all windows have room, and max pooling has something to choose from."""
     try:
         drawn(seed)
     except RuntimeError:
@@ -108,8 +108,8 @@ def check(packed: PackedPopulation, member: int, network: nn.Module, loss: torch
     torch.testing.assert_close(found, loss.detach(), rtol=0, atol=1e-10)
     gradients = torch.autograd.grad(loss, list(network.parameters()))
     now = packed.state_dict(member)
-    for (name, old), slope in zip(network.named_parameters(), gradients, strict=True):
-        torch.testing.assert_close(old.detach() - now[name], slope, rtol=0, atol=1e-10, msg=f"{name} of {network}")
+    for (name, old), grad in zip(network.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(old.detach() - now[name], grad, rtol=0, atol=1e-10, msg=f"{name} of {network}")
 
 
 @pytest.mark.parametrize("dropped", [False, True])

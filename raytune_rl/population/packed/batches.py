@@ -21,6 +21,7 @@ class PackedBatches:
         sizes: batch size of each member.
         augmenters: augmentation of each member's batches, ``None`` = none.
         steps: how many batches will be taken.
+        dtype: of the weights: the network's, so that they are as exact.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class PackedBatches:
         sizes: Sequence[int],
         augmenters: Sequence[Augmenter | None],
         steps: int,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._batches = batches
         self._sizes = sizes
         self._augmenters = [(row, augmenter) for row, augmenter in enumerate(augmenters) if augmenter is not None]
         self._steps_left = steps
+        self._dtype = dtype
         self._largest = max(sizes)
         self._block: torch.Tensor = torch.empty(0, dtype=torch.int64)
         self._next = 0
@@ -55,7 +58,7 @@ class PackedBatches:
         if self._weights is None and min(self._sizes) < self._largest:
             position = torch.arange(self._largest).unsqueeze(0)
             sizes = torch.tensor(self._sizes).unsqueeze(1)
-            self._weights = ((position < sizes) / sizes).to(inputs.device)
+            self._weights = ((position < sizes).to(self._dtype) / sizes).to(inputs.device)
         return inputs, targets, self._weights
 
     def _draw(self) -> None:

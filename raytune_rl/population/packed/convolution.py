@@ -11,30 +11,12 @@ from torch.nn import functional
 from raytune_rl.population.packed.geometry import Geometry
 
 
-class PackedConvolution(nn.Module):
-    """Computes what an ``nn.Conv1d`` or ``nn.Conv2d`` computes, with the same parameters, as im2col and one product.
+class _ByIm2Col(nn.Module):
+    """Computes what a convolution computes as im2col and one product."""
 
-    Args:
-        layer: see ``fits``; its parameters are taken over.
-    """
-
-    def __init__(self, layer: nn.Conv1d | nn.Conv2d) -> None:
-        super().__init__()
-        self.weight = layer.weight
-        self.bias = layer.bias
-        assert not isinstance(layer.padding, str)
-        self.geometry = Geometry(layer.kernel_size, layer.stride, layer.dilation, layer.padding)
-
-    @staticmethod
-    def fits(module: nn.Module) -> bool:
-        """Whether ``module`` is an ungrouped convolution with zero padding, given in numbers."""
-        return (
-            type(module) in (nn.Conv1d, nn.Conv2d)
-            and isinstance(module, nn.Conv1d | nn.Conv2d)
-            and module.groups == 1
-            and module.padding_mode == "zeros"
-            and not isinstance(module.padding, str)
-        )
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    geometry: Geometry
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         if inputs.ndim != 2 + self.geometry.spatial_dims:
@@ -45,40 +27,62 @@ class PackedConvolution(nn.Module):
         return product.view(len(weight), *columns.shape[2:]).movedim(-1, 0)
 
 
-class PackedMaxPool(nn.Module):
-    """Computes what an ``nn.MaxPool1d`` or ``nn.MaxPool2d`` computes.
+class PackedConv1d(_ByIm2Col, nn.Conv1d):
+    """A packed ``nn.Conv1d``."""
 
-    Args:
-        layer: see ``fits``.
-    """
 
-    def __init__(self, layer: nn.MaxPool1d | nn.MaxPool2d) -> None:
-        super().__init__()
-        spatial_dims = 1 if isinstance(layer, nn.MaxPool1d) else 2
-        self.geometry = Geometry(
-            *(_per_dim(value, spatial_dims) for value in (layer.kernel_size, layer.stride, layer.dilation, 0))
-        )
+class PackedConv2d(_ByIm2Col, nn.Conv2d):
+    """A packed ``nn.Conv2d``."""
 
-    @staticmethod
-    def fits(module: nn.Module) -> bool:
-        """Whether ``module`` is max pooling without padding, without ceil mode, and without returned indices."""
-        return (
-            type(module) in (nn.MaxPool1d, nn.MaxPool2d)
-            and isinstance(module, nn.MaxPool1d | nn.MaxPool2d)
-            and not any(_per_dim(module.padding, 1))
-            and not module.ceil_mode
-            and not module.return_indices
-        )
+
+def pack_convolution(module: nn.Module) -> None:
+    """Make an ungrouped convolution with zero padding, given in numbers, a packed one, in place; leave others."""
+    if type(module) not in (nn.Conv1d, nn.Conv2d) or not isinstance(module, nn.Conv1d | nn.Conv2d):
+        return
+    if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
+        return
+    geometry = Geometry(module.kernel_size, module.stride, module.dilation, module.padding)
+    module.__class__ = PackedConv1d if isinstance(module, nn.Conv1d) else PackedConv2d
+    assert isinstance(module, PackedConv1d | PackedConv2d)
+    module.geometry = geometry
+
+
+class _ExamplesInnermost(nn.Module):
+    """Computes what max pooling computes, fast for the outputs of ``_ByIm2Col``."""
+
+    geometry: Geometry
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        # ``PackedConvolution`` gives outputs whose examples are innermost in memory. With batch and channels swapped,
-        # these are channels-last images, for which torch's kernel is fastest.
+        # ``_ByIm2Col`` gives outputs whose examples are innermost in memory. With batch and channels swapped, these are
+        # channels-last images, for which torch's kernel is fastest.
         geometry = self.geometry
         batched = inputs.ndim == 2 + geometry.spatial_dims
         images = inputs.transpose(0, 1) if batched else inputs
         pool = functional.max_pool2d if geometry.spatial_dims == 2 else functional.max_pool1d
         outputs: torch.Tensor = pool(images, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
         return outputs.transpose(0, 1) if batched else outputs
+
+
+class PackedMaxPool1d(_ExamplesInnermost, nn.MaxPool1d):
+    """A packed ``nn.MaxPool1d``."""
+
+
+class PackedMaxPool2d(_ExamplesInnermost, nn.MaxPool2d):
+    """A packed ``nn.MaxPool2d``."""
+
+
+def pack_max_pool(module: nn.Module) -> None:
+    """Make max pooling without padding, ceil mode and returned indices a packed one, in place; leave others."""
+    if type(module) not in (nn.MaxPool1d, nn.MaxPool2d) or not isinstance(module, nn.MaxPool1d | nn.MaxPool2d):
+        return
+    if any(_per_dim(module.padding, 1)) or module.ceil_mode or module.return_indices:
+        return
+    dims = 1 if isinstance(module, nn.MaxPool1d) else 2
+    sizes = (module.kernel_size, module.stride, module.dilation, 0)
+    geometry = Geometry(*(_per_dim(size, dims) for size in sizes))
+    module.__class__ = PackedMaxPool1d if dims == 1 else PackedMaxPool2d
+    assert isinstance(module, PackedMaxPool1d | PackedMaxPool2d)
+    module.geometry = geometry
 
 
 class _Im2Col(torch.autograd.Function):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
+from raytune_rl.population.packed.layers import has_own_rate
 from raytune_rl.population.packed.losses import MemberLosses
 from raytune_rl.population.packed.population import PackedPopulation
 from raytune_rl.population.torch_member import TorchMember
@@ -41,7 +41,7 @@ def gather(members: Sequence[TorchMember], population: PackedPopulation) -> None
 def scatter(population: PackedPopulation, members: Sequence[TorchMember]) -> None:
     """The inverse of ``gather``, without the settings, which training does not change."""
     optimizer = population.optimizer
-    trainable = population.trainable()
+    trained = population.trained()
     for row, member in enumerate(members):
         tensors = _tensors(member)
         for name, value in population.tensors().items():
@@ -49,7 +49,7 @@ def scatter(population: PackedPopulation, members: Sequence[TorchMember]) -> Non
         has_momentum = float(population.settings.momentum[row]) != 0
         for index, (name, columns) in enumerate(population.parameter_columns.items()):
             parameter = tensors[name]
-            if not trainable[row, index]:
+            if not trained[row, index]:
                 continue
             if optimizer.second is not None:
                 state: dict[str, Any] = {
@@ -79,5 +79,5 @@ def _gather_settings(member: TorchMember, population: PackedPopulation, row: int
     settings.grad_clip[row] = controls.grad_clip
     settings.frozen_layers[row] = controls.frozen_layers
     settings.label_smoothing[row] = float(getattr(controls.loss, "label_smoothing", 0.0))
-    rates = [module.p for module in controls.network.modules() if type(module) is nn.Dropout]
+    rates = [module.p for module in controls.network.modules() if has_own_rate(module)]
     settings.dropout[row] = torch.tensor(rates, dtype=settings.dropout.dtype)

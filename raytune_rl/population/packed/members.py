@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,11 +18,13 @@ from raytune_rl.population.candidate import Member, SegmentResult
 from raytune_rl.population.optimisers import NAMES
 from raytune_rl.population.packed.batches import PackedBatches
 from raytune_rl.population.packed.exchange import gather, scatter
+from raytune_rl.population.packed.grouping import Architecture, GroupKey, group_key
 from raytune_rl.population.packed.layers import with_packed_layers
 from raytune_rl.population.packed.losses import MemberLosses, named_loss
 from raytune_rl.population.packed.population import PackedPopulation
 from raytune_rl.population.packed.segment import SegmentCurves, train_segment
 from raytune_rl.population.packed.stack import Stack
+from raytune_rl.population.packed.verification import disagreement
 from raytune_rl.population.randomness import TRAIN, random_stream
 from raytune_rl.population.torch_member import PROBES, TorchMember
 
@@ -46,10 +47,10 @@ class TorchPack:
 
     def __init__(self) -> None:
         self._reason: str | None = None
-        self._refused: dict[Hashable, str] = {}  # by group key: the error when packing was tried
-        self._min_members: dict[Hashable, int] = {}
+        self._refused: dict[GroupKey, str] = {}  # what went wrong when packing was tried
+        self._min_members: dict[GroupKey, int] = {}
         self._populations: dict[Hashable, PackedPopulation] = {}
-        self._architectures: WeakKeyDictionary[nn.Module, _Architecture] = WeakKeyDictionary()
+        self._architectures: WeakKeyDictionary[nn.Module, Architecture] = WeakKeyDictionary()
 
     @property
     def reason(self) -> str | None:
@@ -57,15 +58,16 @@ class TorchPack:
 
     def train(self, members: Sequence[Member], length: int) -> Sequence[SegmentResult | Exception | None]:
         self._reason = None
-        groups: dict[Hashable, list[int]] = {}
+        groups: dict[GroupKey, list[int]] = {}
         for index, member in enumerate(members):
             assert isinstance(member, TorchMember)
-            key = _group_key(member, self._architecture(member.controls.network))
+            key = group_key(member, self._architecture(member.controls.network))
             groups.setdefault(key, []).append(index)
         results: list[SegmentResult | Exception | None] = [None] * len(members)
         for key, indices in groups.items():
             if len(indices) == 1:
-                self._reason = "no other member of the trial has its architecture" if len(members) > 1 else None
+                others = [other for other in groups if other != key]
+                self._reason = f"no other member of the trial has {key.differences(others[0])}" if others else None
                 continue
             group = [member for index in indices if isinstance(member := members[index], TorchMember)]
             reason = self._refused.get(key) or _obstacle(group[0]) or self._too_few(key, group)
@@ -77,13 +79,13 @@ class TorchPack:
                 results[index] = result
         return results
 
-    def _architecture(self, network: nn.Module) -> _Architecture:
+    def _architecture(self, network: nn.Module) -> Architecture:
         architecture = self._architectures.get(network)
         if architecture is None:
-            architecture = self._architectures[network] = _Architecture.of(network)
+            architecture = self._architectures[network] = Architecture.of(network)
         return architecture
 
-    def _too_few(self, key: Hashable, members: Sequence[TorchMember]) -> str | None:
+    def _too_few(self, key: GroupKey, members: Sequence[TorchMember]) -> str | None:
         """Why training one by one would be faster; ``None`` if it would not."""
         if key not in self._min_members:
             self._min_members[key] = _min_members(members[0].controls.network, members[0].device)
@@ -91,18 +93,18 @@ class TorchPack:
         return f"for less than {least} members of its kind packing does not pay" if len(members) < least else None
 
     def _train_group(
-        self, key: Hashable, members: Sequence[TorchMember], length: int
+        self, key: GroupKey, members: Sequence[TorchMember], length: int
     ) -> Sequence[SegmentResult | Exception] | None:
         """A segment of members with the same group key; ``None``, with the members unchanged, if their network cannot
         be packed."""
         cache_key = (key, len(members))
         examples_before = [member.batches.examples for member in members]
         try:
-            population = self._populations.pop(cache_key, None) or _population(members)
+            population = self._populations.pop(cache_key, None) or _verified_population(members)
             gather(members, population)
             with random_stream(members[0].device, TRAIN, *(n for m in members for n in (m.seed, m.steps))):
                 curves = train_segment(population, _batches(members, length).take, length, PROBES)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        except Exception as error:  # alone the members may work, or raise what their user can understand
             for member, examples in zip(members, examples_before, strict=True):
                 member.batches.examples = examples
             self._refused[key] = _one_line(error)
@@ -129,7 +131,26 @@ def _batches(members: Sequence[TorchMember], steps: int) -> PackedBatches:
         [member.controls.batch_size for member in members],
         [member.augmenter() for member in members],
         steps,
+        next(members[0].controls.network.parameters()).dtype,
     )
+
+
+def _verified_population(members: Sequence[TorchMember]) -> PackedPopulation:
+    """A new packed population that computes what the members would compute alone.
+
+    Raises:
+        ValueError: it does not.
+    """
+    population = _population(members)
+    gather(members, population)
+    examples = [member.batches.examples for member in members]
+    with random_stream(members[0].device, TRAIN, *(member.seed for member in members)):
+        difference = disagreement(population, [m.controls for m in members], _batches(members, 1).take())
+    for member, drawn in zip(members, examples, strict=True):
+        member.batches.examples = drawn
+    if difference is not None:
+        raise ValueError(difference)
+    return population
 
 
 def _population(members: Sequence[TorchMember]) -> PackedPopulation:
@@ -147,6 +168,7 @@ def _population(members: Sequence[TorchMember]) -> PackedPopulation:
         optimizer=task.optimizer,
         device=first.device,
         dtype=dtypes.pop(),
+        fixed=first.controls.fixed,
     )
 
 
@@ -166,64 +188,9 @@ def _obstacle(member: TorchMember) -> str | None:
         return f"mixed precision ({task.precision})"
     if task.optimizer not in NAMES:
         return "an optimiser of its own"
+    if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in member.controls.network.parameters()):
+        return "a parameter has a hook"
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Architecture:
-    """What never changes about a network, computed once instead of in every segment.
-
-    Attributes:
-        module_types: in order. A factory may choose other modules without parameters for other arguments, so shapes
-            alone do not tell.
-        shapes: of parameters and buffers, by name.
-        shared_rate_modules: indices of modules whose dropout rate must be the same in all packed members.
-        has_batch_norm: whether any module normalises by statistics of the batch.
-    """
-
-    module_types: tuple[type[nn.Module], ...]
-    shapes: tuple[tuple[str, torch.Size], ...]
-    shared_rate_modules: tuple[int, ...]
-    has_batch_norm: bool
-
-    @classmethod
-    def of(cls, network: nn.Module) -> _Architecture:
-        modules = list(network.modules())
-        return cls(
-            module_types=tuple(type(module) for module in modules),
-            shapes=tuple((name, value.shape) for name, value in network.state_dict().items()),
-            shared_rate_modules=tuple(i for i, module in enumerate(modules) if _shared_rate(module) is not None),
-            has_batch_norm=any(isinstance(module, nn.modules.batchnorm._NormBase) for module in modules),
-        )
-
-
-def _group_key(member: TorchMember, architecture: _Architecture) -> Hashable:
-    """What has to be equal for members to train as one program."""
-    controls = member.controls
-    modules = list(controls.network.modules()) if architecture.shared_rate_modules else []
-    rates = tuple(_shared_rate(modules[index]) for index in architecture.shared_rate_modules)
-    arguments = tuple(sorted((name, str(value)) for name, value in member.architecture.items()))
-    # Batch statistics must not include padding, and the layers whose running statistics stand still are one program's.
-    batch = (controls.batch_size, controls.frozen_layers) if architecture.has_batch_norm else None
-    return (
-        str(member.device),
-        named_loss(controls.loss),
-        architecture.module_types,
-        architecture.shapes,
-        rates,
-        arguments,
-        batch,
-    )
-
-
-def _shared_rate(module: nn.Module) -> float | None:
-    """The rate of a dropout that has to be the same in all packed members; ``None`` for other modules, and for
-    ``nn.Dropout``, whose rate each packed member can have its own of."""
-    if type(module) is nn.Dropout:
-        return None
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return float(module.p)
-    return float(module.dropout) if isinstance(module, nn.MultiheadAttention | nn.RNNBase) else None
 
 
 def _one_line(error: Exception) -> str:

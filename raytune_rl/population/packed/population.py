@@ -7,11 +7,12 @@ reported of a segment, is up to the callers, ``packed.members`` and ``worlds.coh
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 
 from raytune_rl.population.networks import training_mode
 from raytune_rl.population.optimisers import OptimizerName
@@ -37,6 +38,7 @@ class PackedPopulation:
         optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"``.
         device: of all tensors.
         dtype: of parameters and inputs.
+        fixed: names of parameters that never train, in no member.
 
     Raises:
         ValueError: there are no networks, or their shapes differ.
@@ -50,6 +52,7 @@ class PackedPopulation:
         optimizer: OptimizerName = "adam",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        fixed: Collection[str] = (),
     ) -> None:
         if not networks:
             raise ValueError("PackedPopulation needs at least one network.")
@@ -57,10 +60,9 @@ class PackedPopulation:
         copies = _packed_copies(networks, torch.device(device), dtype)
         self._skeleton = copies[0]
         self._count = len(copies)
-        stacked, buffers = stack_module_state(copies)
-        self._buffers: Tensors = dict(buffers)
+        self._buffers: Tensors = _stacked([dict(network.named_buffers()) for network in copies])
         self._rate_names = [name for name in self._buffers if _is_rate(name)]
-        self._flat = FlatParameters.of(copies, stacked)
+        self._flat = FlatParameters.of(copies, _stacked([dict(network.named_parameters()) for network in copies]))
         self.parameters = self._flat.parameters
         self.optimizer = PackedOptimizer(optimizer, self.parameters, self._flat.gradients, self._flat.tensor_of_column)
         self.loss = loss
@@ -68,7 +70,10 @@ class PackedPopulation:
         for site, name in enumerate(self._rate_names):
             dropout[:, site] = self._buffers[name]
         self.settings = Settings.defaults(dropout)
-        self._step_settings = SettingsCache(self.settings, self._flat.layer_of_tensor)
+        never = self.parameters.new_tensor([name in fixed for name in self._flat.columns], dtype=torch.bool)
+        self._step_settings = SettingsCache(self.settings, self._flat.layer_of_tensor, never)
+        self._without_gradient = torch.zeros_like(never)  # parameter tensors that the last step did not reach, (L,)
+        self._some_without_gradient = False
         self._norms = self.parameters.new_zeros(self._count)  # of the last step's gradients, where they were clipped
         self._all_members = slice(0, self._count)
         fits = Stack.fits(self._skeleton, torch.device(device))
@@ -114,9 +119,30 @@ class PackedPopulation:
         )
         return norms
 
+    def compute_gradients(
+        self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Losses of every member as in ``step``, without the step, but running statistics change. See ``gradient``."""
+        losses = [self._losses_of(rows, inputs, targets, weights) for rows in self._chunks_for(inputs)]
+        return losses[0] if len(losses) == 1 else torch.cat(losses)
+
+    def gradient(self, name: str) -> torch.Tensor:
+        """The members' last gradients of a parameter, by the network's name, shape (K, ...): not a copy."""
+        return self._flat.gradient_views[name]
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is called for all members: the first one's copy, with packed layers."""
+        return self._skeleton
+
     def trainable(self) -> torch.Tensor:
-        """Which of the L parameter tensors are not frozen, shape (K, L), bool."""
+        """Which of the L parameter tensors are neither frozen nor fixed, shape (K, L), bool."""
         return self._step_settings.trainable()
+
+    def trained(self) -> torch.Tensor:
+        """Which of the L parameter tensors the last step has trained, shape (K, L), bool: of ``trainable`` those that
+        the loss depends on."""
+        return self.trainable() & ~self._without_gradient
 
     # -- predicting ----------------------------------------------------------------------------------------------------
 
@@ -208,6 +234,25 @@ class PackedPopulation:
     ) -> torch.Tensor:
         """``step`` of some members; ``inputs``, ``targets`` and ``weights`` are those of all."""
         settings = self._step_settings.of(rows)
+        losses = self._losses_of(rows, inputs, targets, weights)
+        gradients = self._flat.gradients[rows]
+        optimizer_settings = settings.optimizer
+        if self._some_without_gradient:  # torch's optimisers pass over such parameters, so they do not decay either
+            optimizer_settings = replace(optimizer_settings, trainable=self.trained()[rows])
+        if optimizer_settings.trainable is not None:
+            gradients.mul_(optimizer_settings.trainable[:, self._flat.tensor_of_column])
+        if settings.grad_clip is not None:
+            self._norms[rows] = norms = torch.linalg.vector_norm(gradients, dim=1)
+            factor = torch.where(settings.grad_clip > 0, (settings.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
+            gradients.mul_(factor.unsqueeze(1))
+        self.optimizer.step(optimizer_settings, rows)
+        return losses
+
+    def _losses_of(
+        self, rows: slice, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Losses of some members, shape (k,); their gradients are written. The tensors are those of all."""
+        settings = self._step_settings.of(rows)
         weights = None if weights is None else weights[rows]
         if self._stack is not None and self._stack.accepts(inputs.ndim - 2):
             losses = self._stack.loss_and_gradients(
@@ -215,14 +260,6 @@ class PackedPopulation:
             )
         else:
             losses = self._loss_and_gradients_by_vmap(inputs, targets, weights, settings.label_smoothing)
-        gradients = self._flat.gradients[rows]
-        if settings.optimizer.trainable is not None:
-            gradients.mul_(settings.optimizer.trainable[:, self._flat.tensor_of_column])
-        if settings.grad_clip is not None:
-            self._norms[rows] = norms = torch.linalg.vector_norm(gradients, dim=1)
-            factor = torch.where(settings.grad_clip > 0, (settings.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
-            gradients.mul_(factor.unsqueeze(1))
-        self.optimizer.step(settings.optimizer, rows)
         return losses
 
     def _chunks_for(self, inputs: torch.Tensor) -> Sequence[slice]:
@@ -247,16 +284,27 @@ class PackedPopulation:
             feature_major_targets = targets if self.loss == "cross_entropy" else feature_major(targets)
             losses, grad = loss_and_grad(self.loss, feature_major(detached), feature_major_targets, weights, smoothing)
             grad = grad.transpose(1, 2) if detached.ndim > 2 else grad.squeeze(1)
-        gradients = torch.autograd.grad(outputs, list(leaves.values()), grad, allow_unused=True, materialize_grads=True)
-        torch.cat([value.reshape(self._count, -1) for value in gradients], dim=1, out=self._flat.gradients)
+        gradients = torch.autograd.grad(outputs, list(leaves.values()), grad, allow_unused=True)
+        self._note_unreached([gradient is None for gradient in gradients])
+        values = [
+            (torch.zeros_like(leaf) if gradient is None else gradient).reshape(self._count, -1)
+            for leaf, gradient in zip(leaves.values(), gradients, strict=True)
+        ]
+        torch.cat(values, dim=1, out=self._flat.gradients)
         return losses
+
+    def _note_unreached(self, unreached: Sequence[bool]) -> None:
+        """Remember which parameter tensors have got no gradient."""
+        if any(unreached) or self._some_without_gradient:
+            self._without_gradient = self._without_gradient.new_tensor(unreached)
+            self._some_without_gradient = any(unreached)
 
     def _forward_one(self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor) -> tuple[torch.Tensor, Tensors]:
         """Outputs of one member, and its buffers afterwards. They are cloned first, because batch normalisation writes
-        its running statistics in place."""
-        buffers = {name: value.clone() for name, value in buffers.items()}
-        outputs = functional_call(self._skeleton, (parameters, buffers), (inputs,))
-        return outputs, {name: value.detach() for name, value in buffers.items()}
+        its running statistics in place; ``functional_call`` puts those that the network assigns anew into the dict."""
+        tensors = parameters | {name: value.clone() for name, value in buffers.items()}
+        outputs = functional_call(self._skeleton, tensors, (inputs,))
+        return outputs, {name: tensors[name].detach() for name in buffers}
 
     def _forward_alone(
         self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor
@@ -282,6 +330,11 @@ class PackedPopulation:
         return [self.parameters, *self.optimizer.buffers(), *self._buffers_without_rates().values()]
 
 
+def _stacked(of_members: Sequence[Mapping[str, torch.Tensor]]) -> Tensors:
+    """Tensors of K members by name, stacked to shape (K, ...)."""
+    return {name: torch.stack([tensors[name].detach() for tensors in of_members]) for name in of_members[0]}
+
+
 def _is_rate(buffer: str) -> bool:
     """Whether the buffer of this name is a dropout rate."""
     return buffer.split(".")[-1] == RATE
@@ -300,7 +353,7 @@ def _packed_copies(networks: Sequence[nn.Module], device: torch.device, dtype: t
         for key, network in distinct.items()
     }
     for network in copies.values():
-        network.to(device, dtype).train().requires_grad_(True)  # stack_module_state takes no mixture
+        network.to(device, dtype).train()
     packed = [copies[id(network)] for network in networks]
     shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in packed]
     different = next((index for index, own in enumerate(shapes) if own != shapes[0]), None)

@@ -10,50 +10,37 @@ from torch import nn
 _aten: Any = torch.ops.aten
 
 
-class PackedGRU(nn.Module):
-    """Computes what an ``nn.GRU`` computes, with the same parameters under the same names, for batched inputs.
+class PackedGRU(nn.GRU):
+    """Computes what an ``nn.GRU`` computes, for batched inputs."""
 
-    Args:
-        layer: see ``fits``; its parameters are taken over.
-    """
-
-    def __init__(self, layer: nn.GRU) -> None:
-        super().__init__()
-        self._names = [
-            [f"{kind}_l{depth}{direction}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-            for depth in range(layer.num_layers)
-            for direction in (("", "_reverse") if layer.bidirectional else ("",))
-        ]
-        for name, parameter in layer.named_parameters():
-            self.register_parameter(name, parameter)
-        self._directions = 2 if layer.bidirectional else 1
-        self._hidden_size = layer.hidden_size
-        self._batch_first = layer.batch_first
-
-    @staticmethod
-    def fits(module: nn.Module) -> bool:
-        """Whether ``module`` is a GRU without dropout between its layers (torch's kernel draws those masks inside)."""
-        return type(module) is nn.GRU and (module.dropout == 0 or module.num_layers == 1)
-
-    def forward(self, inputs: torch.Tensor, state: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        if inputs.ndim != 3:
+    def forward(  # type: ignore[override]
+        self, inputs: torch.Tensor, state: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not isinstance(inputs, torch.Tensor) or inputs.ndim != 3:
             raise ValueError("a packed GRU needs inputs of three dimensions")
-        sequence = inputs.transpose(0, 1) if self._batch_first else inputs  # (time, B, features)
+        sequence = inputs.transpose(0, 1) if self.batch_first else inputs  # (time, B, features)
         last_states: list[torch.Tensor] = []
-        for first in range(0, len(self._names), self._directions):
+        directions = 2 if self.bidirectional else 1
+        for first in range(0, self.num_layers * directions, directions):
             outputs: list[torch.Tensor] = []
-            for direction in range(self._directions):
+            for direction in range(directions):
                 index = first + direction
-                initial = sequence.new_zeros(sequence.shape[1], self._hidden_size) if state is None else state[index]
+                initial = sequence.new_zeros(sequence.shape[1], self.hidden_size) if state is None else state[index]
                 states = self._run(index, sequence.flip(0) if direction else sequence, initial)
                 last_states.append(states[-1])
                 outputs.append(states.flip(0) if direction else states)
-            sequence = outputs[0] if self._directions == 1 else torch.cat(outputs, dim=-1)
-        return sequence.transpose(0, 1) if self._batch_first else sequence, torch.stack(last_states)
+            sequence = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
+        return sequence.transpose(0, 1) if self.batch_first else sequence, torch.stack(last_states)
+
+    def flatten_parameters(self) -> None:
+        """Nothing: that is for cuDNN."""
 
     def _run(self, index: int, inputs: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
         """The hidden states of one layer in one direction at all times, (time, B, hidden)."""
-        weight_ih, weight_hh, bias_ih, bias_hh = (getattr(self, name, None) for name in self._names[index])
+        directions = 2 if self.bidirectional else 1
+        suffix = f"_l{index // directions}{'_reverse' if index % directions else ''}"
+        names = (f"{kind}{suffix}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        weight_ih, weight_hh, bias_ih, bias_hh = (getattr(self, name, None) for name in names)
         assert weight_ih is not None and weight_hh is not None
         flat = inputs.flatten(0, 1)  # one product for all times
         input_part = flat @ weight_ih.T if bias_ih is None else torch.addmm(bias_ih, flat, weight_ih.T)
@@ -61,6 +48,13 @@ class PackedGRU(nn.Module):
         bias = weight_hh.new_zeros(len(weight_hh)) if bias_hh is None else bias_hh
         states: torch.Tensor = _Recurrence.apply(input_part, weight_hh, bias, initial)[0]  # type: ignore[no-untyped-call]
         return states
+
+
+def pack_gru(module: nn.Module) -> None:
+    """Make a GRU without dropout between its layers (torch's kernel draws those masks inside) a packed one, in place;
+    leave other modules."""
+    if type(module) is nn.GRU and (module.dropout == 0 or module.num_layers == 1):
+        module.__class__ = PackedGRU
 
 
 class _Recurrence(torch.autograd.Function):

@@ -9,7 +9,7 @@ from torch import nn
 
 from raytune_rl.population.packed.activations import activation
 from raytune_rl.population.packed.binding import StackLayer
-from raytune_rl.population.packed.convolution import PackedConvolution, PackedMaxPool
+from raytune_rl.population.packed.convolution import PackedConv1d, PackedConv2d, PackedMaxPool1d, PackedMaxPool2d
 from raytune_rl.population.packed.dense import Dropout, Elementwise, Linear, Reshape
 from raytune_rl.population.packed.layers import PackedDropout, hooked
 from raytune_rl.population.packed.spatial import Convolution, MaxPool
@@ -76,11 +76,11 @@ def _layer_of(name: str, module: nn.Module, sites: dict[int, int]) -> tuple[int 
             return None, None, Dropout(sites.setdefault(id(module), len(sites)))
         case nn.Linear() if type(module) is nn.Linear:
             return 1, 1, Linear(f"{name}weight", None if module.bias is None else f"{name}bias")
-        case PackedConvolution():
+        case PackedConv1d() | PackedConv2d():
             bias = None if module.bias is None else f"{name}bias"
             dims = 1 + module.geometry.spatial_dims
             return dims, dims, Convolution(f"{name}weight", bias, module.geometry)
-        case PackedMaxPool():
+        case PackedMaxPool1d() | PackedMaxPool2d():
             dims = 1 + module.geometry.spatial_dims
             return dims, dims, MaxPool(module.geometry)
         case nn.Unflatten() if (

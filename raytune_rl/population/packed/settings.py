@@ -80,11 +80,14 @@ class SettingsCache:
     Args:
         settings: of all members.
         layer_of_tensor: see ``FlatParameters``.
+        fixed: which of the L parameter tensors never train, in no member: shape (L,), bool.
     """
 
-    def __init__(self, settings: Settings, layer_of_tensor: torch.Tensor) -> None:
+    def __init__(self, settings: Settings, layer_of_tensor: torch.Tensor, fixed: torch.Tensor) -> None:
         self._settings = settings
         self._layer_of_tensor = layer_of_tensor
+        self._fixed = fixed
+        self._any_fixed = bool(fixed.any())
         self._versions: tuple[int, ...] = ()
         self._prepared: dict[tuple[int, int], StepSettings] = {}
 
@@ -100,14 +103,17 @@ class SettingsCache:
         return prepared
 
     def trainable(self) -> torch.Tensor:
-        """Which parameter tensors are not frozen, shape (K, L), bool. The last layer always trains."""
+        """Which parameter tensors train, shape (K, L), bool: those that are neither fixed nor in a frozen layer. (The
+        last layer cannot be frozen.)"""
         last = int(self._layer_of_tensor.max())
-        return self._layer_of_tensor.unsqueeze(0) >= self._settings.frozen_layers.clamp(0, last).unsqueeze(1)
+        in_force = self._layer_of_tensor.unsqueeze(0) >= self._settings.frozen_layers.clamp(0, last).unsqueeze(1)
+        return in_force & ~self._fixed
 
     def _prepare(self, rows: slice) -> StepSettings:
         settings = self._settings
         momentum, weight_decay, dropout = settings.momentum[rows], settings.weight_decay[rows], settings.dropout[rows]
         first = float(momentum[0])
+        all_train = not self._any_fixed and not bool(settings.frozen_layers[rows].any())
         return StepSettings(
             optimizer=OptimizerSettings(
                 learning_rate=settings.learning_rate[rows].unsqueeze(1),
@@ -116,7 +122,7 @@ class SettingsCache:
                 any_momentum=bool(momentum.any()),
                 all_momentum=bool(momentum.all()),
                 shared_momentum=first if bool((momentum == first).all()) else None,
-                trainable=self.trainable()[rows] if bool(settings.frozen_layers[rows].any()) else None,
+                trainable=None if all_train else self.trainable()[rows],
             ),
             label_smoothing=_unless_zero(settings.label_smoothing[rows]),
             grad_clip=_unless_zero(settings.grad_clip[rows]),

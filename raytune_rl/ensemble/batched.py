@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from raytune_rl.population.packed.sequential import flattens, leaves
+from raytune_rl.population.packed.sequential import flattens_first, leaf_modules
 
 Batched: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Inputs (N, ...) to the outputs of all members, (K, N, ...)."""
@@ -58,16 +58,16 @@ def alike(networks: Sequence[nn.Module], example: torch.Tensor) -> bool:
 def _is_linear(network: nn.Module) -> bool:
     if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
         return False  # who multiplies by hand calls no module
-    parts = [module for _, module in leaves(network)]
-    parts = parts[1:] if flattens(parts) else parts
+    parts = [module for _, module in leaf_modules(network)]
+    parts = parts[1:] if flattens_first(parts) else parts
     known = (nn.Linear, *_NOTHING, *_ELEMENTWISE)
     gelu = all(part.approximate == "none" for part in parts if isinstance(part, nn.GELU))
     return gelu and type(parts[0]) is nn.Linear and all(type(part) in known for part in parts)
 
 
 def _linear(networks: Sequence[nn.Module]) -> Batched:
-    columns = [[module for _, module in leaves(network)] for network in networks]
-    flat = flattens(columns[0])
+    columns = [[module for _, module in leaf_modules(network)] for network in networks]
+    flat = flattens_first(columns[0])
     steps: list[_Layer | Callable[[torch.Tensor], torch.Tensor]] = []
     for layer in zip(*(column[1:] if flat else column for column in columns), strict=True):
         if isinstance(layer[0], nn.Linear):

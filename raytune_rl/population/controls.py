@@ -48,8 +48,9 @@ class Controls:
         self.augmentation = augmentation
         self.frozen_layers = 0
         self.start = start
+        self.fixed = built.fixed
+        self.dropout = built.dropout
         self._places = places
-        self._dropout = built.dropout
         self._examples = examples
 
     def write(self, name: str, value: Value) -> None:
@@ -72,10 +73,10 @@ class Controls:
             case "augmentation":
                 self.augmentation = float(value)
             case "dropout":
-                for module, attribute in self._dropout[name]:
+                for module, attribute in self.dropout[name]:
                     setattr(module, attribute, float(value))
             case "frozen_layers":
-                self.frozen_layers = freeze(self.network, round(float(value)))
+                self.frozen_layers = freeze(self.network, round(float(value)), fixed=self.fixed)
             case "loss" | "label_smoothing" as place:
                 setting = loss_setting(name, place, self.loss)
                 if isinstance(self.loss, functools.partial):
@@ -102,7 +103,7 @@ class Controls:
             case "augmentation":
                 return self.augmentation
             case "dropout":
-                module, attribute = self._dropout[name][0]
+                module, attribute = self.dropout[name][0]
                 return float(getattr(module, attribute))
             case "frozen_layers":
                 return self.frozen_layers

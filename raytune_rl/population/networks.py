@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -23,10 +23,16 @@ _MARK = 2.0**-30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A network and, for each hyperparameter with the role dropout, the attributes that follow it."""
+    """A network as its factory made it.
+
+    Attributes:
+        dropout: for each hyperparameter with the role dropout, the attributes that follow it.
+        fixed: names of the parameters that the factory has frozen (``requires_grad_(False)``); they never train.
+    """
 
     network: nn.Module
     dropout: Mapping[str, Sequence[Handle]] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
 
 
 def arguments_of(factory: Callable[..., nn.Module], values: Mapping[str, Value]) -> dict[str, Value]:
@@ -75,7 +81,8 @@ def build_network(
             raise ValueError(f"The hyperparameter {name!r} is a dropout, but the network has no dropout layer to set.")
         for module, attribute in attributes:
             setattr(module, attribute, float(values[name]))
-    return Built(network=network.to(device), dropout=handles)
+    fixed = frozenset(name for name, parameter in network.named_parameters() if not parameter.requires_grad)
+    return Built(network=network.to(device), dropout=handles, fixed=fixed)
 
 
 def initialise(network: nn.Module, settings: Iterable[Value]) -> None:
@@ -117,13 +124,15 @@ def layers(network: nn.Module) -> list[nn.Module]:
     return layers(children[0]) if len(children) == 1 else children
 
 
-def freeze(network: nn.Module, count: int) -> int:
-    """Hold the first ``count`` layers fixed and let the others train; the last one always does. Returns the count."""
-    found = layers(network)
-    count = min(max(count, 0), len(found) - 1)
-    for index, layer in enumerate(found):
+def freeze(network: nn.Module, count: int, *, fixed: Collection[str] = ()) -> int:
+    """Hold the first ``count`` layers fixed and let the others train, except for parameters with names in ``fixed``.
+    The last layer always trains. Returns the count."""
+    every_layer = layers(network)
+    count = min(max(count, 0), len(every_layer) - 1)
+    never = {id(parameter) for name, parameter in network.named_parameters() if name in fixed}
+    for index, layer in enumerate(every_layer):
         for parameter in layer.parameters():
-            parameter.requires_grad_(index >= count)
+            parameter.requires_grad_(index >= count and id(parameter) not in never)
             if index < count:
                 parameter.grad = None
     return count

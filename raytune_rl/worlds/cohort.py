@@ -10,8 +10,9 @@ import torch
 
 from raytune_rl.combining.losses import comparable
 from raytune_rl.population.curves import curve_signals
-from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_slope
+from raytune_rl.population.packed.losses import LossName, feature_major, loss_and_grad
 from raytune_rl.population.packed.population import PackedPopulation
+from raytune_rl.population.packed.segment import Batch, train_segment
 from raytune_rl.population.packed.weights import Weights
 from raytune_rl.population.predictions import Sample
 from raytune_rl.population.randomness import seeded
@@ -92,7 +93,7 @@ class Cohort:
         self._values = list(values)
         for hyperparameter in self.task.space:
             name = hyperparameter.role if hyperparameter.role in SETTINGS else hyperparameter.name
-            setting: torch.Tensor = getattr(self._population, name)
+            setting: torch.Tensor = getattr(self._population.settings, name)
             each = torch.tensor([float(value[hyperparameter.name]) for value in values])
             setting.copy_(each.unsqueeze(1) if setting.ndim == 2 else each)
 
@@ -121,32 +122,20 @@ class Cohort:
 
     def train(self, sample: Sample | None = None) -> Measured:
         """One segment of every member, and its validation; ``sample``: what they are to say their predictions for."""
-        task, population = self.task, self._population
-        losses: list[torch.Tensor] = []
-        gradients: list[torch.Tensor] = []
-        updates: list[torch.Tensor] = []
-        every = max(1, task.segment_length // PROBES)
         with seeded(self._device, self._drawn()):
-            for step in range(task.segment_length):
-                rows = self._rows(min(task.batch_size, self._seen))
-                before = population.parameters.clone() if step % every == 0 else None
-                losses.append(population.step(*self._train.rows(rows, self._device)))
-                if before is not None:
-                    gradients.append(population.gradient_norms())
-                    moved = torch.linalg.vector_norm(population.parameters - before, dim=1)
-                    updates.append(moved / (torch.linalg.vector_norm(before, dim=1) + 1e-12))
+            curves = train_segment(self._population, self._next_batch, self.task.segment_length, PROBES)
         outputs = self.outputs(self._validation)
         loss = self.validated(outputs)
         better = comparable(loss) < self._best_loss
         self._best_loss = np.where(better, loss, self._best_loss)
         for member in np.flatnonzero(better).tolist():
             self._best_values[member] = self._values[member]
-        population.keep(torch.as_tensor(better, device=self._device), self._best)
-        norms = {"grad_norm": gradients, "update_norm": updates}
+        self._population.keep(torch.as_tensor(better, device=self._device), self._best)
+        norms = {"grad_norm": curves.gradient_norms, "update_norm": curves.update_norms}
         return Measured(
             validation_loss=loss,
-            signals=curve_signals(torch.stack(losses).double().cpu().numpy())
-            | {name: torch.stack(values).mean(0).cpu().numpy() for name, values in norms.items()},
+            signals=curve_signals(curves.losses.double().cpu().numpy())
+            | {name: values.mean(0).cpu().numpy() for name, values in norms.items()},
             predictions=None if sample is None else sample.predictions(outputs),
         )
 
@@ -197,6 +186,12 @@ class Cohort:
         """A seed."""
         return int(torch.randint(2**62, (), generator=self._generator, device=self._device))
 
+    def _next_batch(self) -> Batch:
+        """The next batch of every member, with equal weights."""
+        rows = self._rows(min(self.task.batch_size, self._seen))
+        inputs, targets = self._train.rows(rows, self._device)
+        return inputs, targets, None
+
     def _rows(self, size: int) -> torch.Tensor:
         """The next ``size`` examples of every member, without replacement, epoch after epoch: (K, size)."""
         while self._order.shape[1] < size:
@@ -211,7 +206,7 @@ class Cohort:
 def _losses(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean losses (K,) of outputs (K, N, ...) for the same targets (N, ...)."""
     alike = targets.expand(len(outputs), *targets.shape)
-    return loss_and_slope(loss, feature_major(outputs), alike if loss == "cross_entropy" else feature_major(alike))[0]
+    return loss_and_grad(loss, feature_major(outputs), alike if loss == "cross_entropy" else feature_major(alike))[0]
 
 
 def _accuracies(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

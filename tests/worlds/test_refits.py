@@ -94,7 +94,7 @@ def test_rates_fall_from_those_of_the_best_member() -> None:
     rates = []
     for segment in range(4):
         refitting.train(segment)
-        rates.append(refitting.copies._population.learning_rate.clone())
+        rates.append(refitting.copies._population.settings.learning_rate.clone())
     best = cohort.best[1].reshape(GROUPS, MEMBERS).argmin(axis=1) + np.arange(GROUPS) * MEMBERS
     first = [cohort.best_values[leader]["learning_rate"] for leader in best for _ in range(MEMBERS)]
     assert rates[0].tolist() == pytest.approx([0.9619 * float(rate) for rate in first], rel=1e-3)
@@ -143,9 +143,9 @@ def test_a_copy_that_collapses_goes_back_to_its_best_with_a_quarter_of_its_rate(
     refitting.train(0)
     torch.testing.assert_close(refitting.copies.present.parameters[1], good[1])
     assert refitting._calmed[:4].tolist() == [1.0, 0.25, 1.0, 1.0]
-    before = refitting.copies._population.learning_rate.clone()
+    before = refitting.copies._population.settings.learning_rate.clone()
     refitting.train(0)
-    rates = refitting.copies._population.learning_rate
+    rates = refitting.copies._population.settings.learning_rate
     torch.testing.assert_close(rates[1], before[1] * 0.25)
     torch.testing.assert_close(rates[[0, 2]], before[[0, 2]])
     refitting.copies.present.parameters[1] *= 1e4

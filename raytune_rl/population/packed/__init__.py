@@ -1,8 +1,9 @@
 """Packed populations: K members of one architecture trained as one batched program.
 
-Parameters are stacked, gradients come by hand (stacks of known layers) or by ``torch.func``, and the optimiser works on
-one flat buffer of shape (K, P), so a step costs a handful of kernels whatever K is. For small models, which are bound
-by the number of calls, that is many times as fast as training one after the other.
+The parameters of all members are stacked. Gradients are computed by hand-written batched layers (``stack``) where all
+layers of a network are known, and by ``torch.func`` otherwise. The optimiser works on one matrix of shape (K, P). So a
+step costs a handful of kernels, whatever K is. Training one small model after the other is bound by the overhead of the
+calls; training them packed is many times as fast.
 """
 
 from raytune_rl.population.packed.population import PackedPopulation

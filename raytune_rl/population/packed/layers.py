@@ -1,24 +1,32 @@
-"""Layers that members of a pack have in place of torch's own: with settings per member, or with a batching rule."""
+"""Torch's layers in the versions that packed members need: a dropout rate per member, and what ``vmap`` batches well.
+
+A packed version is a subclass, and a layer becomes one in place. So it keeps its attributes, and networks that ask for
+``self.gru.hidden_size`` or ``isinstance(layer, nn.Conv2d)`` get the answers that they know.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from raytune_rl.population.packed.convolution import PackedConvolution, PackedMaxPool
-from raytune_rl.population.packed.recurrent import PackedGRU
+from raytune_rl.population.packed.convolution import pack_convolution, pack_max_pool
+from raytune_rl.population.packed.recurrent import pack_gru
 
 RATE = "packed_rate"
+"""The name of the buffer that holds a dropout rate."""
 
 
-class PackedDropout(nn.Module):
+class PackedDropout(nn.Dropout):
     """Dropout whose probability is a buffer (a scalar tensor), so that each member can have its own."""
 
     packed_rate: torch.Tensor
 
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.register_buffer(RATE, torch.tensor(float(rate)))
+    @property
+    def p(self) -> torch.Tensor:  # type: ignore[override]
+        """A tensor, so that a network which uses the rate itself fails under ``vmap``, and does not take another
+        member's."""
+        return self.packed_rate
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         if not self.training:
@@ -27,41 +35,63 @@ class PackedDropout(nn.Module):
         return inputs * kept / (1.0 - self.packed_rate).clamp(min=1e-6)
 
 
+class PackedEmbedding(nn.Embedding):
+    """An embedding whose padding row gets no gradient in any member. (``vmap`` looks all members up in one table, where
+    ``padding_idx`` is a row of the first member.)"""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        rows = functional.embedding(inputs, self.weight)
+        padding = torch.eq(inputs, self.padding_idx or 0)
+        return torch.where(padding.unsqueeze(-1), rows.detach(), rows)
+
+
 def with_packed_layers(network: nn.Module, *, alone: bool = False, on_gpu: bool = False) -> nn.Module:
-    """``network`` with what packs better as another layer replaced, in place: elementwise dropout (others, which drop
-    whole channels, stay as they are), recurrent units, convolutions and maxima. Parameters keep their names.
+    """Make the layers of ``network`` for which there is a packed version that, in place: elementwise dropout (other
+    kinds, which drop whole channels, stay as they are), embeddings with padding, GRUs, convolutions and max pooling.
 
     Args:
-        alone: nothing is to be batched: dropout only.
-        on_gpu: recurrent units also then: ``torch.func`` cannot differentiate cuDNN's.
+        alone: the network will not be batched with others: dropout only.
+        on_gpu: GRUs even if ``alone``, because ``torch.func`` cannot differentiate cuDNN's.
     """
-    packed: dict[int, nn.Module] = {}  # a layer that is used twice stays one layer
-    for module in list(network.modules()):
-        for name, child in module._modules.items():  # named_children() leaves out what comes a second time
-            if child is not None and (found := packed.get(id(child)) or _packed(child, alone, on_gpu)) is not None:
-                packed[id(child)] = found
-                setattr(module, name, found)
+    for module in network.modules():
+        if hooked(module):  # it does more than its class says
+            continue
+        if has_own_rate(module):
+            _pack_dropout(module)
+        if on_gpu or not alone:
+            pack_gru(module)
+        if not alone:
+            pack_convolution(module)
+            pack_max_pool(module)
+            _pack_embedding(module)
     return network
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether calling the module does more than its ``forward``. (Older weight and spectral norms, and pruning, are
-    hooks, too, and keep their weights under other names.)"""
+    """Whether calling the module does more than its ``forward``. (Pruning and torch's older weight and spectral
+    normalisation are hooks, too; they keep the weights under other names.)"""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _packed(module: nn.Module, alone: bool, on_gpu: bool) -> nn.Module | None:
-    """What takes the place of ``module``; ``None`` where it can stay, as what has hooks must: they would be lost."""
-    if hooked(module):
-        return None
-    if type(module) is nn.Dropout:
-        return PackedDropout(module.p)
-    if (on_gpu or not alone) and PackedGRU.fits(module) and isinstance(module, nn.GRU):
-        return PackedGRU(module)
-    if alone:
-        return None
-    if PackedConvolution.fits(module) and isinstance(module, nn.Conv1d | nn.Conv2d):
-        return PackedConvolution(module)
-    if PackedMaxPool.fits(module) and isinstance(module, nn.MaxPool1d | nn.MaxPool2d):
-        return PackedMaxPool(module)
-    return None
+def has_own_rate(module: nn.Module) -> bool:
+    """Whether each packed member can have its own rate of this dropout."""
+    return type(module) is nn.Dropout and not hooked(module)
+
+
+def _pack_dropout(module: nn.Module) -> None:
+    assert isinstance(module, nn.Dropout)
+    rate = float(module.p)
+    del module.p  # an attribute of the instance, which would hide the property
+    module.__class__ = PackedDropout
+    module.register_buffer(RATE, torch.tensor(rate))
+
+
+def _pack_embedding(module: nn.Module) -> None:
+    if (
+        type(module) is nn.Embedding
+        and module.padding_idx is not None
+        and module.max_norm is None
+        and not module.sparse
+        and not module.scale_grad_by_freq
+    ):
+        module.__class__ = PackedEmbedding

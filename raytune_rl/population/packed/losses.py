@@ -1,4 +1,7 @@
-"""Losses of all members at once, with their gradients by hand: one formula for every way of getting the outputs."""
+"""Losses of all members at once, with hand-written gradients with respect to the outputs.
+
+The same formulas serve however the outputs were computed (hand-written stack or ``vmap``).
+"""
 
 from __future__ import annotations
 
@@ -13,57 +16,58 @@ LossName: TypeAlias = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 
 
 def feature_major(values: torch.Tensor) -> torch.Tensor:
-    """(K, B, features, ...) or (K, B) as a view (K, features, B, ...), which is how ``loss_and_slope`` wants it."""
+    """(K, B, features, ...) or (K, B) as a view (K, features, B, ...), the layout that ``loss_and_grad`` expects."""
     return values.transpose(1, 2) if values.ndim > 2 else values.unsqueeze(1)
 
 
-def loss_and_slope(
+def loss_and_grad(
     loss: LossName,
     outputs: torch.Tensor,
     targets: torch.Tensor,
     weights: torch.Tensor | None = None,
     smoothing: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The losses of K members and what they make of each output.
+    """The losses of K members and their gradients with respect to the outputs, by torch's own formulas.
 
     Args:
-        loss: its name; torch's own formula.
+        loss: its name.
         outputs: shape (K, features, B, ...); for cross entropy the features are the classes.
         targets: like the outputs; for cross entropy the classes, shape (K, B, ...).
         weights: of the examples in their member's mean, shape (K, B); ``None`` = all equal.
         smoothing: label smoothing of cross entropy, shape (K,); ``None`` = none.
 
     Returns:
-        The losses, shape (K,), and their gradient with respect to ``outputs``: new, contiguous where the outputs are.
+        The losses, shape (K,), and the gradient in new memory, contiguous where the outputs are.
     """
     if loss == "cross_entropy":
-        logs, chosen = F.log_softmax(outputs, dim=1), targets.unsqueeze(1)
-        each, taken = logs.gather(1, chosen).neg_(), outputs.new_full((), -1.0)
+        log_probs, classes = F.log_softmax(outputs, dim=1), targets.unsqueeze(1)
+        values, grad_at_target = log_probs.gather(1, classes).neg_(), outputs.new_full((), -1.0)
         if smoothing is not None:
             smooth = smoothing.view(-1, *[1] * (outputs.ndim - 1))
-            each.mul_(1.0 - smooth).sub_(logs.mean(dim=1, keepdim=True).mul_(smooth))
-            taken = smooth - 1.0
-        slope = logs.exp_()
+            values.mul_(1.0 - smooth).sub_(log_probs.mean(dim=1, keepdim=True).mul_(smooth))
+            grad_at_target = smooth - 1.0
+        grad = log_probs.exp_()
         if smoothing is not None:
-            slope.sub_(smooth / outputs.shape[1])
-        slope.scatter_add_(1, chosen, taken.expand_as(chosen))
+            grad.sub_(smooth / outputs.shape[1])
+        grad.scatter_add_(1, classes, grad_at_target.expand_as(classes))
     elif loss == "mse":
-        slope = outputs - targets
-        each = slope * slope
-        slope.mul_(2.0)
+        grad = outputs - targets
+        values = grad * grad
+        grad.mul_(2.0)
     else:
-        each = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
-        slope = torch.sigmoid(outputs).sub_(targets)
+        values = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        grad = torch.sigmoid(outputs).sub_(targets)
     if weights is None:
-        share = 1.0 / each[0].numel()
-        return each.flatten(1).sum(dim=1).mul_(share), slope.mul_(share)
-    means = each.squeeze(1) if each.ndim == 3 and each.shape[1] == 1 else each.transpose(1, 2).flatten(2).mean(dim=2)
-    shares = (weights / each[0, :, 0].numel()).view(len(each), 1, -1, *[1] * (outputs.ndim - 3))
-    return (means * weights).sum(dim=1), slope.mul_(shares)
+        share = 1.0 / values[0].numel()
+        return values.flatten(1).sum(dim=1).mul_(share), grad.mul_(share)
+    scalar = values.ndim == 3 and values.shape[1] == 1  # one value per example: nothing to average
+    per_example = values.squeeze(1) if scalar else values.transpose(1, 2).flatten(2).mean(dim=2)
+    shares = (weights / values[0, :, 0].numel()).view(len(values), 1, -1, *[1] * (outputs.ndim - 3))
+    return (per_example * weights).sum(dim=1), grad.mul_(shares)
 
 
 def named_loss(loss: Callable[..., torch.Tensor]) -> LossName | None:
-    """The name of a loss that ``loss_and_slope`` knows with all its settings, ``None`` for any other."""
+    """The name of a loss that ``loss_and_grad`` computes with all its settings, ``None`` for any other."""
     if type(loss) is nn.CrossEntropyLoss:
         plain = loss.weight is None and loss.reduction == "mean" and loss.ignore_index < 0
         return "cross_entropy" if plain else None
@@ -76,13 +80,14 @@ def named_loss(loss: Callable[..., torch.Tensor]) -> LossName | None:
 
 
 class HasLoss(Protocol):
-    """Whoever holds a member's loss, a function of (outputs, targets) that may be exchanged at any time."""
+    """An object with a member's loss, a function of (outputs, targets), which may be replaced at any time."""
 
     loss: Callable[..., torch.Tensor]
 
 
-class Objective:
-    """Any other loss: each member's own is called for its own outputs, and differentiated by those alone.
+class MemberLosses:
+    """Losses without a hand-written gradient: each member's own function, called for its own outputs and
+    differentiated by autograd, up to the outputs only.
 
     Args:
         holders: one per member.
@@ -91,11 +96,11 @@ class Objective:
     def __init__(self, holders: Sequence[HasLoss]) -> None:
         self.holders = holders
 
-    def loss_and_slope(
+    def loss_and_grad(
         self, rows: slice, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses (k,) of the members ``rows`` and their gradient by ``outputs``, shape (k, B, ...). An example without
-        weight is left out."""
+        """Losses (k,) of the members ``rows`` and their gradient with respect to ``outputs``, shape (k, B, ...).
+        Examples of weight zero, which come last, are left out; the others count the same."""
         leaf = outputs.detach().requires_grad_()
         sizes = [outputs.shape[1]] * len(outputs) if weights is None else [int(n) for n in (weights > 0).sum(1)]
         with torch.enable_grad():
@@ -105,5 +110,5 @@ class Objective:
                     for row, (holder, size) in enumerate(zip(self.holders[rows], sizes, strict=True))
                 ]
             )
-            (slope,) = torch.autograd.grad(losses.sum(), leaf)
-        return losses.detach(), slope
+            (grad,) = torch.autograd.grad(losses.sum(), leaf)
+        return losses.detach(), grad

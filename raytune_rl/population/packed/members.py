@@ -1,15 +1,14 @@
-"""Trains members of a torch task together: what stands between ``TorchMember`` and ``PackedPopulation``.
+"""Trains members of a torch task together: the adapter between ``TorchMember`` and ``PackedPopulation``.
 
-Members keep their own networks, optimisers and random streams. At the start of a segment their state is written into
-a packed population, at its end it is written back: two copies of a small network per segment, for which nobody but this
-module has to know of packing.
+Members keep their own networks, optimisers and random streams. Before a segment their state is copied into a packed
+population, after it back. That costs two copies of a small network per segment, and no other module has to know about
+packing.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,37 +16,41 @@ from torch import nn
 
 from raytune_rl.population.candidate import Member, SegmentResult
 from raytune_rl.population.optimisers import NAMES
-from raytune_rl.population.packed.examples import Examples
+from raytune_rl.population.packed.batches import PackedBatches
 from raytune_rl.population.packed.exchange import gather, scatter
+from raytune_rl.population.packed.grouping import Architecture, GroupKey, group_key
 from raytune_rl.population.packed.layers import with_packed_layers
-from raytune_rl.population.packed.losses import Objective, named_loss
+from raytune_rl.population.packed.losses import MemberLosses, named_loss
 from raytune_rl.population.packed.population import PackedPopulation
+from raytune_rl.population.packed.segment import SegmentCurves, train_segment
 from raytune_rl.population.packed.stack import Stack
+from raytune_rl.population.packed.verification import disagreement
 from raytune_rl.population.randomness import TRAIN, random_stream
 from raytune_rl.population.torch_member import PROBES, TorchMember
 
-FEWEST, FEWEST_CONVOLUTIONAL = 4, 8
-"""Members from which on packing pays where it goes through ``vmap``; for stacks by hand two are enough. (Segments of 50
-steps on a core, 2026-11-28: a CNN by hand x2.7 with two and x4.0 with eight, one with batch norm, so by ``vmap``, x0.7,
-x1.0 with four and x1.2 with eight.)"""
+MIN_MEMBERS, MIN_MEMBERS_CONVOLUTIONAL = 4, 8
+"""How many members make packing worthwhile with ``vmap``; two are enough for a hand-written stack. (Speed relative to
+training one by one, in segments of 50 steps on one core, 2026-11-28: a CNN as a stack, 2.7 with two members and 4.0
+with eight; one with batch norm, hence with ``vmap``, 0.7 with two, 1.0 with four and 1.2 with eight.)"""
 
-POPULATIONS = 4
+CACHED_POPULATIONS = 4
 """Packed populations that are kept for the next segment."""
 
 
 class TorchPack:
-    """See ``Pack`` for what the methods promise. Members of one architecture go together, whatever else differs.
+    """Trains members of one architecture together, whatever else differs. See ``Pack`` for what the methods promise.
 
-    Members draw the batches that they would draw alone. Masks of dropout come from a stream named by all members of
-    the pack: other numbers than each draws alone, the same whenever the same members train together.
+    Members draw the batches that they would draw alone. Dropout masks come from a random stream that depends on all
+    members of the pack: not those that a member would draw alone, but the same whenever the same members train
+    together.
     """
 
     def __init__(self) -> None:
         self._reason: str | None = None
-        self._refused: dict[Hashable, str] = {}  # architectures that have shown that they cannot be packed
-        self._fewest: dict[Hashable, int] = {}
+        self._refused: dict[GroupKey, str] = {}  # what went wrong when packing was tried
+        self._min_members: dict[GroupKey, int] = {}
         self._populations: dict[Hashable, PackedPopulation] = {}
-        self._builds: WeakKeyDictionary[nn.Module, _Build] = WeakKeyDictionary()
+        self._architectures: WeakKeyDictionary[nn.Module, Architecture] = WeakKeyDictionary()
 
     @property
     def reason(self) -> str | None:
@@ -55,178 +58,142 @@ class TorchPack:
 
     def train(self, members: Sequence[Member], length: int) -> Sequence[SegmentResult | Exception | None]:
         self._reason = None
-        groups: dict[Hashable, list[int]] = {}
+        groups: dict[GroupKey, list[int]] = {}
         for index, member in enumerate(members):
             assert isinstance(member, TorchMember)
-            groups.setdefault(_kind(member, self._build(member.controls.network)), []).append(index)
+            key = group_key(member, self._architecture(member.controls.network))
+            groups.setdefault(key, []).append(index)
         results: list[SegmentResult | Exception | None] = [None] * len(members)
-        for kind, indices in groups.items():
+        for key, indices in groups.items():
             if len(indices) == 1:
-                self._reason = "no other member of the trial has its architecture" if len(members) > 1 else None
+                others = [other for other in groups if other != key]
+                self._reason = f"no other member of the trial has {key.differences(others[0])}" if others else None
                 continue
-            chosen = [member for index in indices if isinstance(member := members[index], TorchMember)]
-            reason = self._refused.get(kind) or _obstacle(chosen[0]) or self._too_few(kind, chosen)
-            found = None if reason is not None else self._train_group(kind, chosen, length)
-            if found is None:
-                self._reason = reason or self._refused[kind]
+            group = [member for index in indices if isinstance(member := members[index], TorchMember)]
+            reason = self._refused.get(key) or _obstacle(group[0]) or self._too_few(key, group)
+            group_results = None if reason is not None else self._train_group(key, group, length)
+            if group_results is None:
+                self._reason = reason or self._refused[key]
                 continue
-            for index, result in zip(indices, found, strict=True):
+            for index, result in zip(indices, group_results, strict=True):
                 results[index] = result
         return results
 
-    def _build(self, network: nn.Module) -> _Build:
-        found = self._builds.get(network)
-        if found is None:
-            found = self._builds[network] = _Build.of(network)
-        return found
+    def _architecture(self, network: nn.Module) -> Architecture:
+        architecture = self._architectures.get(network)
+        if architecture is None:
+            architecture = self._architectures[network] = Architecture.of(network)
+        return architecture
 
-    def _too_few(self, kind: Hashable, members: Sequence[TorchMember]) -> str | None:
-        """Why one by one would be faster, if it would."""
-        if kind not in self._fewest:
-            self._fewest[kind] = _fewest(members[0].controls.network, members[0].device)
-        fewest = self._fewest[kind]
-        return f"for less than {fewest} members of its kind packing does not pay" if len(members) < fewest else None
+    def _too_few(self, key: GroupKey, members: Sequence[TorchMember]) -> str | None:
+        """Why training one by one would be faster; ``None`` if it would not."""
+        if key not in self._min_members:
+            self._min_members[key] = _min_members(members[0].controls.network, members[0].device)
+        least = self._min_members[key]
+        return f"for less than {least} members of its kind packing does not pay" if len(members) < least else None
 
     def _train_group(
-        self, kind: Hashable, members: Sequence[TorchMember], length: int
+        self, key: GroupKey, members: Sequence[TorchMember], length: int
     ) -> Sequence[SegmentResult | Exception] | None:
-        """Segments of members that look alike; ``None`` (and nothing has happened) if their network refuses."""
-        key = (kind, len(members))
-        handed_out = [member.batches.examples for member in members]
+        """A segment of members with the same group key; ``None``, with the members unchanged, if their network cannot
+        be packed."""
+        cache_key = (key, len(members))
+        examples_before = [member.batches.examples for member in members]
         try:
-            population = self._populations.pop(key, None) or _population(members)
+            population = self._populations.pop(cache_key, None) or _verified_population(members)
             gather(members, population)
             with random_stream(members[0].device, TRAIN, *(n for m in members for n in (m.seed, m.steps))):
-                measured = _segment(population, members, length)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-            for member, examples in zip(members, handed_out, strict=True):
+                curves = train_segment(population, _batches(members, length).take, length, PROBES)
+        except Exception as error:  # alone the members may work, or raise what their user can understand
+            for member, examples in zip(members, examples_before, strict=True):
                 member.batches.examples = examples
-            self._refused[kind] = _line(error)
+            self._refused[key] = _one_line(error)
             return None
         scatter(population, members)
-        while len(self._populations) >= POPULATIONS:
+        while len(self._populations) >= CACHED_POPULATIONS:
             self._populations.pop(next(iter(self._populations)))
-        self._populations[key] = population
-        return [_concluded(member, [values[:, column] for values in measured]) for column, member in enumerate(members)]
+        self._populations[cache_key] = population
+        return [_conclude(member, curves, row) for row, member in enumerate(members)]
 
 
-def _concluded(member: TorchMember, measured: Sequence[torch.Tensor]) -> SegmentResult | Exception:
-    """The end of one member's segment: a user's metric that raises is that member's failure, and not the pack's."""
+def _conclude(member: TorchMember, curves: SegmentCurves, row: int) -> SegmentResult | Exception:
+    """Validate one member. If a user's metric raises, that is a failure of this member, not of the pack."""
     with random_stream(member.device, TRAIN, member.seed, member.steps):
         try:
-            return member.conclude(*measured)
+            return member.conclude(curves.losses[:, row], curves.gradient_norms[:, row], curves.update_norms[:, row])
         except Exception as error:
             return error
 
 
-def _segment(
-    population: PackedPopulation, members: Sequence[TorchMember], length: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Train, and return the losses (length, K) and the norms of gradients and updates (probes, K)."""
-    examples = Examples(
+def _batches(members: Sequence[TorchMember], steps: int) -> PackedBatches:
+    return PackedBatches(
         [member.batches for member in members],
         [member.controls.batch_size for member in members],
         [member.augmenter() for member in members],
-        length,
+        steps,
+        next(members[0].controls.network.parameters()).dtype,
     )
-    every = max(1, length // PROBES)
-    losses: list[torch.Tensor] = []
-    gradients: list[torch.Tensor] = []
-    updates: list[torch.Tensor] = []
-    for step in range(length):
-        probe = step % every == 0
-        before = population.parameters.clone() if probe else None
-        losses.append(population.step(*examples.take()))
-        if before is not None:
-            gradients.append(population.gradient_norms())
-            updates.append(population.update_norms(before))
-    return torch.stack(losses), torch.stack(gradients), torch.stack(updates)
+
+
+def _verified_population(members: Sequence[TorchMember]) -> PackedPopulation:
+    """A new packed population that computes what the members would compute alone.
+
+    Raises:
+        ValueError: it does not.
+    """
+    population = _population(members)
+    gather(members, population)
+    examples = [member.batches.examples for member in members]
+    with random_stream(members[0].device, TRAIN, *(member.seed for member in members)):
+        difference = disagreement(population, [m.controls for m in members], _batches(members, 1).take())
+    for member, drawn in zip(members, examples, strict=True):
+        member.batches.examples = drawn
+    if difference is not None:
+        raise ValueError(difference)
+    return population
 
 
 def _population(members: Sequence[TorchMember]) -> PackedPopulation:
     task, first = members[0].task, members[0]
-    kinds = {parameter.dtype for parameter in first.controls.network.parameters()}
-    if len(kinds) != 1:
-        raise TypeError(f"its parameters are of {len(kinds)} types")
+    dtypes = {parameter.dtype for parameter in first.controls.network.parameters()}
+    if len(dtypes) != 1:
+        raise TypeError(f"its parameters are of {len(dtypes)} types")
     assert isinstance(task.optimizer, str)
     name = named_loss(first.controls.loss)
     if name == "cross_entropy" and not first.batches.all_classes:
         name = None
-    objective = Objective([member.controls for member in members]) if name is None else name
     return PackedPopulation(
         [member.controls.network for member in members],
-        loss=objective,
+        loss=MemberLosses([member.controls for member in members]) if name is None else name,
         optimizer=task.optimizer,
         device=first.device,
-        dtype=kinds.pop(),
+        dtype=dtypes.pop(),
+        fixed=first.controls.fixed,
     )
 
 
-def _fewest(network: nn.Module, device: torch.device) -> int:
-    """The number of members from which on packing this network is faster than the plain loop."""
+def _min_members(network: nn.Module, device: torch.device) -> int:
+    """The number of members from which on packing this network is faster than training one by one."""
     if Stack.fits(with_packed_layers(copy.deepcopy(network)), device):
         return 2
     convolutional = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
-    return FEWEST_CONVOLUTIONAL if convolutional else FEWEST
+    return MIN_MEMBERS_CONVOLUTIONAL if convolutional else MIN_MEMBERS
 
 
 def _obstacle(member: TorchMember) -> str | None:
-    """Why members of this kind cannot be packed, as far as that can be told without trying."""
+    """Why members like this one cannot be packed, as far as their task shows it without trying; ``None`` = it does
+    not."""
     task = member.task
     if task.precision != "float32":
         return f"mixed precision ({task.precision})"
     if task.optimizer not in NAMES:
         return "an optimiser of its own"
+    if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in member.controls.network.parameters()):
+        return "a parameter has a hook"
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Build:
-    """What stays the same of a network as long as it lives, so that not every segment asks each module.
-
-    Attributes:
-        modules: their types, in order. Factories may make other modules without parameters for other arguments.
-        shapes: of parameters and buffers, by name.
-        rated: places of modules with a rate that packed members cannot have each their own of.
-        normal: whether any normalises by statistics of the batch.
-    """
-
-    modules: tuple[type[nn.Module], ...]
-    shapes: tuple[tuple[str, torch.Size], ...]
-    rated: tuple[int, ...]
-    normal: bool
-
-    @classmethod
-    def of(cls, network: nn.Module) -> _Build:
-        modules = list(network.modules())
-        return cls(
-            modules=tuple(type(module) for module in modules),
-            shapes=tuple((name, value.shape) for name, value in network.state_dict().items()),
-            rated=tuple(place for place, module in enumerate(modules) if _other_rate(module) is not None),
-            normal=any(isinstance(module, nn.modules.batchnorm._NormBase) for module in modules),
-        )
-
-
-def _kind(member: TorchMember, build: _Build) -> Hashable:
-    """What members that go together have in common: whatever is not a tensor of the same shape."""
-    controls = member.controls
-    modules = list(controls.network.modules()) if build.rated else []
-    rates = tuple(_other_rate(modules[place]) for place in build.rated)
-    architecture = tuple(sorted((name, str(value)) for name, value in member.architecture.items()))
-    # statistics of a batch must be those of its own examples, and frozen layers keep theirs
-    batch = (controls.batch_size, controls.frozen_layers) if build.normal else None
-    return (str(member.device), named_loss(controls.loss), build.modules, build.shapes, rates, architecture, batch)
-
-
-def _other_rate(module: nn.Module) -> float | None:
-    """The rate of a dropout that packed members cannot have each their own of."""
-    if type(module) is nn.Dropout:
-        return None
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return float(module.p)
-    return float(module.dropout) if isinstance(module, nn.MultiheadAttention | nn.RNNBase) else None
-
-
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
+    """The first sentence of an error's message, at most 200 characters."""
     text = " ".join(str(error).split()).split(". ")[0]
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,7 +1,7 @@
 """SGD, Adam and AdamW on flat buffers of shape (members, parameters), with every setting per member.
 
-The update rules are torch's, operation for operation (Loshchilov and Hutter 2019 for AdamW), so that a packed member
-goes on where an unpacked one has stopped, and the other way round.
+The update rules are torch's, operation for operation (AdamW: Loshchilov and Hutter 2019), so that members can go from
+a pack to torch's own optimiser and back at any step.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ LOG_BETA2 = math.log(BETA2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class OptimizerSettings:
     """Settings of k members for one step.
 
     Attributes:
-        learning_rate, momentum (the first beta of Adam): shape (k, 1).
-        weight_decay: shape (k, 1); ``None`` = none.
-        momentum_somewhere, momentum_everywhere: whether any or each of them has a momentum that is not zero.
-        shared_momentum: that of all of them, ``None`` where it differs.
-        training: shape (k, L), bool: which tensors are not frozen; ``None`` = all.
+        learning_rate, momentum (for Adam: beta1): shape (k, 1).
+        weight_decay: shape (k, 1); ``None`` = zero for all.
+        any_momentum, all_momentum: whether any member, or every member, has a momentum other than zero.
+        shared_momentum: the momentum, if it is the same for all.
+        trainable: shape (k, L), bool: which parameter tensors are not frozen; ``None`` = all train.
     """
 
     learning_rate: torch.Tensor
     momentum: torch.Tensor
     weight_decay: torch.Tensor | None = None
-    momentum_somewhere: bool = True
-    momentum_everywhere: bool = True
+    any_momentum: bool = True
+    all_momentum: bool = True
     shared_momentum: float | None = None
-    training: torch.Tensor | None = None
+    trainable: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """Views of single members, by the memory that they show."""
+class _MemberViews:
+    """Views of single members, in lists as torch's fused kernel takes them."""
 
-    address: tuple[int, int]
+    addresses: tuple[int, int]  # of the gradients and the update when the views were made
     lists: tuple[list[torch.Tensor], ...]
 
 
@@ -52,106 +52,111 @@ class PackedOptimizer:
     Args:
         kind: ``"sgd"``, ``"adam"`` or ``"adamw"``.
         parameters: shape (K, P), updated in place.
-        gradients: shape (K, P), what a step reads, and leaves as it is.
-        leaves: shape (P,), to which of the L tensors of the network each column belongs. Steps are counted for each of
-            them, since frozen ones stand still.
+        gradients: shape (K, P), read by a step and left as they are.
+        tensor_of_column: shape (P,), the index of the network's parameter tensor (of L) that each column belongs to.
+            Steps are counted per tensor, since frozen tensors make none.
     """
 
     def __init__(
-        self, kind: OptimizerName, parameters: torch.Tensor, gradients: torch.Tensor, leaves: torch.Tensor
+        self, kind: OptimizerName, parameters: torch.Tensor, gradients: torch.Tensor, tensor_of_column: torch.Tensor
     ) -> None:
         self._kind = kind
         self._parameters = parameters
         self._gradients = gradients
-        self.leaves = leaves
-        self.even = True  # whether all tensors of each member have made the same number of steps
-        members, count = parameters.shape[0], int(leaves.max()) + 1 if leaves.numel() else 0
-        self.steps = torch.zeros(members, count, dtype=parameters.dtype, device=parameters.device)
+        self._tensor_of_column = tensor_of_column
+        self.even_steps = True  # whether all tensors of each member have made the same number of steps
+        members, tensors = parameters.shape[0], int(tensor_of_column.max()) + 1 if tensor_of_column.numel() else 0
+        self.steps = torch.zeros(members, tensors, dtype=parameters.dtype, device=parameters.device)
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters) if kind != "sgd" else None
-        self._spare = (torch.empty(0), torch.empty(0))
-        self._rows: dict[tuple[int, int], _Rows] = {}
+        self._scratch = (torch.empty(0), torch.empty(0))
+        self._member_views: dict[tuple[int, int], _MemberViews] = {}
 
-    def step(self, settings: Settings, rows: slice) -> None:
+    def step(self, settings: OptimizerSettings, rows: slice) -> None:
         """One step of the members ``rows``, whose settings these are."""
-        parameters, training = self._parameters[rows], settings.training
+        parameters, trainable = self._parameters[rows], settings.trainable
         state = [parameters, self.first[rows], *([] if self.second is None else [self.second[rows]])]
-        before = [] if training is None else [part.clone() for part in state]
-        self.even = self.even and training is None
-        self.steps[rows].add_(1.0 if training is None else training)
+        before = [] if trainable is None else [values.clone() for values in state]
+        self.even_steps = self.even_steps and trainable is None
+        self.steps[rows].add_(1.0 if trainable is None else trainable)
         if self._kind == "sgd":
             self._sgd(settings, rows)
         else:
             self._adam(settings, rows)
-        if training is not None:
-            moving = training[:, self.leaves]
+        if trainable is not None:  # undo the step where nothing trains
+            columns = trainable[:, self._tensor_of_column]
             for now, old in zip(state, before, strict=True):
-                now.copy_(torch.where(moving, now, old))
+                now.copy_(torch.where(columns, now, old))
 
     def recount(self) -> None:
-        """To be called when ``steps`` was written."""
-        self.even = bool((self.steps == self.steps[:, :1]).all())
+        """To be called after ``steps`` was written from outside."""
+        self.even_steps = bool((self.steps == self.steps[:, :1]).all())
 
     def buffers(self) -> list[torch.Tensor]:
-        """The state, one row per member each. Whole rows may be copied from member to member."""
+        """The optimiser's state, one row per member each. Whole rows may be copied from member to member."""
         return [buffer for buffer in (self.steps, self.first, self.second) if buffer is not None]
 
-    def _sgd(self, settings: Settings, rows: slice) -> None:
+    def _sgd(self, settings: OptimizerSettings, rows: slice) -> None:
         parameters, gradients = self._parameters[rows], self._gradients[rows]
-        moved, momentum = self.first[rows], settings.momentum
+        velocity, momentum = self.first[rows], settings.momentum
         if settings.weight_decay is not None:
-            decayed, _ = self._scratch(gradients)
+            decayed, _ = self._scratch_like(gradients)
             gradients = torch.addcmul(gradients, parameters, settings.weight_decay, out=decayed)
-        if not settings.momentum_somewhere:  # torch doesn't touch its buffer then
+        if not settings.any_momentum:  # torch does not touch its momentum buffer then
             parameters.addcmul_(gradients, settings.learning_rate, value=-1.0)
             return
-        # torch's first step takes the gradient itself as the buffer; ours is zero then, so the same rule gives it
-        if settings.momentum_everywhere:
-            moved.mul_(momentum).add_(gradients)
-            parameters.addcmul_(moved, settings.learning_rate, value=-1.0)
+        # Torch's first step copies the gradient to the buffer. Ours starts at zero, so the general rule does the same.
+        if settings.all_momentum:
+            velocity.mul_(momentum).add_(gradients)
+            parameters.addcmul_(velocity, settings.learning_rate, value=-1.0)
         else:
-            new = moved * momentum + gradients
-            moved.copy_(torch.where(momentum == 0, moved, new))
+            new = velocity * momentum + gradients
+            velocity.copy_(torch.where(momentum == 0, velocity, new))
             parameters.addcmul_(new, settings.learning_rate, value=-1.0)
 
-    def _adam(self, settings: Settings, rows: slice) -> None:
+    def _adam(self, settings: OptimizerSettings, rows: slice) -> None:
         assert self.second is not None
         parameters, gradients = self._parameters[rows], self._gradients[rows]
         first, second = self.first[rows], self.second[rows]
         lr, momentum = settings.learning_rate, settings.momentum
-        decayed, scale = self._scratch(gradients)
+        decayed, scratch = self._scratch_like(gradients)
         if settings.weight_decay is not None and self._kind == "adamw":
             parameters.mul_(1.0 - lr * settings.weight_decay)
         elif settings.weight_decay is not None:
             gradients = torch.addcmul(gradients, parameters, settings.weight_decay, out=decayed)
-        if settings.shared_momentum is not None and self.even and gradients.device.type == "cpu":
-            self._fused(settings.shared_momentum, gradients, scale.zero_(), rows)
-            parameters.addcmul_(scale, lr)
+        if settings.shared_momentum is not None and self.even_steps and gradients.device.type == "cpu":
+            self._fused_update(settings.shared_momentum, gradients, scratch.zero_(), rows)
+            parameters.addcmul_(scratch, lr)
             return
         first.lerp_(gradients, (1.0 - momentum).expand_as(gradients))
         second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
-        steps = self.steps[rows, :1] if self.even else self.steps[rows].clamp(min=1.0)
-        # lr / (1 - b1^t) * first / (sqrt(second) / root + eps), multiplied out: one pass each by a row's number
-        root = torch.expm1(steps * LOG_BETA2).neg_().sqrt_()
-        size, shift = (momentum**steps).sub_(1.0).reciprocal_().mul_(root).mul_(lr), root * EPSILON
-        if not self.even:
-            size, shift = size[:, self.leaves], shift[:, self.leaves]
-        torch.sqrt(second, out=scale).add_(shift)
-        parameters.addcmul_(torch.div(first, scale, out=scale), size)
+        steps = self.steps[rows, :1] if self.even_steps else self.steps[rows].clamp(min=1.0)
+        # Adam subtracts lr / (1 - beta1^t) * first / (sqrt(second) / correction + eps), where correction is
+        # sqrt(1 - beta2^t). Multiplied through by correction, each pass over memory needs one number per row.
+        correction = torch.expm1(steps * LOG_BETA2).neg_().sqrt_()
+        factor = (momentum**steps).sub_(1.0).reciprocal_().mul_(correction).mul_(lr)  # with the minus sign
+        epsilon = correction * EPSILON
+        if not self.even_steps:
+            factor, epsilon = factor[:, self._tensor_of_column], epsilon[:, self._tensor_of_column]
+        torch.sqrt(second, out=scratch).add_(epsilon)
+        parameters.addcmul_(torch.div(first, scratch, out=scratch), factor)
 
-    def _fused(self, beta1: float, gradients: torch.Tensor, moved: torch.Tensor, rows: slice) -> None:
-        """Write what a learning rate of one would add to the parameters into ``moved`` (zeros): torch's own kernel, one
-        pass over memory, which takes a step count per member but no learning rate."""
+    def _fused_update(self, beta1: float, gradients: torch.Tensor, update: torch.Tensor, rows: slice) -> None:
+        """Write Adam's update for a learning rate of one into ``update``, which has to be zeros.
+
+        Torch's fused kernel does it in one pass over memory. It takes a step count per member, but only one learning
+        rate, so the members' own are applied afterwards."""
         assert self.second is not None
-        key, address = (rows.start, rows.stop), (gradients.data_ptr(), moved.data_ptr())
-        held = self._rows.get(key)
-        if held is None or held.address != address:
-            parts = (moved, gradients, self.first[rows], self.second[rows], self.steps[rows, 0])
-            self._rows[key] = held = _Rows(address, tuple(list(part.unbind(0)) for part in parts))
-        moving, slopes, first, second, steps = held.lists
+        key, addresses = (rows.start, rows.stop), (gradients.data_ptr(), update.data_ptr())
+        views = self._member_views.get(key)
+        if views is None or views.addresses != addresses:
+            tensors = (update, gradients, self.first[rows], self.second[rows], self.steps[rows, 0])
+            views = _MemberViews(addresses, tuple(list(tensor.unbind(0)) for tensor in tensors))
+            self._member_views[key] = views
+        updates, grads, first, second, steps = views.lists
         torch._fused_adam_(
-            moving,
-            slopes,
+            updates,
+            grads,
             first,
             second,
             [],
@@ -165,10 +170,10 @@ class PackedOptimizer:
             maximize=False,
         )
 
-    def _scratch(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two tensors of this shape, with nothing in them that counts."""
-        if self._spare[0].numel() < like.numel() or self._spare[0].device != like.device:
-            self._spare = (torch.empty_like(like), torch.empty_like(like))
+    def _scratch_like(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two uninitialised tensors of this shape, whose memory every step uses again."""
+        if self._scratch[0].numel() < like.numel() or self._scratch[0].device != like.device:
+            self._scratch = (torch.empty_like(like), torch.empty_like(like))
         count = like.numel()
-        found = [part.view(-1)[:count].view(like.shape) for part in self._spare]
-        return found[0], found[1]
+        one, other = (buffer.view(-1)[:count].view(like.shape) for buffer in self._scratch)
+        return one, other

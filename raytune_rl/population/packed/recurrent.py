@@ -1,4 +1,4 @@
-"""A gated recurrent unit in products that can be batched over members: ``vmap`` has no rule for torch's own kernel."""
+"""A GRU in matrix products that can be batched over members: ``vmap`` has no batching rule for torch's own kernel."""
 
 from __future__ import annotations
 
@@ -10,86 +10,85 @@ from torch import nn
 _aten: Any = torch.ops.aten
 
 
-class PackedGRU(nn.Module):
-    """Does what an ``nn.GRU`` does, with the same parameters by the same names, for inputs with a batch dimension.
+class PackedGRU(nn.GRU):
+    """Computes what an ``nn.GRU`` computes, for batched inputs."""
 
-    Args:
-        layer: see ``fits``; its parameters are taken over.
-    """
-
-    def __init__(self, layer: nn.GRU) -> None:
-        super().__init__()
-        self._names = [
-            [f"{part}_l{depth}{way}" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-            for depth in range(layer.num_layers)
-            for way in (("", "_reverse") if layer.bidirectional else ("",))
-        ]
-        for name, parameter in layer.named_parameters():
-            self.register_parameter(name, parameter)
-        self._ways = 2 if layer.bidirectional else 1
-        self._width = layer.hidden_size
-        self._batch_first = layer.batch_first
-
-    @staticmethod
-    def fits(module: nn.Module) -> bool:
-        """Whether there is no dropout between its layers, whose masks torch's kernel draws inside."""
-        return type(module) is nn.GRU and (module.dropout == 0 or module.num_layers == 1)
-
-    def forward(self, inputs: torch.Tensor, state: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        if inputs.ndim != 3:
+    def forward(  # type: ignore[override]
+        self, inputs: torch.Tensor, state: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not isinstance(inputs, torch.Tensor) or inputs.ndim != 3:
             raise ValueError("a packed GRU needs inputs of three dimensions")
-        given = inputs.transpose(0, 1) if self._batch_first else inputs  # (time, B, features)
-        last: list[torch.Tensor] = []
-        for first in range(0, len(self._names), self._ways):
+        sequence = inputs.transpose(0, 1) if self.batch_first else inputs  # (time, B, features)
+        last_states: list[torch.Tensor] = []
+        directions = 2 if self.bidirectional else 1
+        for first in range(0, self.num_layers * directions, directions):
             outputs: list[torch.Tensor] = []
-            for way in range(self._ways):
-                index = first + way
-                begin = given.new_zeros(given.shape[1], self._width) if state is None else state[index]
-                found = self._run(index, given.flip(0) if way else given, begin)
-                last.append(found[-1])
-                outputs.append(found.flip(0) if way else found)
-            given = outputs[0] if self._ways == 1 else torch.cat(outputs, dim=-1)
-        return given.transpose(0, 1) if self._batch_first else given, torch.stack(last)
+            for direction in range(directions):
+                index = first + direction
+                initial = sequence.new_zeros(sequence.shape[1], self.hidden_size) if state is None else state[index]
+                states = self._run(index, sequence.flip(0) if direction else sequence, initial)
+                last_states.append(states[-1])
+                outputs.append(states.flip(0) if direction else states)
+            sequence = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
+        return sequence.transpose(0, 1) if self.batch_first else sequence, torch.stack(last_states)
 
-    def _run(self, index: int, inputs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """All states, (time, B, width), of one layer in one direction."""
-        weight_in, weight, bias_in, bias = (getattr(self, name, None) for name in self._names[index])
-        assert weight_in is not None and weight is not None
-        flat = inputs.flatten(0, 1)  # of all times at once
-        drive = flat @ weight_in.T if bias_in is None else torch.addmm(bias_in, flat, weight_in.T)
-        drive = drive.view(*inputs.shape[:2], -1)
-        shift = weight.new_zeros(len(weight)) if bias is None else bias
-        found: torch.Tensor = _Recurrence.apply(drive, weight, shift, hidden)[0]  # type: ignore[no-untyped-call]
-        return found
+    def flatten_parameters(self) -> None:
+        """Nothing: that is for cuDNN."""
+
+    def _run(self, index: int, inputs: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
+        """The hidden states of one layer in one direction at all times, (time, B, hidden)."""
+        directions = 2 if self.bidirectional else 1
+        suffix = f"_l{index // directions}{'_reverse' if index % directions else ''}"
+        names = (f"{kind}{suffix}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        weight_ih, weight_hh, bias_ih, bias_hh = (getattr(self, name, None) for name in names)
+        assert weight_ih is not None and weight_hh is not None
+        flat = inputs.flatten(0, 1)  # one product for all times
+        input_part = flat @ weight_ih.T if bias_ih is None else torch.addmm(bias_ih, flat, weight_ih.T)
+        input_part = input_part.view(*inputs.shape[:2], -1)
+        bias = weight_hh.new_zeros(len(weight_hh)) if bias_hh is None else bias_hh
+        states: torch.Tensor = _Recurrence.apply(input_part, weight_hh, bias, initial)[0]  # type: ignore[no-untyped-call]
+        return states
+
+
+def pack_gru(module: nn.Module) -> None:
+    """Make a GRU without dropout between its layers (torch's kernel draws those masks inside) a packed one, in place;
+    leave other modules."""
+    if type(module) is nn.GRU and (module.dropout == 0 or module.num_layers == 1):
+        module.__class__ = PackedGRU
 
 
 class _Recurrence(torch.autograd.Function):
-    """The states of a unit, shape (..., time, B, width), told from what drives it (..., time, B, 3 width), its
-    recurrent weights (..., 3 width, width) and bias (..., 3 width), and its first state (..., B, width).
+    """The recurrence of a GRU over time, with a hand-written backward pass instead of an autograd graph.
 
-    Forward and backward by hand, without a graph over time. Dimensions in front are members. What comes after the
-    states is for the way back: the states before, the gates (reset, update), the new states, and their recurrent part.
+    The three gates lie side by side in torch's order: reset, update, new. They are computed from an input part,
+    ``W_ih x + b_ih`` (given for all times), and a hidden part, ``W_hh h + b_hh``. Leading dimensions are members.
+
+    Inputs: the input part (..., time, B, 3 hidden), ``W_hh`` (..., 3 hidden, hidden), ``b_hh`` (..., 3 hidden) and the
+    initial state (..., B, hidden).
+
+    Outputs: the states (..., time, B, hidden), then what ``backward`` needs: the state before each step, the reset and
+    update gates (..., time, B, 2 hidden), the new gate, and the hidden part of the new gate.
     """
 
     @staticmethod
     def forward(
-        drive: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, hidden: torch.Tensor
+        input_part: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, hidden: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        width = hidden.shape[-1]
-        turned, shift = weight.transpose(-1, -2), bias.unsqueeze(-2)
-        product = torch.baddbmm if weight.ndim == 3 else torch.addmm  # with the bias in one pass
-        times = drive.unbind(-3)
-        room = [drive.new_empty(len(times), *hidden.shape[:-1], size * width) for size in (2, 1, 3)]
-        befores = []
-        for given, gates, new, own in zip(times, *room, strict=True):
-            befores.append(hidden)
-            product(shift, hidden, turned, out=own)
-            torch.add(given[..., : 2 * width], own[..., : 2 * width], out=gates).sigmoid_()
-            torch.addcmul(given[..., 2 * width :], gates[..., :width], own[..., 2 * width :], out=new).tanh_()
-            hidden = torch.lerp(new, hidden, gates[..., width:])
-        gates, new, own = (part.movedim(0, -3) for part in room)  # time stays outermost in memory
-        states, before = (torch.stack(part).movedim(0, -3) for part in ([*befores[1:], hidden], befores))
-        return states, before, gates, new, own[..., 2 * width :]
+        size = hidden.shape[-1]
+        weight_t, bias_row = weight.transpose(-1, -2), bias.unsqueeze(-2)
+        product = torch.baddbmm if weight.ndim == 3 else torch.addmm  # adds the bias in the same pass
+        input_parts = input_part.unbind(-3)
+        buffers = [input_part.new_empty(len(input_parts), *hidden.shape[:-1], gates * size) for gates in (2, 1, 3)]
+        previous = []
+        for from_input, gates, new, from_hidden in zip(input_parts, *buffers, strict=True):
+            previous.append(hidden)
+            product(bias_row, hidden, weight_t, out=from_hidden)
+            torch.add(from_input[..., : 2 * size], from_hidden[..., : 2 * size], out=gates).sigmoid_()
+            torch.addcmul(from_input[..., 2 * size :], gates[..., :size], from_hidden[..., 2 * size :], out=new).tanh_()
+            hidden = torch.lerp(new, hidden, gates[..., size:])
+        gates, new, from_hidden = (buffer.movedim(0, -3) for buffer in buffers)  # time stays outermost in memory
+        states, before = (torch.stack(values).movedim(0, -3) for values in ([*previous[1:], hidden], previous))
+        return states, before, gates, new, from_hidden[..., 2 * size :]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -98,36 +97,42 @@ class _Recurrence(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *given: torch.Tensor) -> tuple[Any, Any]:
-        moved = [
-            part.expand(info.batch_size, *part.shape) if dim is None else part.movedim(dim, 0)
-            for part, dim in zip(given, in_dims, strict=True)
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: torch.Tensor) -> tuple[Any, Any]:
+        members_first = [
+            value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+            for value, dim in zip(inputs, in_dims, strict=True)
         ]
-        return _Recurrence.apply(*moved), (0,) * 5  # type: ignore[no-untyped-call]
+        return _Recurrence.apply(*members_first), (0,) * 5  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        weight, before, gates, news, owns = ctx.saved_tensors
-        assert slopes[0] is not None
-        times, *others, width = news.movedim(-3, 0).shape
-        by_drive = news.new_empty(times, *others, 3 * width).movedim(0, -3)
-        by_own = torch.empty_like(by_drive)
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        weight, before, gates, new_gates, hidden_new = ctx.saved_tensors
+        grad_states = grad_outputs[0]
+        assert grad_states is not None
+        times, *others, size = new_gates.movedim(-3, 0).shape
+        grad_input_part = new_gates.new_empty(times, *others, 3 * size).movedim(0, -3)
+        grad_hidden_part = torch.empty_like(grad_input_part)
         product = torch.baddbmm if weight.ndim == 3 else torch.addmm
-        slope = torch.zeros_like(news[..., 0, :, :])
-        steps = [part.unbind(-3) for part in (slopes[0], before, gates, news, owns, by_drive, by_own)]
-        for incoming, hidden, gate, new, own, to_drive, to_own in reversed(list(zip(*steps, strict=True))):
-            slope = slope.add_(incoming)
-            reset, update = gate[..., :width], gate[..., width:]
-            by_reset, by_update, by_new = to_drive.split(width, dim=-1)  # written in place, as all that follows
-            torch.addcmul(slope, slope, update, value=-1.0, out=by_new)
-            _aten.tanh_backward.grad_input(by_new, new, grad_input=by_new)
-            torch.mul(by_new, own, out=by_reset)
-            torch.sub(hidden, new, out=by_update).mul_(slope)
-            by_gates = to_drive[..., : 2 * width]
-            _aten.sigmoid_backward.grad_input(by_gates, gate, grad_input=by_gates)
-            to_own[..., : 2 * width] = by_gates
-            torch.mul(by_new, reset, out=to_own[..., 2 * width :])
-            slope = product(slope.mul_(update), to_own, weight)
-        flat = by_own.flatten(-3, -2)  # one product for all times
-        by_weight = flat.transpose(-1, -2) @ before.flatten(-3, -2)
-        return by_drive, by_weight, flat.sum(dim=-2), slope
+        grad = torch.zeros_like(new_gates[..., 0, :, :])  # of the state that the step returns
+        per_step = [
+            values.unbind(-3)
+            for values in (grad_states, before, gates, new_gates, hidden_new, grad_input_part, grad_hidden_part)
+        ]
+        for grad_state, hidden, gate, new, new_from_hidden, grad_input, grad_hidden in reversed(
+            list(zip(*per_step, strict=True))
+        ):
+            grad = grad.add_(grad_state)
+            reset, update = gate[..., :size], gate[..., size:]
+            grad_reset, grad_update, grad_new = grad_input.split(size, dim=-1)  # views: written in place below
+            torch.addcmul(grad, grad, update, value=-1.0, out=grad_new)
+            _aten.tanh_backward.grad_input(grad_new, new, grad_input=grad_new)
+            torch.mul(grad_new, new_from_hidden, out=grad_reset)
+            torch.sub(hidden, new, out=grad_update).mul_(grad)
+            grad_gates = grad_input[..., : 2 * size]
+            _aten.sigmoid_backward.grad_input(grad_gates, gate, grad_input=grad_gates)
+            grad_hidden[..., : 2 * size] = grad_gates
+            torch.mul(grad_new, reset, out=grad_hidden[..., 2 * size :])
+            grad = product(grad.mul_(update), grad_hidden, weight)
+        flat = grad_hidden_part.flatten(-3, -2)  # one product for all times
+        grad_weight = flat.transpose(-1, -2) @ before.flatten(-3, -2)
+        return grad_input_part, grad_weight, flat.sum(dim=-2), grad

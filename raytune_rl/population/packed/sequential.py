@@ -1,4 +1,4 @@
-"""What a nested ``Sequential`` is made of."""
+"""Reads the layers of a (nested) ``nn.Sequential``, if all of them can be computed by hand."""
 
 from __future__ import annotations
 
@@ -8,77 +8,81 @@ from dataclasses import dataclass
 from torch import nn
 
 from raytune_rl.population.packed.activations import activation
-from raytune_rl.population.packed.convolution import PackedConvolution, PackedMaxPool
+from raytune_rl.population.packed.binding import StackLayer
+from raytune_rl.population.packed.convolution import PackedConv1d, PackedConv2d, PackedMaxPool1d, PackedMaxPool2d
+from raytune_rl.population.packed.dense import Dropout, Elementwise, Linear, Reshape
 from raytune_rl.population.packed.layers import PackedDropout, hooked
-from raytune_rl.population.packed.parts import Dropout, Elementwise, Linear, Part, Reshape
 from raytune_rl.population.packed.spatial import Convolution, MaxPool
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """Of a network that makes vectors.
+    """The layers of a network whose outputs are vectors.
 
     Attributes:
-        dimensions: of an example that it takes; ``None`` = any.
+        example_dims: number of dimensions that an example must have; ``None`` = any.
     """
 
-    parts: Sequence[Part]
-    dimensions: int | None
+    layers: Sequence[StackLayer]
+    example_dims: int | None
 
     @property
     def spatial(self) -> bool:
-        """Whether any part goes over space."""
-        return any(part.spatial for part in self.parts)
+        """Whether there is a convolution or pooling."""
+        return any(layer.spatial for layer in self.layers)
 
 
 def structure(network: nn.Module) -> Structure | None:
-    """``None`` where there is a part that is not known here, that has hooks, or whose parameters another one has too;
-    where none learns, or an activation comes before all that do (most would overwrite the inputs); where dimensions do
-    not meet, or no vectors come of it."""
+    """The structure of a network that can be computed by hand.
+
+    ``None`` for any other: a layer is unknown, has hooks, or shares parameters with another one; no layer has
+    parameters; an activation comes before the first that has (most would overwrite the network's inputs); the
+    dimensions that a layer gives are not those that the next one takes; or the outputs are no vectors.
+    """
     if any(hooked(module) for module in network.modules()):
         return None
-    modules = leaves(network)
-    tensors = [id(tensor) for _, module in modules for tensor in module.parameters()]
-    if len(set(tensors)) < len(tensors):
+    modules = leaf_modules(network)
+    parameters = [id(parameter) for _, module in modules for parameter in module.parameters()]
+    if len(set(parameters)) < len(parameters):
         return None
-    parts: list[Part] = []
+    layers: list[StackLayer] = []
     sites: dict[int, int] = {}
-    given: int | None = None  # dimensions of the inputs
-    now: int | None = None  # dimensions at this place; None: those of the inputs, whatever they are
-    untouched = True  # so far
+    example_dims: int | None = None
+    dims: int | None = None  # of an example at this layer; None while they are those of the network's input, if any
+    as_given = True  # no layer so far has fixed or changed the dimensions
     for name, module in modules:
         if type(module) is nn.Identity:
             continue
-        takes, gives, part = _part(name, module, sites)
-        if part is None or (isinstance(part, Elementwise) and not any(known.learns for known in parts)):
+        takes, gives, layer = _layer_of(name, module, sites)
+        if layer is None or (isinstance(layer, Elementwise) and not any(known.has_parameters for known in layers)):
             return None
         if takes is not None:
-            if now is not None and now != takes:
+            if dims is not None and dims != takes:
                 return None
-            given = takes if untouched else given
-        untouched = untouched and takes is None and gives is None
-        now = gives if gives is not None else takes if takes is not None else now
-        parts.append(part)
-    if now != 1 or not any(part.learns for part in parts):
+            example_dims = takes if as_given else example_dims
+        as_given = as_given and takes is None and gives is None
+        dims = gives if gives is not None else takes if takes is not None else dims
+        layers.append(layer)
+    if dims != 1 or not any(layer.has_parameters for layer in layers):
         return None
-    return Structure(_maxima_first(parts), given)
+    return Structure(_pooling_before_activation(layers), example_dims)
 
 
-def _part(name: str, module: nn.Module, sites: dict[int, int]) -> tuple[int | None, int | None, Part | None]:
-    """Dimensions of an example that it takes (``None`` = any) and gives (``None`` = the same), and the part. ``sites``
-    counts places of dropout."""
+def _layer_of(name: str, module: nn.Module, sites: dict[int, int]) -> tuple[int | None, int | None, StackLayer | None]:
+    """How many dimensions of an example ``module`` takes (``None`` = any) and gives (``None`` = the same), and the
+    layer for it (``None`` = unknown). ``sites`` numbers the dropout modules by their ids."""
     match module:
         case PackedDropout() if type(module) is PackedDropout:
             return None, None, Dropout(sites.setdefault(id(module), len(sites)))
         case nn.Linear() if type(module) is nn.Linear:
             return 1, 1, Linear(f"{name}weight", None if module.bias is None else f"{name}bias")
-        case PackedConvolution():
+        case PackedConv1d() | PackedConv2d():
             bias = None if module.bias is None else f"{name}bias"
-            dimensions = 1 + module.geometry.space
-            return dimensions, dimensions, Convolution(f"{name}weight", bias, module.geometry)
-        case PackedMaxPool():
-            dimensions = 1 + module.geometry.space
-            return dimensions, dimensions, MaxPool(module.geometry)
+            dims = 1 + module.geometry.spatial_dims
+            return dims, dims, Convolution(f"{name}weight", bias, module.geometry)
+        case PackedMaxPool1d() | PackedMaxPool2d():
+            dims = 1 + module.geometry.spatial_dims
+            return dims, dims, MaxPool(module.geometry)
         case nn.Unflatten() if (
             type(module) is nn.Unflatten
             and module.dim == 1
@@ -86,38 +90,42 @@ def _part(name: str, module: nn.Module, sites: dict[int, int]) -> tuple[int | No
         ):
             sizes = tuple(int(size) for size in module.unflattened_size)
             return 1, len(sizes), Reshape(sizes)
-    if flattens([module]):
+    if flattens_first([module]):
         return None, 1, Reshape()
-    found = activation(module)
-    return None, None, None if found is None else Elementwise(found)
+    known = activation(module)
+    return None, None, None if known is None else Elementwise(known)
 
 
-def _maxima_first(parts: Sequence[Part]) -> Sequence[Part]:
-    """A maximum of rectified numbers is the rectified maximum, which is less work. The slope is the same to the bit: it
-    goes to the first of the largest numbers, and nowhere where they are not above zero. (Of other activations rounding
-    can make equal what was not, and so another one the first.)"""
-    found = list(parts)
-    for index in range(1, len(found)):
-        for place in range(index, 0, -1):
-            before, part = found[place - 1], found[place]
-            if not (isinstance(part, MaxPool) and isinstance(before, Elementwise) and before.activation.after_maximum):
+def _pooling_before_activation(layers: Sequence[StackLayer]) -> Sequence[StackLayer]:
+    """Swap ReLUs with max pooling that follows them, so that they work on fewer elements.
+
+    The gradients are the same to the bit: max pooling sends them to the first of the largest elements, ReLU to none
+    unless it is above zero. Not so with other activations: two different inputs may round to the same output, and then
+    another element would be the first."""
+    swapped = list(layers)
+    for start in range(1, len(swapped)):
+        for index in range(start, 0, -1):
+            before, layer = swapped[index - 1], swapped[index]
+            if not (
+                isinstance(layer, MaxPool) and isinstance(before, Elementwise) and before.activation.commutes_with_max
+            ):
                 break
-            found[place - 1], found[place] = part, before
-    return found
+            swapped[index - 1], swapped[index] = layer, before
+    return swapped
 
 
-def leaves(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Module]]:
-    """The modules of nested ``Sequential``s in order, with the prefix of their parameters' names."""
+def leaf_modules(network: nn.Module, prefix: str = "") -> Sequence[tuple[str, nn.Module]]:
+    """The modules inside nested ``Sequential``s, in order, each with the prefix of its parameters' names."""
     if type(network) is not nn.Sequential:
         return [(prefix, network)]
-    found: list[tuple[str, nn.Module]] = []
-    for name, child in network._modules.items():  # named_children() leaves out what comes a second time
+    modules: list[tuple[str, nn.Module]] = []
+    for name, child in network._modules.items():  # named_children() skips repeated modules
         assert child is not None
-        found += leaves(child, f"{prefix}{name}.")
-    return found
+        modules += leaf_modules(child, f"{prefix}{name}.")
+    return modules
 
 
-def flattens(parts: Sequence[nn.Module]) -> bool:
-    """Whether the first of them makes vectors of whatever it is given."""
-    first = parts[0] if parts else None
+def flattens_first(modules: Sequence[nn.Module]) -> bool:
+    """Whether the first of the modules flattens each example into a vector."""
+    first = modules[0] if modules else None
     return type(first) is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1)

@@ -1,7 +1,8 @@
-"""Stacks of layers by hand: batched matrix products forward and backward, without a graph.
+"""Hand-written forward and backward passes for K networks that are stacks of known layers.
 
 ``vmap`` serves any network, but for small ones most of its time is book-keeping. A ``Sequential`` of linear layers,
-convolutions, maxima, activations and dropout needs one product per layer on the way forward, and two on the way back.
+convolutions, max pooling, activations and dropout needs only one batched matrix product per layer in the forward pass
+and two in the backward pass, without an autograd graph.
 """
 
 from __future__ import annotations
@@ -13,29 +14,29 @@ import torch
 from torch import nn
 
 from raytune_rl.population.packed.activations import Activation
-from raytune_rl.population.packed.losses import LossName, Objective, loss_and_slope
-from raytune_rl.population.packed.parts import Bound, Dropout, DropoutRates, Memory, Place
+from raytune_rl.population.packed.binding import BoundLayer, DropoutRates, LayerContext, Workspace
+from raytune_rl.population.packed.dense import Dropout
+from raytune_rl.population.packed.losses import LossName, MemberLosses, loss_and_grad
 from raytune_rl.population.packed.sequential import structure
 
-BOUND = 64
-"""Combinations of members and shapes of batches whose views are kept."""
+CACHED_PROGRAMS = 64
+"""Combinations of members and batch shapes for which the bound layers are kept."""
 
-AT_ONCE, FEWEST = 4096, 32
-"""About so many outputs (models times examples) are computed at once where parts go over space, and of so many examples
-at the least: what each place of a kernel sees of them should stay in the cache."""
+OUTPUTS_PER_BLOCK, MIN_EXAMPLES_PER_BLOCK = 4096, 32
+"""Size of the blocks in which outputs of spatial networks are computed: models times examples, and examples at least.
+The im2col columns of a block should stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """What some members do with batches of one shape: all parts on the way forward, on the way back as many as stand
-    from the first that has parameters on."""
+    """The layers bound to some members and one batch shape. The backward pass ends at ``first_with_parameters``."""
 
-    forward: Sequence[Bound]
-    first: int
+    layers: Sequence[BoundLayer]
+    first_with_parameters: int
 
 
 class Stack:
-    """Loss and gradients of K networks that are stacks of known parts.
+    """Losses and gradients of K networks that are stacks of known layers.
 
     Args:
         network: one of them, for its structure; see ``fits``.
@@ -45,50 +46,51 @@ class Stack:
     def __init__(
         self, network: nn.Module, parameters: Mapping[str, torch.Tensor], gradients: Mapping[str, torch.Tensor]
     ) -> None:
-        found = structure(network)
-        assert found is not None
-        self._parts, self._dimensions, self.spatial = found.parts, found.dimensions, found.spatial
+        known = structure(network)
+        assert known is not None
+        self._layers, self._example_dims, self.spatial = known.layers, known.example_dims, known.spatial
         self._parameters, self._gradients = parameters, gradients
-        self._memory = Memory(next(iter(parameters.values())))
+        self._workspace = Workspace(next(iter(parameters.values())))
         self._programs: dict[tuple[int, int, torch.Size, bool], _Program] = {}
 
     @staticmethod
     def fits(network: nn.Module, device: torch.device) -> bool:
-        """Whether ``network`` is nothing but parts that are known here, none of them with shared parameters. What goes
-        over space is left to vmap but on a CPU, where alone it has been measured."""
-        found = structure(network)
-        return found is not None and (device.type == "cpu" or not found.spatial)
+        """Whether ``network`` consists of known layers only, none of them with shared parameters. Spatial ones fit on
+        the CPU only: elsewhere nobody has measured whether they are faster than vmap."""
+        known = structure(network)
+        return known is not None and (device.type == "cpu" or not known.spatial)
 
-    def takes(self, dimensions: int) -> bool:
-        """Whether examples of so many dimensions are what the network is made for."""
-        return self._dimensions is None or dimensions == self._dimensions
+    def accepts(self, example_dims: int) -> bool:
+        """Whether the network takes examples of so many dimensions."""
+        return self._example_dims is None or example_dims == self._example_dims
 
-    def room(self, shape: torch.Size) -> int:
-        """Bytes that a member's step on a batch of inputs (B, ...) works on."""
-        memory = Memory(next(iter(self._parameters.values())))
-        self._program(slice(0, 1), torch.Size([1, *shape[1:], shape[0]]), True, memory)
-        return memory.bytes()
+    def workspace_bytes(self, shape: torch.Size) -> int:
+        """Bytes of the buffers for one member's step on a batch of inputs (B, ...)."""
+        workspace = Workspace(next(iter(self._parameters.values())))
+        self._program(slice(0, 1), torch.Size([1, *shape[1:], shape[0]]), True, workspace)
+        return workspace.bytes()
 
     @torch.no_grad()
     def outputs(self, inputs: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What stacks with these ``parameters``, by name (n, ...), make of the same ``inputs`` (N, ...), without
-        dropout: shape (n, N, outputs)."""
+        """Outputs, in eval mode, of models with these ``parameters``, by name (n, ...), for the same ``inputs``
+        (N, ...): shape (n, N, outputs)."""
         if not self.spatial:
             return self._outputs(inputs, parameters)
-        size = max(FEWEST, AT_ONCE // len(next(iter(parameters.values()))))
+        models = len(next(iter(parameters.values())))
+        size = max(MIN_EXAMPLES_PER_BLOCK, OUTPUTS_PER_BLOCK // models)
         blocks = [inputs[first : first + size] for first in range(0, max(1, len(inputs)), size)]
         return torch.cat([self._outputs(block, parameters) for block in blocks], dim=1)
 
     def _outputs(self, inputs: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
         hidden = inputs.movedim(0, -1).unsqueeze(0)
-        for part in self._parts:
-            hidden = part.outputs(hidden, parameters)
+        for layer in self._layers:
+            hidden = layer.outputs(hidden, parameters)
         return hidden.transpose(1, 2)
 
     @torch.no_grad()
     def loss_and_gradients(
         self,
-        loss: LossName | Objective,
+        loss: LossName | MemberLosses,
         rows: slice,
         inputs: torch.Tensor,
         targets: torch.Tensor,
@@ -96,56 +98,57 @@ class Stack:
         smoothing: torch.Tensor | None,
         dropout: DropoutRates | None,
     ) -> torch.Tensor:
-        """The losses of the members ``rows``, shape (k,); their gradients go into their buffer.
+        """The losses of the members ``rows``, shape (k,); their gradients are written to the constructor's views.
 
-        Everything given is of these members only; for shapes see ``PackedPopulation``. ``weights``, ``smoothing`` and
-        ``dropout``: ``None`` = equal ones, none, none.
+        The tensors are of these members only; see ``PackedPopulation.step`` for their shapes. ``weights``,
+        ``smoothing`` and ``dropout``: ``None`` = equal ones, none, none.
         """
-        if inputs.dtype != self._memory.dtype:  # what goes over space would convert it without a word
-            raise TypeError(f"a packed network of {self._memory.dtype} was given inputs of {inputs.dtype}")
+        if inputs.dtype != self._workspace.dtype:  # a convolution's copy into its buffers would silently convert them
+            raise TypeError(f"a packed network of {self._workspace.dtype} was given inputs of {inputs.dtype}")
         hidden = inputs.movedim(1, -1)
         key = (rows.start, rows.stop, hidden.shape, dropout is not None)
         program = self._programs.get(key)
         if program is None:
-            if len(self._programs) >= BOUND:
+            if len(self._programs) >= CACHED_PROGRAMS:
                 self._programs.clear()
-            program = self._programs[key] = self._program(rows, hidden.shape, dropout is not None, self._memory)
-        kept: list[torch.Tensor | None] = []
-        for part in program.forward:
-            hidden, saved = part.forward(hidden, dropout)
-            kept.append(saved)
-        if isinstance(loss, Objective):
-            losses, slope = loss.loss_and_slope(rows, hidden.transpose(1, 2), targets, weights)
-            slope = slope.transpose(1, 2).contiguous()
+            program = self._programs[key] = self._program(rows, hidden.shape, dropout is not None, self._workspace)
+        saved: list[torch.Tensor | None] = []
+        for layer in program.layers:
+            hidden, saved_by_layer = layer.forward(hidden, dropout)
+            saved.append(saved_by_layer)
+        if isinstance(loss, MemberLosses):
+            losses, grad = loss.loss_and_grad(rows, hidden.transpose(1, 2), targets, weights)
+            grad = grad.transpose(1, 2).contiguous()
         else:
-            wanted = targets if loss == "cross_entropy" else targets.transpose(1, 2)
-            losses, slope = loss_and_slope(loss, hidden, wanted, weights, smoothing)
-        for index in range(len(kept) - 1, program.first - 1, -1):
-            slope = program.forward[index].backward(slope, kept[index])
+            feature_major_targets = targets if loss == "cross_entropy" else targets.transpose(1, 2)
+            losses, grad = loss_and_grad(loss, hidden, feature_major_targets, weights, smoothing)
+        for index in range(len(saved) - 1, program.first_with_parameters - 1, -1):
+            grad = program.layers[index].backward(grad, saved[index])
         return losses
 
-    def _program(self, rows: slice, shape: torch.Size, dropout: bool, memory: Memory) -> _Program:
-        """For inputs of this ``shape``, (k, features..., B)."""
-        parts = [(index, part) for index, part in enumerate(self._parts) if dropout or not isinstance(part, Dropout)]
-        first = next(place for place, (_, part) in enumerate(parts) if part.learns)
-        found: list[Bound] = []
-        turn = 0
-        reads: Activation | None = None
-        spare: torch.Tensor | None = None
-        for index, part in parts:
-            place = Place(
+    def _program(self, rows: slice, shape: torch.Size, dropout: bool, workspace: Workspace) -> _Program:
+        """The layers bound to the members ``rows`` and inputs of ``shape`` (k, features..., B); without ``dropout``,
+        dropout layers are left out."""
+        layers = [(i, layer) for i, layer in enumerate(self._layers) if dropout or not isinstance(layer, Dropout)]
+        first = next(position for position, (_, layer) in enumerate(layers) if layer.has_parameters)
+        bound_layers: list[BoundLayer] = []
+        grad_slot = 0
+        saved_by: Activation | None = None
+        reusable: torch.Tensor | None = None
+        for index, layer in layers:
+            context = LayerContext(
                 index=index,
-                turn=turn,
+                grad_slot=grad_slot,
                 shape=shape,
                 rows=rows,
-                learns=len(found) > first,
-                reads=reads,
-                spare=spare,
+                needs_input_grad=len(bound_layers) > first,
+                input_saved_by=saved_by,
+                reusable_input=reusable,
                 parameters=self._parameters,
                 gradients=self._gradients,
-                memory=memory,
+                workspace=workspace,
             )
-            found.append(bound := part.bind(place))
-            shape, reads, spare = bound.shape, bound.reads, bound.spare
-            turn = 1 - turn if part.spatial else turn
-        return _Program(found, first)
+            bound_layers.append(bound := layer.bind(context))
+            shape, saved_by, reusable = bound.shape, bound.output_saved_by, bound.reusable_output
+            grad_slot = 1 - grad_slot if layer.spatial else grad_slot
+        return _Program(bound_layers, first)

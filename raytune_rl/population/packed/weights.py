@@ -1,6 +1,6 @@
-"""What many models of one architecture are made of, each tensor of all of them in one: taken apart, stacked, averaged.
+"""The weights of many models of one architecture, stacked in one tensor each: to select, concatenate and average them.
 
-A population computes with its own; these are for whoever keeps such models, or makes new ones of them.
+A ``PackedPopulation`` computes with its own tensors. These classes are for code that keeps models or makes new ones.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ Tensors: TypeAlias = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """All that n models of one architecture compute with.
+    """Parameters and buffers of n models.
 
     Attributes:
         parameters: shape (n, P), rows as in ``PackedPopulation.parameters``.
-        buffers: running statistics and the like, by the names of the network, shape (n, ...) each.
+        buffers: running statistics and the like, by the network's names, shape (n, ...) each.
     """
 
     parameters: torch.Tensor
     buffers: Tensors
 
     @classmethod
-    def stack(cls, parts: Sequence[Weights]) -> Weights:
-        """The models of several, one after the other; copies."""
+    def stack(cls, weights: Sequence[Weights]) -> Weights:
+        """Copies of the models in all of them, one after the other."""
         return cls(
-            parameters=torch.cat([part.parameters for part in parts]),
-            buffers={name: torch.cat([part.buffers[name] for part in parts]) for name in parts[0].buffers},
+            parameters=torch.cat([each.parameters for each in weights]),
+            buffers={name: torch.cat([each.buffers[name] for each in weights]) for name in weights[0].buffers},
         )
 
     def __len__(self) -> int:
-        """Models."""
+        """Number of models."""
         return len(self.parameters)
 
     def take(self, models: slice | torch.Tensor) -> Weights:
@@ -45,33 +45,39 @@ class Weights:
         )
 
     def write(self, others: Weights) -> None:
-        """Become those of as many other models, in place."""
+        """Overwrite the n models with n others."""
         self.parameters.copy_(others.parameters)
         for name, value in self.buffers.items():
             value.copy_(others.buffers[name])
 
     def averages(self, shares: torch.Tensor) -> Weights:
-        """One model for each row of ``shares`` (m, n), the weighted sum of these: running statistics are averaged like
-        parameters, and what is no float (a count of batches) is that of the largest share. Models that have a share in
-        none of them have no part in it, whatever they hold (NaN included)."""
+        """A weighted sum of the models for each row of ``shares`` (m, n): m models.
+
+        Running statistics are averaged like parameters; integer buffers (a count of batches) are taken from the model
+        with the largest share. Models without any share are left out, so that a NaN in them does no harm."""
         used = torch.nonzero(shares.any(dim=0))[:, 0]
-        few, mix = self.take(used), shares[:, used].to(self.parameters)
+        models, used_shares = self.take(used), shares[:, used].to(self.parameters)
 
         def averaged(values: torch.Tensor) -> torch.Tensor:
             if not values.is_floating_point():
-                return values[mix.argmax(dim=1)]
-            sums: torch.Tensor = torch.tensordot(mix.to(values.dtype), values, dims=1)
+                return values[used_shares.argmax(dim=1)]
+            sums: torch.Tensor = torch.tensordot(used_shares.to(values.dtype), values, dims=1)
             return sums
 
         return Weights(
-            parameters=averaged(few.parameters),
-            buffers={name: averaged(value) for name, value in few.buffers.items()},
+            parameters=averaged(models.parameters),
+            buffers={name: averaged(value) for name, value in models.buffers.items()},
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Weights and optimiser state of all members at some time, which may be another one for each of them."""
+    """Weights and optimiser state of all members, possibly each from a different step.
+
+    Attributes:
+        parameters, buffers: as in ``Weights``.
+        optimizer: as in ``PackedOptimizer.buffers``.
+    """
 
     parameters: torch.Tensor
     optimizer: list[torch.Tensor]

@@ -57,7 +57,7 @@ class Choosy(nn.Module):
 
 @pytest.fixture(autouse=True)
 def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raytune_rl.population.packed.members.FEWEST", 2)
+    monkeypatch.setattr("raytune_rl.population.packed.members.MIN_MEMBERS", 2)
 
 
 TASK = TorchTask(mlp, blobs, loss=nn.CrossEntropyLoss())
@@ -178,7 +178,7 @@ def test_reasons_are_told(changes: dict[str, Any], reason: str) -> None:
 
 
 def test_too_few_train_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raytune_rl.population.packed.members.FEWEST", 4)
+    monkeypatch.setattr("raytune_rl.population.packed.members.MIN_MEMBERS", 4)
     start: Any = lambda member: {"lr": 1e-2}  # noqa: E731
     pack, task = TorchPack(), dataclasses.replace(TASK, network=normal)
     assert list(pack.train(build(task, start), LENGTH)) == [None] * 3
@@ -189,7 +189,7 @@ def test_too_few_train_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert None not in pack.train(build(convolutional, start, members=2), LENGTH), "one by hand, too"
 
 
-def test_members_of_one_architecture_go_together() -> None:
+def test_members_of_one_architecture_go_chunks_for() -> None:
     pack = TorchPack()
     members = build(TASK, lambda member: {"lr": 1e-2, "width": 8 if member == 1 else 16})
     results = pack.train(members, LENGTH)

@@ -10,7 +10,7 @@ from torch import nn
 
 from raytune_rl.population.networks import freeze, training_mode
 from raytune_rl.population.optimisers import OptimizerName, make_optimizer, set_momentum
-from raytune_rl.population.packed import PackedPopulation, population
+from raytune_rl.population.packed import PackedPopulation, chunks
 from raytune_rl.population.packed.weights import Weights
 from tests.devices import DEVICES
 
@@ -115,9 +115,9 @@ def pack(factory: Any, optimizer: OptimizerName, device: str, frozen: bool) -> t
     networks = [factory().double() for _ in range(MEMBERS)]
     packed = PackedPopulation(networks, optimizer=optimizer, device=device, dtype=torch.float64)
     for name, values in SETTINGS.items():
-        getattr(packed, name).copy_(torch.tensor(values, dtype=torch.float64))
+        getattr(packed.settings, name).copy_(torch.tensor(values, dtype=torch.float64))
     if frozen:
-        packed.frozen_layers.copy_(torch.tensor(FROZEN))
+        packed.settings.frozen_layers.copy_(torch.tensor(FROZEN))
     return packed, networks
 
 
@@ -157,7 +157,7 @@ def test_one_momentum_for_all_gives_the_same(optimizer: OptimizerName, monkeypat
 
 def test_members_in_chunks_are_the_members(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = pack(plain_mlp, "adam", "cpu", False)
-    monkeypatch.setattr(population, "CHUNK_BYTES", 2 * 4 * 8 * whole.parameters.shape[1])  # two of them
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 2 * 4 * 8 * whole.parameters.shape[1])  # two of them
     parts, _ = pack(plain_mlp, "adam", "cpu", False)
     inputs, targets = batches()
     for x, y in zip(inputs[:10], targets[:10], strict=True):
@@ -171,14 +171,14 @@ def test_a_copy_brings_weights_and_optimiser_and_leaves_settings(device: str) ->
     inputs, targets = (part.to(device) for part in batches())
     packed.step(inputs[0], targets[0])
     packed.copy([0, 1], [1, 0])
-    rates = packed.learning_rate.clone()
+    rates = packed.settings.learning_rate.clone()
     packed.copy([0], [3])
-    assert torch.equal(packed.learning_rate, rates)
+    assert torch.equal(packed.settings.learning_rate, rates)
     assert torch.equal(packed.parameters[0], packed.parameters[3])
-    packed.learning_rate.fill_(1e-2)
+    packed.settings.learning_rate.fill_(1e-2)
     for name in ("weight_decay", "label_smoothing", "grad_clip"):
-        getattr(packed, name).zero_()
-    packed.momentum.fill_(0.9)
+        getattr(packed.settings, name).zero_()
+    packed.settings.momentum.fill_(0.9)
     same = inputs[1, :1].expand(MEMBERS, -1, -1), targets[1, :1].expand(MEMBERS, -1)
     packed.step(*same)
     assert torch.allclose(packed.parameters[0], packed.parameters[3]), "the optimiser's state came along"
@@ -198,9 +198,9 @@ def test_a_smaller_batch_is_a_weight_of_zero() -> None:
 
 def test_dropout_is_each_members_own_and_off_for_outputs() -> None:
     packed, _ = pack(mlp, "sgd", "cpu", False)
-    packed.dropout.copy_(torch.tensor([0.0, 0.0, 0.9, 0.9]).unsqueeze(1))
+    packed.settings.dropout.copy_(torch.tensor([0.0, 0.0, 0.9, 0.9]).unsqueeze(1))
     for name in SETTINGS:
-        getattr(packed, name).fill_(0.0)
+        getattr(packed.settings, name).fill_(0.0)
     inputs, targets = batches()
     torch.manual_seed(0)
     losses = torch.stack([packed.step(inputs[0], targets[0]) for _ in range(20)])
@@ -215,9 +215,9 @@ def test_gradients_under_dropout_are_those_of_autograd(make: Any) -> None:
     networks = [make().double() for _ in range(MEMBERS)]
     packed = PackedPopulation(networks, optimizer="sgd", dtype=torch.float64)
     rates = torch.tensor([0.0, 0.2, 0.5, 0.9])
-    packed.dropout.copy_(rates.unsqueeze(1).expand_as(packed.dropout))
-    packed.learning_rate.fill_(1.0)
-    packed.momentum.zero_()
+    packed.settings.dropout.copy_(rates.unsqueeze(1).expand_as(packed.settings.dropout))
+    packed.settings.learning_rate.fill_(1.0)
+    packed.settings.momentum.zero_()
     inputs, targets = batches()
     torch.manual_seed(1)
     losses = packed.step(inputs[0], targets[0])
@@ -234,10 +234,10 @@ def test_gradients_under_dropout_are_those_of_autograd(make: Any) -> None:
         loss = nn.functional.cross_entropy(hidden, targets[0, member])
         gradients = torch.autograd.grad(loss, list(network.parameters()))
         assert losses[member].item() == pytest.approx(loss.item(), abs=1e-6)
-        for (name, now), old, slope in zip(
+        for (name, now), old, grad in zip(
             packed.state_dict(member).items(), network.parameters(), gradients, strict=True
         ):
-            torch.testing.assert_close(now, old.detach() - slope, rtol=1e-6, atol=1e-7, msg=name)
+            torch.testing.assert_close(now, old.detach() - grad, rtol=1e-6, atol=1e-7, msg=name)
 
 
 @pytest.mark.parametrize("make", [mlp, cnn, plain_cnn])
@@ -270,7 +270,7 @@ def test_a_layer_used_twice_counts_twice() -> None:
     shared, drop = nn.Linear(6, 6), nn.Dropout(0.5)
     network = nn.Sequential(shared, drop, nn.ReLU(), shared, drop, nn.Linear(6, 3)).double()
     packed = PackedPopulation([network, network], optimizer="sgd", dtype=torch.float64)
-    packed.dropout.zero_()
+    packed.settings.dropout.zero_()
     inputs, targets = batches()
     own = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
     network.eval()  # no dropout here either
@@ -295,12 +295,12 @@ def test_vectors_in_sequences_are_left_to_vmap() -> None:
 def test_momentum_can_be_switched_on_later() -> None:
     packed, networks = pack(mlp, "sgd", "cpu", False)
     for name in SETTINGS:
-        getattr(packed, name).zero_()
-    packed.learning_rate.fill_(0.1)
+        getattr(packed.settings, name).zero_()
+    packed.settings.learning_rate.fill_(0.1)
     own = torch.optim.SGD(networks[0].parameters(), lr=0.1)
     inputs, targets = batches()
     for index, momentum in enumerate([0.0, 0.0, 0.9, 0.9, 0.0, 0.9]):
-        packed.momentum.fill_(momentum)
+        packed.settings.momentum.fill_(momentum)
         own.param_groups[0]["momentum"] = momentum
         packed.step(inputs[index], targets[index])
         own.zero_grad()

@@ -1,4 +1,4 @@
-"""What can be worked by hand is told from what cannot."""
+"""Which networks can be computed by hand."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import pytest
 import torch
 from torch import nn
 
+from raytune_rl.population.packed.dense import Elementwise, Linear, Reshape
 from raytune_rl.population.packed.layers import with_packed_layers
-from raytune_rl.population.packed.parts import Elementwise, Linear, Reshape
 from raytune_rl.population.packed.sequential import structure
 from raytune_rl.population.packed.spatial import Convolution, MaxPool
 from raytune_rl.population.packed.stack import Stack
 
 
-def test_parts_keep_their_order_but_maxima_come_before_rectifiers() -> None:
+def test_layers_keep_their_order_but_max_pooling_comes_before_relu() -> None:
     convolution = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ReLU())
     others = [nn.MaxPool2d(2), nn.Tanh(), nn.MaxPool2d(2), nn.Identity(), nn.Flatten(), nn.Linear(8, 2)]
     found = structure(with_packed_layers(nn.Sequential(convolution, *others)))
-    assert found is not None and found.dimensions == 3
+    assert found is not None and found.example_dims == 3
     kinds = [Convolution, MaxPool, Elementwise, Elementwise, Elementwise, MaxPool, Reshape, Linear]
-    assert [type(part) for part in found.parts] == kinds
-    assert [part.weight for part in found.parts if isinstance(part, Convolution | Linear)] == ["0.0.weight", "6.weight"]
+    assert [type(part) for part in found.layers] == kinds
+    assert [part.weight for part in found.layers if isinstance(part, Convolution | Linear)] == [
+        "0.0.weight",
+        "6.weight",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("parts", "dimensions"),
+    ("parts", "dims"),
     [
         ([nn.Linear(3, 2)], 1),
         ([nn.Flatten(), nn.Linear(3, 2)], None),
@@ -34,9 +37,9 @@ def test_parts_keep_their_order_but_maxima_come_before_rectifiers() -> None:
         ([nn.Unflatten(1, (1, 8)), nn.Conv1d(1, 2, 3), nn.Flatten()], 1),
     ],
 )
-def test_dimensions_are_those_of_an_example(parts: list[nn.Module], dimensions: int | None) -> None:
+def test_dimensions_are_those_of_an_example(parts: list[nn.Module], dims: int | None) -> None:
     found = structure(with_packed_layers(nn.Sequential(*parts)))
-    assert found is not None and found.dimensions == dimensions
+    assert found is not None and found.example_dims == dims
 
 
 SHARED = nn.Conv1d(2, 2, 3)

@@ -1,4 +1,4 @@
-"""Stacks worked by hand give what autograd gives for each network alone."""
+"""Hand-written stacks give what autograd gives for each network alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from raytune_rl.population.packed import PackedPopulation, population, stack
-from raytune_rl.population.packed.losses import Objective
+from raytune_rl.population.packed import PackedPopulation, chunks, stack
+from raytune_rl.population.packed.losses import MemberLosses
 
 MEMBERS, BATCH = 3, 5
 EXACT = [nn.ReLU, nn.ReLU, lambda: nn.LeakyReLU(0.25)]
@@ -57,7 +57,7 @@ def drawn(seed: int) -> tuple[nn.Sequential, tuple[int, ...]]:
 
 
 def possible(seed: int) -> bool:
-    """Whether all windows have room, and maxima have something to choose from."""
+    """Whether all windows have room, and max pooling has something to choose from."""
     try:
         drawn(seed)
     except RuntimeError:
@@ -95,12 +95,12 @@ def alone(network: nn.Module, inputs: torch.Tensor, rate: float) -> torch.Tensor
     return inputs
 
 
-def packed_of(networks: list[nn.Module], loss: str | Objective = "cross_entropy") -> PackedPopulation:
+def packed_of(networks: list[nn.Module], loss: str | MemberLosses = "cross_entropy") -> PackedPopulation:
     """What a step takes from the parameters are the gradients."""
     packed = PackedPopulation(networks, loss=loss, optimizer="sgd", dtype=torch.float64)  # type: ignore[arg-type]
     assert packed._stack is not None
-    packed.learning_rate.fill_(1.0)
-    packed.momentum.zero_()
+    packed.settings.learning_rate.fill_(1.0)
+    packed.settings.momentum.zero_()
     return packed
 
 
@@ -108,8 +108,8 @@ def check(packed: PackedPopulation, member: int, network: nn.Module, loss: torch
     torch.testing.assert_close(found, loss.detach(), rtol=0, atol=1e-10)
     gradients = torch.autograd.grad(loss, list(network.parameters()))
     now = packed.state_dict(member)
-    for (name, old), slope in zip(network.named_parameters(), gradients, strict=True):
-        torch.testing.assert_close(old.detach() - now[name], slope, rtol=0, atol=1e-10, msg=f"{name} of {network}")
+    for (name, old), grad in zip(network.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(old.detach() - now[name], grad, rtol=0, atol=1e-10, msg=f"{name} of {network}")
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -121,7 +121,7 @@ def test_losses_and_gradients_are_those_of_autograd(seed: int, dropped: bool) ->
     networks = alike(network, exact)
     packed = packed_of(networks)
     rates = [0.0, 0.5, 0.75] if dropped else [0.0] * MEMBERS
-    packed.dropout.copy_(torch.tensor(rates).unsqueeze(1).expand_as(packed.dropout))
+    packed.settings.dropout.copy_(torch.tensor(rates).unsqueeze(1).expand_as(packed.settings.dropout))
     inputs, targets = numbers(MEMBERS, BATCH, *shape, exact=exact), torch.randint(0, 3, (MEMBERS, BATCH))
     outputs = packed.outputs(inputs[0])
     torch.manual_seed(1)
@@ -195,7 +195,7 @@ def test_losses_of_ones_own_are_differentiated_too() -> None:
     class Own:
         loss = staticmethod(nn.functional.huber_loss)
 
-    packed = packed_of(networks, Objective([Own()] * MEMBERS))
+    packed = packed_of(networks, MemberLosses([Own()] * MEMBERS))
     inputs, targets = numbers(MEMBERS, BATCH, 2, 4), numbers(MEMBERS, BATCH, 12)
     losses = packed.step(inputs, targets)
     for member, one in enumerate(networks):
@@ -211,7 +211,7 @@ def test_dropout_that_begins_later_drops() -> None:
     before = packed.parameters.clone()
     packed.step(inputs, targets)
     packed.parameters.copy_(before)
-    packed.dropout.fill_(0.5)
+    packed.settings.dropout.fill_(0.5)
     torch.manual_seed(1)
     losses = packed.step(inputs, targets)
     for member, one in enumerate(networks):
@@ -231,9 +231,9 @@ def test_members_in_chunks_are_the_members(monkeypatch: pytest.MonkeyPatch) -> N
     networks: list[nn.Module] = [convolutional().double() for _ in range(MEMBERS)]
     whole, parts = packed_of(networks), packed_of(networks)
     inputs, targets = numbers(4, MEMBERS, BATCH, 1, 6, 6), torch.randint(0, 3, (4, MEMBERS, BATCH))
-    assert len(whole._together(inputs[0])) == 1
-    monkeypatch.setattr(population, "SPATIAL_BYTES", 1)
-    assert len(parts._together(inputs[0])) == MEMBERS
+    assert len(whole._chunks_for(inputs[0])) == 1
+    monkeypatch.setattr(chunks, "SPATIAL_CHUNK_BYTES", 1)
+    assert len(parts._chunks_for(inputs[0])) == MEMBERS
     for x, y in zip(inputs, targets, strict=True):
         torch.testing.assert_close(whole.step(x, y), parts.step(x, y), rtol=0, atol=1e-12)
     torch.testing.assert_close(whole.parameters, parts.parameters, rtol=0, atol=1e-12)
@@ -243,7 +243,7 @@ def test_outputs_of_many_are_those_of_each() -> None:
     torch.manual_seed(0)
     networks: list[nn.Module] = [convolutional().double() for _ in range(MEMBERS)]
     packed = packed_of(networks)
-    inputs = numbers(stack.AT_ONCE // MEMBERS + 3, 1, 6, 6)
+    inputs = numbers(stack.OUTPUTS_PER_BLOCK // MEMBERS + 3, 1, 6, 6)
     with torch.no_grad():
         expected = torch.stack([network(inputs) for network in networks])
     torch.testing.assert_close(packed.outputs(inputs), expected, rtol=0, atol=1e-12)

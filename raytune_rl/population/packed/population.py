@@ -74,7 +74,7 @@ class PackedPopulation:
         self._step_settings = SettingsCache(self.settings, self._flat.layer_of_tensor, never)
         self._without_gradient = torch.zeros_like(never)  # parameter tensors that the last step did not reach, (L,)
         self._some_without_gradient = False
-        self._norms = self.parameters.new_zeros(self._count)  # of the last step's gradients, where they were clipped
+        self._unclipped_norms = self.parameters.new_zeros(self._count)  # of the last step
         self._all_members = slice(0, self._count)
         fits = Stack.fits(self._skeleton, torch.device(device))
         self._stack = Stack(self._skeleton, self._flat.views, self._flat.gradient_views) if fits else None
@@ -106,7 +106,7 @@ class PackedPopulation:
     def gradient_norms(self) -> torch.Tensor:
         """L2 norms of the last step's gradients before clipping, over what trains, shape (K,)."""
         norms: torch.Tensor = torch.linalg.vector_norm(self._flat.gradients, dim=1)
-        return torch.where(self.settings.grad_clip > 0, self._norms, norms)
+        return torch.where(self.settings.grad_clip > 0, self._unclipped_norms, norms)
 
     def update_norms(self, before: torch.Tensor) -> torch.Tensor:
         """L2 norms of the change since the parameters were ``before``, shape (K, P), relative to the norms of
@@ -242,7 +242,7 @@ class PackedPopulation:
         if optimizer_settings.trainable is not None:
             gradients.mul_(optimizer_settings.trainable[:, self._flat.tensor_of_column])
         if settings.grad_clip is not None:
-            self._norms[rows] = norms = torch.linalg.vector_norm(gradients, dim=1)
+            self._unclipped_norms[rows] = norms = torch.linalg.vector_norm(gradients, dim=1)
             factor = torch.where(settings.grad_clip > 0, (settings.grad_clip / (norms + 1e-6)).clamp(max=1.0), 1.0)
             gradients.mul_(factor.unsqueeze(1))
         self.optimizer.step(optimizer_settings, rows)

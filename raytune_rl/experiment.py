@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from raytune_rl.controller.failures import FailurePolicy
-from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
-from raytune_rl.controller.schedule import Schedule, refit_segments
+from raytune_rl.controller.rollback import Floor
+from raytune_rl.controller.schedule import LearningRateSchedule, refit_segments
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
@@ -123,7 +123,7 @@ class Experiment:
     agent: Agent | Policy = field(default_factory=Pretrained)
     objective: Objective = "single"
     reward: Reward | None = None
-    schedule: Schedule = "constant"
+    schedule: LearningRateSchedule = "constant"
     copy_every: int = 4
     stopping: bool = False
     start: Literal["spread", "agent"] = "spread"
@@ -148,7 +148,7 @@ class Experiment:
         _at_least_one("segment_length", self.segment_length)
         _at_least_one("copy_every", self.copy_every)
         _one_of("mode", self.mode, ("min", "max"))
-        _one_of("schedule", self.schedule, get_args(Schedule))
+        _one_of("schedule", self.schedule, get_args(LearningRateSchedule))
         _one_of("objective", self.objective, ("single", "ensemble"))
         _one_of("start", self.start, ("spread", "agent"))
         _one_of("compare", self.compare, (None, "random", "deep-ensemble"))
@@ -239,7 +239,7 @@ class Experiment:
     @property
     def refit_segments(self) -> int:
         """The segments of each member that are a refit's; a replay has none."""
-        replay = getattr(self.agent, "prescribed", None) is not None
+        replay = isinstance(self.agent, Policy) and self.agent.requirements.prescribed is not None
         return refit_segments(self.segments) if self.refit and not replay else 0
 
     @property

@@ -16,15 +16,13 @@ from ray.tune.experiment import Trial
 from ray.tune.result import DEFAULT_METRIC
 from ray.tune.schedulers import FIFOScheduler
 
-from raytune_rl.controller.controller import Controller
+from raytune_rl.controller.assembly import assemble
 from raytune_rl.controller.failures import FailurePolicy
-from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
-from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.rollback import DEFAULT_FLOOR, Floor
+from raytune_rl.controller.schedule import LearningRateSchedule
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
-from raytune_rl.mdp.action import ActionSpec
-from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, improvement
 from raytune_rl.pretrained import Pretrained
 from raytune_rl.records import Mode, Value
@@ -34,8 +32,6 @@ from raytune_rl.tune.trial_scheduler import TrialScheduler
 from raytune_rl.tune.trial_state import TrialState
 
 logger = logging.getLogger(__name__)
-
-SAFE = Floor()
 
 
 class MetaAgentScheduler(FIFOScheduler):
@@ -85,9 +81,9 @@ class MetaAgentScheduler(FIFOScheduler):
         reward: Reward | None = None,
         copy_every: int = 4,
         stopping: bool = False,
-        schedule: Schedule = "constant",
+        schedule: LearningRateSchedule = "constant",
         failures: FailurePolicy | None = None,
-        floor: Floor | None = SAFE,
+        floor: Floor | None = DEFAULT_FLOOR,
         synchronous: bool = False,
         seed: int = 0,
     ) -> None:
@@ -109,7 +105,7 @@ class MetaAgentScheduler(FIFOScheduler):
         self.reward = improvement() if reward is None else reward
         self.copy_every = copy_every
         self.stopping = stopping
-        self.schedule: Schedule = schedule
+        self.schedule: LearningRateSchedule = schedule
         self.failures = failures or FailurePolicy()
         self.floor = floor
         self.synchronous = synchronous
@@ -172,17 +168,18 @@ class MetaAgentScheduler(FIFOScheduler):
         segments = self.segments
         if segments is None and self._horizon is not None:
             segments = -(-self._horizon // self.segment_length)
-        controller = Controller(
+        controller = assemble(
             space=self.space,
-            observation=ObservationSpec(self.space),
-            actions=ActionSpec(self.space, stopping=self.stopping, copy_every=policy.copy_every or self.copy_every),
-            reward=self.reward,
             policy=policy,
+            reward=self.reward,
             metric=self._metric,
             mode=self._mode,
             population=self._population,
             segments=segments,
+            synchronous=self.synchronous,
             seed=self.seed,
+            copy_every=self.copy_every,
+            stopping=self.stopping,
             schedule=self.schedule,
             failures=self.failures,
             floor=self.floor,

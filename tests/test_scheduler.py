@@ -194,7 +194,7 @@ class TestInACluster:
         track = saved["tracks"][0]
         assert [round(opening["values"]["lr"], 6) for opening in track["openings"]] == [0.1] * 2 + [0.16] * 6
         assert [opening["at"] for opening in track["openings"]] == list(range(8))
-        assert saved["controller"]["ledgers"][0]["states"][8]["segment"] == 8
+        assert saved["controller"]["histories"][0]["states"][8]["segment"] == 8
         assert sorted(r.metrics["total"] for r in results) == pytest.approx([0.2 + 6 * 0.16, 8.0])
 
     def test_a_function_with_nested_values(self, tmp_path: Path) -> None:

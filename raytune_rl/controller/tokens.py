@@ -17,9 +17,8 @@ import numpy as np
 
 from raytune_rl.controller.arrays import MEMBER_INDEX, SLOT_INDEX, Array, one_hot
 from raytune_rl.controller.policies import Rule
-from raytune_rl.controller.policy import Choice, Policy, Situation
+from raytune_rl.controller.policy import Choice, Policy, PolicyRequirements, Situation
 from raytune_rl.controller.prior import level_places, move_prior, source_prior, start_prior
-from raytune_rl.controller.schedule import Schedule
 from raytune_rl.hyperparameters import LEVELS, STAY
 from raytune_rl.hyperparameters.roles import SEEN_ROLES, Role
 from raytune_rl.mdp.action import SOURCES, ActionSpec
@@ -31,7 +30,7 @@ LEVEL_WIDTH: Final = 32
 MEMBER: Final = len(MEMBER_FEATURES)
 TOKEN: Final = len(SLOT_FEATURES)
 LEVEL_INPUTS: Final = 4
-ISLAND: Final = 16
+ISLAND_SIZE: Final = 16
 """So many members are steered together: meta-training has populations of 4 to 16."""
 IMPOSSIBLE: Final = -1e4
 """The logit of an option that is not there. Finite, so that no difference of two is NaN."""
@@ -173,10 +172,7 @@ class TokenPolicy(Rule):
         recording: keep what a learner needs with every choice.
     """
 
-    schedule: Schedule | None = "late_cosine"
-    starts = True
-    copy_every: int | None = 2
-    island: int | None = ISLAND
+    requirements = PolicyRequirements(schedule="late_cosine", starts=True, copy_every=2, island_size=ISLAND_SIZE)
 
     def __init__(self, weights: Mapping[str, np.ndarray], *, version: int = 0, recording: bool = False) -> None:
         wrong = [name for name, shape in shapes().items() if name not in weights or weights[name].shape != shape]

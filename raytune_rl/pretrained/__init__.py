@@ -11,7 +11,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from raytune_rl.controller.schedule import Schedule
 from raytune_rl.controller.tokens import TokenPolicy
 from raytune_rl.errors import BadInput
 from raytune_rl.pretrained.files import read
@@ -46,10 +45,7 @@ class Pretrained(LearningPolicy):
     """
 
     agent: TokenAgent
-    schedule: Schedule | None = TokenPolicy.schedule
-    starts: bool = TokenPolicy.starts
-    copy_every: int | None = TokenPolicy.copy_every
-    island: int | None = TokenPolicy.island
+    requirements = TokenPolicy.requirements
 
     def __init__(
         self,

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from raytune_rl.controller.policy import Choice, Situation
-from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.policy import Choice, PolicyRequirements, Situation
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.records import Chunk, Transition, Value
+from raytune_rl.records import Chunk, Transition
 from raytune_rl.rllib import experience, saved
 from raytune_rl.rllib.acting import Acting, acting_copy
 from raytune_rl.rllib.checkpoints import Checkpoint
@@ -65,11 +64,7 @@ class LearningPolicy:
         metrics: RLlib's numbers of the last update.
     """
 
-    schedule: Schedule | None = None
-    prescribed: Sequence[Mapping[str, Value]] | None = None
-    starts: bool = False
-    copy_every: int | None = None
-    island: int | None = None
+    requirements = PolicyRequirements()
 
     def __init__(self, agent: Agent, *, remote: bool = True) -> None:
         self.agent = agent

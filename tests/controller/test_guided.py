@@ -22,9 +22,9 @@ def test_it_does_as_it_is_told_and_follows_the_other_policy_where_it_is_not() ->
 
 
 def test_the_other_policys_schedule_comes_first() -> None:
-    assert Guided(Cosine(), schedule="constant").schedule == "cosine"
-    assert Guided(Fixed(), schedule="cosine").schedule == "cosine"
-    assert Guided(Fixed()).schedule is None
+    assert Guided(Cosine(), schedule="constant").requirements.schedule == "cosine"
+    assert Guided(Fixed(), schedule="cosine").requirements.schedule == "cosine"
+    assert Guided(Fixed()).requirements.schedule is None
 
 
 def test_what_a_member_sees_first_can_be_known_before_it_begins() -> None:

@@ -3,7 +3,7 @@
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
 from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
-from raytune_rl.controller.policy import Choice, Policy, Situation
+from raytune_rl.controller.policy import Choice, Policy, PolicyRequirements, Situation
 from raytune_rl.controller.rollback import Floor
 from raytune_rl.controller.schedule import LearningRateSchedule
 
@@ -17,6 +17,7 @@ __all__ = [
     "Floor",
     "LearningRateSchedule",
     "Policy",
+    "PolicyRequirements",
     "Random",
     "Situation",
 ]

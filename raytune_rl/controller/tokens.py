@@ -169,17 +169,23 @@ class TokenPolicy(Rule):
 
     Args:
         weights: by the names of ``shapes``.
-        recording: keep what a learner needs with every choice.
+        recording: whether choices carry what a learner needs (``Choice.extras``).
+
+    Attributes:
+        version: of the weights, noted in the choices; set by whoever updates the weights.
+
+    Raises:
+        ValueError: a weight is missing or has another shape.
     """
 
     requirements = PolicyRequirements(schedule="late_cosine", starts=True, copy_every=2, island_size=ISLAND_SIZE)
 
-    def __init__(self, weights: Mapping[str, np.ndarray], *, version: int = 0, recording: bool = False) -> None:
+    def __init__(self, weights: Mapping[str, np.ndarray], *, recording: bool = False) -> None:
         wrong = [name for name, shape in shapes().items() if name not in weights or weights[name].shape != shape]
         if wrong:
             raise ValueError(f"The controller's weights are of another version: {wrong[0]} is missing or differs.")
         self.weights = {name: np.asarray(weights[name], dtype=np.float32) for name in shapes()}
-        self.version = version
+        self.version = 0
         self._recording = recording
         self._shifts = np.zeros(0)
 

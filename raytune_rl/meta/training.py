@@ -67,8 +67,8 @@ def expert_episodes(recipe: Recipe) -> list[SingleAgentEpisode]:
 
 
 def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) -> PPOConfig:
-    """PPO from ``weights`` on, with ``WorldRunner``s and ``MetaAdvantages``. ``first``: the iteration that it goes on from, so
-    that no world comes a second time."""
+    """PPO from ``weights`` on, with ``WorldRunner``s and ``MetaAdvantages``. ``first``: the iteration that it goes on
+    from, so that no world comes a second time."""
     config = common(PPOConfig(), recipe, module={"weights": dict(weights), "clone": recipe.clone_kl > 0})
     config.training(
         lr=recipe.learning_rate,

@@ -30,7 +30,7 @@ CandidateKind: TypeAlias = Literal["member", "trainable", "function"]
 Objective: TypeAlias = Literal["single", "ensemble"]
 
 _UNCALLED: tuple[Any, ...] = (improvement, final, cost_aware, team, difference, mixed)
-"""What makes rewards, and is none."""
+"""Reward factories; passing one without calling it is a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class Controller:
         policy: what chooses; bound here.
         metric, mode: what members are judged by.
         population: number of members, for the spread of starting values (more may join).
-        segments: length of a member's training; ``None`` = unknown (somebody else stops it).
+        segments: length of a member's training; ``None`` = unknown (something else stops it).
         end: segments after which the controller stops a member, where something else (a refit) uses the rest of
             ``segments``; by default ``segments``.
         schedule: of the learning rates, unless the policy requires one.

@@ -18,12 +18,12 @@ SLOT_INDEX = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
 
 
 def one_hot(index: int, size: int, like: Array, xp: Any) -> Array:
-    """A vector of ``size`` that is 1 at ``index``, of the type and device of ``like``."""
+    """A vector of ``size`` that is 1 at ``index``, otherwise 0; ``like`` and ``xp`` as in ``numbers``."""
     return numbers(tuple(float(i == index) for i in range(size)), like, xp)
 
 
 def numbers(values: tuple[float, ...], like: Array, xp: Any) -> Array:
-    """Constants as an array of ``xp`` (numpy or torch), of the type and device of ``like``."""
+    """Constants as an array: of numpy (float32) or, with ``xp`` torch, of the type and device of ``like``."""
     return _constant(values) if xp is np else like.new_tensor(values)
 
 

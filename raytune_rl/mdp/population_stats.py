@@ -21,8 +21,8 @@ one alone is partly lucky."""
 class PopulationStats:
     """Statistics over living members; NaN where no member reports the quantity.
 
-    A member whose last segment went wrong is ranked last and enters no other score statistic: its penalty is not a
-    measurement.
+    A member whose last segment went wrong is ranked last, but its penalty enters none of the other statistics: it is
+    not a measurement.
 
     Attributes:
         size: number of members.

@@ -48,7 +48,7 @@ def make_controller(
 ) -> Controller:
     """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``.
 
-    ``copy_every``: ``None`` = what the policy insists on, or 4. ``ensemble``: that is the objective. A policy that
+    ``copy_every``: ``None`` = what the policy requires, or 4. ``ensemble``: that is the objective. A policy that
     learns does so in this process: a world has no cluster.
     """
     if isinstance(policy, Remote):

@@ -56,7 +56,7 @@ class Stage:
         segments: length of an episode, instead of the world's.
         populations: how many train together.
         others: makes the policy of the members that are given no action.
-        schedule: laid over the learning rates, unless ``others`` insists on one. In the cosine frame doing nothing is
+        schedule: laid over the learning rates, unless ``others`` requires one. In the cosine frame doing nothing is
             already a good schedule.
         reward: what a segment is paid (``raytune_rl.rewards``); by default the objective's own: improvement of the
             validation loss, or ``mixed`` for an ensemble.

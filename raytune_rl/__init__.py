@@ -12,8 +12,8 @@ from raytune_rl._version import __version__
 
 if TYPE_CHECKING:
     from raytune_rl.controller.failures import FailurePolicy
-    from raytune_rl.controller.floor import Floor
     from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
+    from raytune_rl.controller.rollback import Floor
     from raytune_rl.ensemble.loading import load
     from raytune_rl.ensemble.settings import Ensemble
     from raytune_rl.errors import BadInput
@@ -35,7 +35,7 @@ _HOMES = {
     "Experiment": "experiment",
     "FailurePolicy": "controller.failures",
     "Fixed": "controller.policies",
-    "Floor": "controller.floor",
+    "Floor": "controller.rollback",
     "MetaAgentScheduler": "scheduler",
     "Pretrained": "pretrained",
     "Random": "controller.policies",

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, and what of others is the user's to read."""
+"""``BadInput``, and tracebacks reduced to the user's own frames."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from raytune_rl.controller.failures import FailurePolicy
-from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
-from raytune_rl.controller.schedule import Schedule, refit_segments
+from raytune_rl.controller.rollback import Floor
+from raytune_rl.controller.schedule import LearningRateSchedule, refit_segments
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
@@ -34,7 +34,7 @@ _REWARD_FACTORIES: tuple[Any, ...] = (improvement, final, cost_aware, team, diff
 
 _OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "mode": ("min", "max"),
-    "schedule": get_args(Schedule),
+    "schedule": get_args(LearningRateSchedule),
     "objective": ("single", "ensemble"),
     "start": ("spread", "agent"),
     "compare": (None, "random", "deep-ensemble"),
@@ -134,7 +134,7 @@ class Experiment:
     agent: Agent | Policy = field(default_factory=Pretrained)
     objective: Objective = "single"
     reward: Reward | None = None
-    schedule: Schedule = "constant"
+    schedule: LearningRateSchedule = "constant"
     copy_every: int = 4
     stopping: bool = False
     start: Literal["spread", "agent"] = "spread"
@@ -257,7 +257,7 @@ class Experiment:
     @property
     def refit_segments(self) -> int:
         """The segments of each member that are a refit's; a replay has none."""
-        replay = getattr(self.agent, "prescribed", None) is not None
+        replay = isinstance(self.agent, Policy) and self.agent.requirements.prescribed is not None
         return refit_segments(self.segments) if self.refit and not replay else 0
 
     @property

@@ -71,7 +71,7 @@ class Source:
 KEEP = Source()
 
 FLOOR = "floor"
-"""Name of the source of a decision by which the floor takes a member back to its own best (``controller.floor``)."""
+"""Name of the source of a decision by which the floor takes a member back to its own best (``controller.rollback``)."""
 
 
 @record
@@ -84,7 +84,7 @@ class Report:
         steps: optimiser steps (reports, for Trainables) that the member has made since its start, copies not counted.
         metrics: validation (and training) metrics; holds the experiment's metric, except when ``status`` is
             ``failed`` or ``hung``.
-        signals: optional measurements of the training itself, by the names in ``mdp.observation.SIGNALS``.
+        signals: optional measurements of the training itself, by the names in ``mdp.state.SIGNALS``.
         hyperparameters: the *effective* values in the segment, read back from the candidate.
         decision: the segment whose decision was in force (smaller than ``segment`` while a copy is under way).
         seconds: the trial's training time for the segment / members trained together in it.

@@ -1,7 +1,7 @@
-"""The one-line swap: an agent in place of ``PopulationBasedTraining`` in anybody's ``tune.Tuner``.
+"""``MetaAgentScheduler``: replaces ``PopulationBasedTraining`` in an existing ``tune.Tuner``, with one changed line.
 
-This file only puts parts together. What is pickled with the Tuner are the settings; the parts that live (controller,
-agent, files) are made when the first trial arrives, and made anew when a run is restored.
+This file only puts parts together. Only the settings are pickled with the Tuner; controller, agent and files are made
+when the first trial arrives, and again when a run is restored.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from ray.tune.experiment import Trial
 from ray.tune.result import DEFAULT_METRIC
 from ray.tune.schedulers import FIFOScheduler
 
-from raytune_rl.controller.controller import Controller
+from raytune_rl.controller.assembly import assemble
 from raytune_rl.controller.failures import FailurePolicy
-from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Policy
-from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.rollback import DEFAULT_FLOOR, Floor
+from raytune_rl.controller.schedule import LearningRateSchedule
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace, Spec
-from raytune_rl.mdp.action import ActionSpec
-from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, improvement
 from raytune_rl.pretrained import Pretrained
 from raytune_rl.records import Mode, Value
@@ -34,8 +32,6 @@ from raytune_rl.tune.trial_scheduler import TrialScheduler
 from raytune_rl.tune.trial_state import TrialState
 
 logger = logging.getLogger(__name__)
-
-SAFE = Floor()
 
 
 class MetaAgentScheduler(FIFOScheduler):
@@ -51,24 +47,24 @@ class MetaAgentScheduler(FIFOScheduler):
     Args:
         hyperparameters: names of entries of ``param_space`` (``a/b`` = nested) to Ray Tune domains, bare or in a role
             (``roles.learning_rate(tune.loguniform(1e-4, 2e-2))``).
-        agent: who decides: the shipped controller ``Pretrained()`` by default, an ``Agent()`` that learns from nothing,
-            or a rule such as ``PBT()``.
+        agent: what decides: the shipped controller ``Pretrained()`` by default, an ``Agent()`` that learns from
+            scratch, or a rule such as ``PBT()``.
         metric, mode: what trials are judged by; usually given to ``TuneConfig`` instead.
         segment_length: reports between two decisions. A function is interrupted only where it reports a checkpoint, so
             give the number of reports between those.
         segments: decisions after which a trial is stopped; ``None`` leaves that to ``RunConfig(stop=...)``.
-        reward: what the agent is paid.
+        reward: the agent's reward, ``improvement()`` by default.
         copy_every: weights may be copied at every n-th segment only.
         stopping: whether the agent may stop trials.
-        schedule: laid over hyperparameters of the role learning_rate.
+        schedule: multiplies hyperparameters of the role ``learning_rate``, unless the agent requires a schedule.
         failures: what happens to trials whose metric is NaN or infinite.
-        floor: when a trial that a change has ruined goes back to its own best; ``None`` leaves that to the agent.
-        synchronous: let all trials wait for each other after every segment and decide for all at once; reproducible,
-            and slow.
+        floor: when a trial that a change has ruined returns to its own best; ``None`` leaves that to the agent.
+        synchronous: let all trials wait for each other after every segment and decide for all at once. Slow, but
+            reproducible: measured times then do not enter observations and rewards either.
         seed: all randomness of the decisions derives from it.
 
     Raises:
-        BadInput: (a ``ValueError``) one sentence naming the argument, its value and what would be right.
+        BadInput: a ``ValueError`` whose message names the argument, its value and what would be right.
     """
 
     _supports_buffered_results: ClassVar[bool] = False
@@ -85,9 +81,9 @@ class MetaAgentScheduler(FIFOScheduler):
         reward: Reward | None = None,
         copy_every: int = 4,
         stopping: bool = False,
-        schedule: Schedule = "constant",
+        schedule: LearningRateSchedule = "constant",
         failures: FailurePolicy | None = None,
-        floor: Floor | None = SAFE,
+        floor: Floor | None = DEFAULT_FLOOR,
         synchronous: bool = False,
         seed: int = 0,
     ) -> None:
@@ -109,7 +105,7 @@ class MetaAgentScheduler(FIFOScheduler):
         self.reward = improvement() if reward is None else reward
         self.copy_every = copy_every
         self.stopping = stopping
-        self.schedule: Schedule = schedule
+        self.schedule: LearningRateSchedule = schedule
         self.failures = failures or FailurePolicy()
         self.floor = floor
         self.synchronous = synchronous
@@ -164,25 +160,26 @@ class MetaAgentScheduler(FIFOScheduler):
     # -- composition ---------------------------------------------------------------------------------------------------
 
     def build(self, state: TrialState | None) -> TrialScheduler:
-        """The live parts, put together for one run."""
+        """Controller and policy for one run, inside the scheduler that drives its trials."""
         assert self._metric is not None and self._mode is not None
-        # The policy is bound to this run; the one in the settings stays as it was, for the next.
+        # A policy is bound to one run, so a given one is copied.
         population = self._population
         policy = self.agent.build(population) if isinstance(self.agent, Agent) else copy.deepcopy(self.agent)
         segments = self.segments
         if segments is None and self._horizon is not None:
             segments = -(-self._horizon // self.segment_length)
-        controller = Controller(
+        controller = assemble(
             space=self.space,
-            observation=ObservationSpec(self.space),
-            actions=ActionSpec(self.space, stopping=self.stopping, copy_every=policy.copy_every or self.copy_every),
-            reward=self.reward,
             policy=policy,
+            reward=self.reward,
             metric=self._metric,
             mode=self._mode,
             population=self._population,
             segments=segments,
+            synchronous=self.synchronous,
             seed=self.seed,
+            copy_every=self.copy_every,
+            stopping=self.stopping,
             schedule=self.schedule,
             failures=self.failures,
             floor=self.floor,
@@ -198,10 +195,10 @@ class MetaAgentScheduler(FIFOScheduler):
         )
 
     def _begin(self, tune_controller: Any, trial: Trial) -> TrialScheduler:
-        """Begin a run, or go on with one that Tune has just restored."""
+        """Begin a run, or continue one that Tune has just restored."""
         state = TrialState(trial.storage.storage_filesystem, trial.storage.experiment_fs_path)
         saved = state.load()
-        # A state in the same folder whose trials have other names belongs to a run that this one replaces.
+        # A state whose trials have other names belongs to an earlier run in the same folder, which this one replaces.
         if saved is not None and not any(_same_run(trial, known) for known in saved["members"]):
             saved = None
         if saved is not None:
@@ -224,7 +221,7 @@ class MetaAgentScheduler(FIFOScheduler):
         return self._core
 
     def __getstate__(self) -> dict[str, Any]:
-        """What ``tuner.pkl`` gets: the settings. An agent's actor, a thread or a file would fail at the restore."""
+        """The settings, for ``tuner.pkl``. The agent's actor, threads and open files cannot be pickled."""
         return {**self.__dict__, "_core": None}
 
 
@@ -233,5 +230,5 @@ def _is_positive(value: object) -> bool:
 
 
 def _same_run(trial: Trial, trial_id: str) -> bool:
-    """Tune names the trials of one run ``<run>_<number>``."""
+    """Whether the two trials are of one run: Tune names those ``<run>_<number>``."""
     return bool(trial.trial_id.rpartition("_")[0] == trial_id.rpartition("_")[0]) or trial.trial_id == trial_id

@@ -233,8 +233,7 @@ def test_it_learns_on_in_a_packed_world_without_a_cluster() -> None:
     assert learner.transitions == 8 * 9  # all decisions but the first ones
     assert learner.version == 2 and learner.restarts == 0
     assert distance(learner, shipped) > 0
-    for name in ("schedule", "copy_every", "island", "starts"):
-        assert getattr(learner, name) == getattr(TokenPolicy, name)
+    assert learner.requirements == TokenPolicy.requirements
     first = [[decision.action for decision in play.played[0].steps[1].decisions] for play in (frozen, rollout)]
     assert first[0] == first[1]  # it begins as the shipped one
     played(again)

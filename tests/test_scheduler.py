@@ -12,6 +12,7 @@ from ray import tune
 from ray._private.state import actors
 
 from raytune_rl import PBT, Agent, BadInput, MetaAgentScheduler, Random, roles
+from raytune_rl.records import Report
 from raytune_rl.tune.storage import StateStore
 from raytune_rl.tune.trial_state import FOLDER
 from tests.tune.trainables import Counter, DiesOnce, counting
@@ -54,6 +55,18 @@ def test_metric_and_mode_come_from_either_side_but_not_from_both() -> None:
     assert not own.set_search_properties("other", None)
     with pytest.raises(BadInput, match="mode"):
         MetaAgentScheduler(hyperparameters=LR).set_search_properties("loss", None)
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_measured_times_stay_out_of_a_synchronous_run(synchronous: bool) -> None:
+    scheduler = MetaAgentScheduler(
+        hyperparameters=LR, agent=Random(), metric="loss", mode="min", segments=4, synchronous=synchronous
+    )
+    scheduler.set_search_properties(None, None, num_samples=1)
+    controller = scheduler.build(None).controller
+    controller.begin(0)
+    controller.step([Report(member=0, segment=0, steps=1, metrics={"loss": 1.0}, seconds=3.0)])
+    assert controller.members[0].seconds == (0.0 if synchronous else 3.0)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +207,7 @@ class TestInACluster:
         track = saved["tracks"][0]
         assert [round(opening["values"]["lr"], 6) for opening in track["openings"]] == [0.1] * 2 + [0.16] * 6
         assert [opening["at"] for opening in track["openings"]] == list(range(8))
-        assert saved["controller"]["ledgers"][0]["states"][8]["segment"] == 8
+        assert saved["controller"]["histories"][0]["states"][8]["segment"] == 8
         assert sorted(r.metrics["total"] for r in results) == pytest.approx([0.2 + 6 * 0.16, 8.0])
 
     def test_a_function_with_nested_values(self, tmp_path: Path) -> None:

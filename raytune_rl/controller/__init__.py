@@ -1,11 +1,11 @@
-"""A report in, a decision out: the one brain that real trials, packed populations and replays share (floor F3)."""
+"""Reports in, decisions out: the controller that real trials, packed populations and replays share (layer F3)."""
 
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
-from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policies import PBT, Cosine, Fixed, Random
-from raytune_rl.controller.policy import Choice, Policy, Situation
-from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.policy import Choice, Policy, PolicyRequirements, Situation
+from raytune_rl.controller.rollback import Floor
+from raytune_rl.controller.schedule import LearningRateSchedule
 
 __all__ = [
     "PBT",
@@ -15,8 +15,9 @@ __all__ = [
     "FailurePolicy",
     "Fixed",
     "Floor",
+    "LearningRateSchedule",
     "Policy",
+    "PolicyRequirements",
     "Random",
-    "Schedule",
     "Situation",
 ]

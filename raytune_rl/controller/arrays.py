@@ -1,4 +1,4 @@
-"""What the token network and its prior calculate with, for numpy and torch alike."""
+"""Array helpers of the token network and its prior, for numpy and torch alike."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Array: TypeAlias = Any
 
 MEMBER_INDEX = {row.name: index for index, row in enumerate(MEMBER_FEATURES)}
 SLOT_INDEX = {row.name: index for index, row in enumerate(SLOT_FEATURES)}
-"""Where a feature is in the block about the member, and in that of a hyperparameter."""
+"""The index of a feature in the block about the member, and in that of a hyperparameter."""
 
 
 def one_hot(index: int, size: int, like: Array, xp: Any) -> Array:
-    """A vector that is 1 at ``index``."""
+    """A vector of ``size`` that is 1 at ``index``, otherwise 0; ``like`` and ``xp`` as in ``numbers``."""
     return numbers(tuple(float(i == index) for i in range(size)), like, xp)
 
 
 def numbers(values: tuple[float, ...], like: Array, xp: Any) -> Array:
-    """Constants, as what ``xp`` (numpy or torch) calculates with."""
+    """Constants as an array: of numpy (float32) or, with ``xp`` torch, of the type and device of ``like``."""
     return _constant(values) if xp is np else like.new_tensor(values)
 
 
 @cache
 def _constant(values: tuple[float, ...]) -> np.ndarray:
-    found = np.array(values, dtype=np.float32)
-    found.setflags(write=False)
-    return found
+    array = np.array(values, dtype=np.float32)
+    array.setflags(write=False)  # shared between calls
+    return array

@@ -1,4 +1,4 @@
-"""How a report ends things: its member's episode, or, with a mistake of the user's, everything."""
+"""How a report ends things: its member's episode or, where it shows a mistake of the user's, the whole run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from raytune_rl.records import Report
 
 
 def ending(report: Report, *, segments: int | None, stopping: bool) -> str | None:
-    """Why the member's episode ends with this report, if it does: ``failed``, ``done``, ``budget`` or ``stopped``.
+    """Why the member's episode ends with this report: ``failed``, ``done``, ``budget`` or ``stopped``; ``None`` = it
+    goes on.
 
     Args:
         report: of the segment that has just been trained.
@@ -19,19 +20,21 @@ def ending(report: Report, *, segments: int | None, stopping: bool) -> str | Non
         return "failed"
     if report.done:
         return "done"
-    if over(report, segments=segments):
+    if is_last_segment(report, segments=segments):
         return "budget"
     return "stopped" if stopping else None
 
 
-def over(report: Report, *, segments: int | None) -> bool:
-    """Whether this was the member's last segment."""
+def is_last_segment(report: Report, *, segments: int | None) -> bool:
+    """Whether the member's training has no segment after the reported one."""
     return segments is not None and report.segment + 1 >= segments
 
 
 def missing_metric(reports: Iterable[Report], metric: str) -> str | None:
-    """What to tell a user whose candidate does not report ``metric``, which its first report shows and nothing before
-    it; ``None`` where all is well."""
+    """The message for a user whose candidate does not report ``metric``; ``None`` where it does.
+
+    Only a report can show this, so it cannot be checked before training starts.
+    """
     for report in reports:
         if report.metrics and metric not in report.metrics and report.status in ("ok", "diverged"):
             known = ", ".join(sorted(report.metrics))

@@ -1,4 +1,4 @@
-"""What happens to members that go wrong."""
+"""What happens to members whose segment fails, diverges or hangs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from raytune_rl.errors import BadInput
 from raytune_rl.hyperparameters import SearchSpace
 
-CALMER: Final = 0.25
+DIVERGENCE_FACTOR: Final = 0.25
 """What a learning rate is multiplied by after a member has diverged."""
 
 
@@ -18,8 +18,9 @@ class FailurePolicy:
     """What happens to a member that failed, diverged or hung.
 
     Attributes:
-        max_restarts: how often it goes on from its own best weights (from its start where it has none) before it is
-            stopped. 0 stops it at once. After a divergence its learning rates are lower, see ``calmed``.
+        max_restarts: how often it restarts from its own best weights (from its start where it has none) before it is
+            stopped. 0 stops it at once. After a divergence it restarts with lower learning rates, see
+            ``reduce_learning_rates``.
     """
 
     max_restarts: int = 2
@@ -29,15 +30,22 @@ class FailurePolicy:
             raise BadInput(f"failures.max_restarts is {self.max_restarts}; it must be a whole number of at least 0.")
 
 
-def calmed(space: SearchSpace, positions: Sequence[float], diverged: Sequence[float]) -> tuple[float, ...]:
-    """Positions with which a member that has diverged goes on: live learning rates are at most ``CALMER`` times those
-    that it ``diverged`` with, since with the same ones it would most likely diverge again.
+def reduce_learning_rates(
+    space: SearchSpace, positions: Sequence[float], diverged: Sequence[float]
+) -> tuple[float, ...]:
+    """The positions with which a member restarts after a divergence.
+
+    Live learning rates are at most ``DIVERGENCE_FACTOR`` times those that it diverged with: with the same ones it would
+    most likely diverge again.
 
     Args:
-        positions: that it would go on with otherwise.
+        space: the hyperparameters.
+        positions: with which it would restart otherwise, each in [0, 1].
+        diverged: with which it diverged.
     """
-    found = list(positions)
-    for index, one in enumerate(space):
-        if one.role == "learning_rate" and one.live and one.is_ordered:
-            found[index] = min(found[index], one.encode(one.decode(diverged[index], CALMER)))
-    return tuple(found)
+    reduced = list(positions)
+    for index, hyperparameter in enumerate(space):
+        if hyperparameter.role == "learning_rate" and hyperparameter.live and hyperparameter.is_ordered:
+            lower = hyperparameter.encode(hyperparameter.decode(diverged[index], DIVERGENCE_FACTOR))
+            reduced[index] = min(reduced[index], lower)
+    return tuple(reduced)

@@ -1,42 +1,53 @@
-"""A policy that does as it is told, for drivers whose actions come from outside."""
+"""A policy for drivers whose actions come from outside, such as the environments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from raytune_rl.controller.policies import Rule
-from raytune_rl.controller.policy import Policy, Situation
-from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.policy import Choice, Policy, Situation
+from raytune_rl.controller.schedule import LearningRateSchedule
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 
 
 class Guided(Rule):
-    """Takes the actions that ``tell`` named, and another policy's for everybody else.
+    """Takes the actions given to ``tell``, and another policy's for all members that were given none.
+
+    It has the other policy's requirements. Values that these prescribe do not apply to given actions.
 
     Args:
-        otherwise: chooses for members that were told nothing. It learns nothing here.
-        schedule: of the learning rates, unless ``otherwise`` insists on one.
+        otherwise: chooses for members without a given action. It does not learn here.
+        schedule: of the learning rates, unless ``otherwise`` requires one.
     """
 
-    def __init__(self, otherwise: Policy, *, schedule: Schedule | None = None) -> None:
-        self.schedule = otherwise.schedule or schedule
+    def __init__(self, otherwise: Policy, *, schedule: LearningRateSchedule | None = None) -> None:
+        required = otherwise.requirements
+        self.requirements = replace(required, schedule=required.schedule or schedule)
         self._otherwise = otherwise
-        self._told: dict[int, tuple[int, ...]] = {}
+        self._actions: dict[int, tuple[int, ...]] = {}
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         super().bind(observation, action, seed=seed)
         self._otherwise.bind(observation, action, seed=seed)
 
     def tell(self, actions: Mapping[int, Sequence[int]]) -> None:
-        """The members' next actions, one index per head each; what was told before is forgotten."""
-        self._told = {member: tuple(int(index) for index in action) for member, action in actions.items()}
+        """Set the members' next actions, one index per head each; earlier ones are forgotten."""
+        self._actions = {member: tuple(int(index) for index in action) for member, action in actions.items()}
+
+    def act(self, situations: Sequence[Situation]) -> Sequence[Choice]:
+        choices = super().act(situations)
+        return [
+            replace(choice, ignores_prescribed=True) if situation.member in self._actions else choice
+            for situation, choice in zip(situations, choices, strict=True)
+        ]
 
     def choose(self, situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
-        told = self._told.get(situation.member)
-        return self._otherwise.act([situation])[0].action if told is None else told
+        given = self._actions.get(situation.member)
+        return self._otherwise.act([situation])[0].action if given is None else given
 
     def __repr__(self) -> str:
         return f"Guided({self._otherwise!r})"

@@ -1,9 +1,9 @@
 """Islands: a large population as several small ones, which train side by side and do not copy from each other.
 
-Copying is selection by validation, again and again along one line of descent. The more members there are to select
-from, the better the lines fit the validation split, and the less that says about any other data. So a policy says how
+Every copy selects by validation, again and again along one line of descent. The more members there are to select from,
+the better the selected ones fit the validation split, and the less that says about other data. So a policy says how
 many members it steers together, and a larger population is divided (the island model of evolutionary algorithms, Tanese
-1989). What was measured is in ``experiments/controller/LOG.md``.
+1989). The measurements are in ``experiments/controller/LOG.md``.
 """
 
 from __future__ import annotations
@@ -11,38 +11,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raytune_rl.mdp.crowd import Crowd
+from raytune_rl.mdp.population_stats import PopulationStats
 from raytune_rl.mdp.state import MemberState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a member can see and copy from.
+class IslandView:
+    """What a member sees of the others, and can copy from.
 
     Attributes:
-        population: those on its island that are alive.
-        crowd: statistics over them.
-        holder: who holds the record there, if anybody.
-        record: its score.
+        population: the newest states of the living members on its island.
+        stats: statistics over them.
+        incumbent_member: the member that holds the best score there; ``None`` if nobody has one.
+        incumbent_score: that score.
     """
 
     population: tuple[MemberState, ...]
-    crowd: Crowd
-    holder: int | None = None
-    record: float | None = None
+    stats: PopulationStats
+    incumbent_member: int | None = None
+    incumbent_score: float | None = None
 
     @classmethod
     def of(
-        cls, population: Sequence[MemberState], *, positions: int, record: tuple[int, float] | None = None
-    ) -> Surroundings:
-        """Of a population with ``positions`` hyperparameters; ``record``: its holder and its score."""
-        holder, score = record or (None, None)
-        crowd = Crowd.of(population, positions)
-        return cls(population=tuple(population), crowd=crowd, holder=holder, record=score)
+        cls, population: Sequence[MemberState], *, positions: int, incumbent: tuple[int, float] | None = None
+    ) -> IslandView:
+        """Of a population with ``positions`` hyperparameters; ``incumbent``: a member and its score."""
+        member, score = incumbent or (None, None)
+        return cls(
+            population=tuple(population),
+            stats=PopulationStats.of(population, positions),
+            incumbent_member=member,
+            incumbent_score=score,
+        )
 
 
 class Islands:
-    """Which members belong together: neighbours in order, in groups as equal as possible.
+    """Which members belong together: neighbours by index, in groups as equal as possible.
 
     Args:
         population: how many members there are.
@@ -58,22 +62,24 @@ class Islands:
         self.count = 1 if size is None else max(1, (2 * population + size) // (2 * size))
 
     def of(self, member: int) -> int:
-        """The island of a member. (Members beyond the population, which a searcher may add, join the last.)"""
+        """The island of a member. Members beyond the population, which a searcher may add, join the last one."""
         return min(member * self.count // self._population, self.count - 1)
 
-    def surroundings(
-        self, island: int, population: Sequence[MemberState], *, positions: int, record: tuple[int, float] | None
-    ) -> Surroundings:
-        """What is seen on an island of ``population``, those that are alive.
+    def view(
+        self, island: int, population: Sequence[MemberState], *, positions: int, incumbent: tuple[int, float] | None
+    ) -> IslandView:
+        """What the members of an island see.
 
         Args:
+            island: its index.
+            population: the newest states of all living members.
             positions: how many hyperparameters there are.
-            record: who has had the best score of all, alive or not, and that score. It counts where there is one
-                island; where there are several, each has its own, among those that are alive.
+            incumbent: the member with the best score of all, alive or not, and that score. Only used where there is one
+                island; several islands have an incumbent each, among their living members.
         """
         if self.count > 1:
             population = [state for state in population if self.of(state.member) == island]
             scores = [(state.best_score, -state.member) for state in population if state.best_score is not None]
-            score, holder = max(scores, default=(None, 0))
-            record = None if score is None else (-holder, score)
-        return Surroundings.of(population, positions=positions, record=record)
+            score, negative_member = max(scores, default=(None, 0))
+            incumbent = None if score is None else (-negative_member, score)
+        return IslandView.of(population, positions=positions, incumbent=incumbent)

@@ -1,6 +1,6 @@
-"""Rules that do not learn: the baselines an agent has to beat, and what a run falls back on.
+"""Rules that do not learn: the baselines that an agent has to beat.
 
-They stand behind the same protocol as the learning agents, so a comparison changes one argument of the experiment and
+They implement the same protocol as the learning agents, so a comparison changes one argument of the experiment and
 nothing else.
 """
 
@@ -12,22 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from raytune_rl.controller.policy import Choice, Situation
-from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.policy import Choice, PolicyRequirements, Prescription, Situation
 from raytune_rl.hyperparameters import STAY
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.records import Chunk, Value
+from raytune_rl.records import Chunk
 
 
 class Rule(ABC):
-    """A policy without anything to learn or to keep. Subclasses say what they choose for one situation."""
+    """A policy that neither learns nor keeps a state. Subclasses implement ``choose``, for one situation."""
 
-    schedule: Schedule | None = None
-    prescribed: Sequence[Mapping[str, Value]] | None = None
-    starts: bool = False
-    copy_every: int | None = None
-    island: int | None = None
+    requirements = PolicyRequirements()
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         self._observation, self._action = observation, action
@@ -62,7 +57,7 @@ class Rule(ABC):
 
 
 class Random(Rule):
-    """Every head uniformly at random: what structure alone is worth."""
+    """Every head uniformly at random: what a population with copies is worth without an agent."""
 
     def choose(self, situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
         return tuple(int(rng.integers(size)) for size in self._action.nvec)
@@ -81,23 +76,24 @@ class Fixed(Rule):
 class Cosine(Fixed):
     """A static search under a cosine learning-rate schedule over the whole run."""
 
-    schedule = "cosine"
+    requirements = PolicyRequirements(schedule="cosine")
 
 
 class Replay(Fixed):
-    """Repeats recorded values segment by segment, on whatever weights the member has of its own.
+    """Repeats recorded hyperparameters segment by segment. Each member keeps its own weights.
 
     Args:
         values: the hyperparameters of each segment, from the first. Members that train longer keep the last ones.
 
     Raises:
-        ValueError: there are none.
+        ValueError: ``values`` is empty.
     """
 
-    def __init__(self, values: Sequence[Mapping[str, Value]]) -> None:
+    def __init__(self, values: Prescription) -> None:
         if not values:
             raise ValueError("Replay needs the values of at least one segment.")
-        self.prescribed = self._values = tuple(dict(segment) for segment in values)
+        self._values = tuple(dict(segment) for segment in values)
+        self.requirements = PolicyRequirements(prescribed=self._values)
 
     def __repr__(self) -> str:
         return f"Replay({len(self._values)} segments)"
@@ -108,6 +104,12 @@ class PBT(Rule):
 
     The worst ``quantile`` of the population takes the weights and hyperparameters of one of the two best (Ray's
     implementation draws from the whole upper quantile) and perturbs every value by one small step up or down.
+
+    Args:
+        quantile: share of the population that is replaced, in (0, 0.5].
+
+    Raises:
+        ValueError: ``quantile`` is outside that range.
     """
 
     def __init__(self, *, quantile: float = 0.25) -> None:

@@ -53,7 +53,7 @@ SEEN_ROLES: Final[tuple[Role, ...]] = tuple(role for role in ROLES if role not i
 
 REGULARISATION: Final[frozenset[Role]] = frozenset({"weight_decay", "dropout", "label_smoothing", "augmentation"})
 """Roles whose lower end usually means "off". Sampling a range uniformly almost never turns them off, and off is often
-right (shared/learned-control.md), so starting values include that end."""
+right, so starting values include that end."""
 
 ROLE_BOUNDS: Final[dict[Role, tuple[float, float]]] = {
     "learning_rate": (0.0, float("inf")),

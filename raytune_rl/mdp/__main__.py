@@ -1,4 +1,4 @@
-"""``python -m raytune_rl.mdp`` prints the table of features and actions that README and docs show."""
+"""Prints the table of observation features and actions: ``python -m raytune_rl.mdp``."""
 
 from raytune_rl.mdp.features import table
 

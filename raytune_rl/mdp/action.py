@@ -1,9 +1,8 @@
-"""What an agent can do to a member: one move per hyperparameter, a source for its weights, and perhaps a stop.
+"""The action: one move per hyperparameter, a source for the member's weights, and optionally a stop.
 
-An action is a tuple with one index per *head*. It becomes a ``Move`` in one place, ``ActionSpec.apply``, which also
-says what is not possible now: such a wish turns into doing nothing, never into an error, since the agent is to learn.
-The same action space is offered in the three shapes that RL algorithms take: one index per head (PPO, APPO), a binned
-box (SAC), and one head at a time (DQN).
+An action is a tuple with one index per *head*. ``ActionSpec.apply`` turns it into a ``Move``. Where an option is not
+possible now, the move changes nothing instead of raising an error, so that an agent can explore. PPO and APPO take the
+action as it is; ``ActionSpec.from_box`` converts SAC's; ``rllib.spaces.Sequential`` converts DQN's.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Final, Literal, TypeAlias, get_args
 import numpy as np
 
 from raytune_rl.hyperparameters import LEVELS, STAY, SearchSpace
-from raytune_rl.mdp.crowd import Crowd
+from raytune_rl.mdp.population_stats import PopulationStats
 from raytune_rl.mdp.state import MemberState, ranking
 from raytune_rl.records import KEEP, Source
 
@@ -23,13 +22,13 @@ SourceName: TypeAlias = Literal["keep", "best", "second", "incumbent", "own_best
 
 SOURCES: Final[tuple[SourceName, ...]] = get_args(SourceName)
 """Where weights can come from. ``keep``: the member's own. ``best``, ``second``: the present weights of the best and
-the second best other member. ``incumbent``: the best checkpoint of the member that holds the population's record.
+the second best other member. ``incumbent``: the best checkpoint of the member with the best score so far.
 ``own_best``: the member's own best checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """One choice among ``size`` options. ``neutral`` is the one that changes nothing."""
+    """One choice among ``size`` options; ``neutral`` is the index of the one that changes nothing."""
 
     name: str
     size: int
@@ -59,8 +58,8 @@ class ActionSpec:
         space: the hyperparameters; one head of size ``LEVELS`` each, named ``hp/<name>``.
         sources: what the head ``source`` offers, in this order; ``keep`` must be among them.
         stopping: whether there is a head ``stop`` (0 = go on, 1 = stop).
-        copy_every: weights may be taken from elsewhere before every n-th segment, or before the listed segments (from
-            1; there is nothing to copy before). Rare copies keep the population from annealing too early.
+        copy_every: weights may be copied before every n-th segment, or before the listed segments (from 1: before
+            segment 0 there is nothing to copy). Rare copies keep the population from converging too early.
 
     Raises:
         ValueError: unknown or repeated sources, no ``keep``, or an interval or segment below 1.
@@ -99,11 +98,11 @@ class ActionSpec:
 
     @property
     def neutral(self) -> tuple[int, ...]:
-        """The action that does nothing: stay, keep, go on (as a first action: the middle starting values)."""
+        """The action that changes nothing: stay, keep, go on. As a first action it means the middle starting values."""
         return tuple(head.neutral for head in self.heads)
 
     def copy_allowed(self, segment: int) -> bool:
-        """Whether weights may be taken from elsewhere before ``segment`` (from 0)."""
+        """Whether weights may be copied before ``segment`` (from 0)."""
         if isinstance(self.copy_every, int):
             return segment > 0 and segment % self.copy_every == 0
         return segment in self.copy_every
@@ -114,26 +113,26 @@ class ActionSpec:
         *,
         first: bool,
         state: MemberState,
-        population: Sequence[MemberState] | Crowd,
+        population: Sequence[MemberState] | PopulationStats,
         incumbent_member: int | None,
     ) -> Move:
         """What ``action`` means for the member in ``state``.
 
-        First decision: the hyperparameters' heads are absolute levels, weights are kept, nothing stops. Later ones:
-        the source is settled, then live hyperparameters move from the donor's positions (on a roll-back: from the
-        member's own, which did not become wrong). Start-only hyperparameters describe the weights (an initialisation,
-        a width), so they do not move, and come along with the weights from where those were trained.
+        At the first decision the heads of the hyperparameters are absolute levels, the weights are kept, and nothing
+        stops. Later, live hyperparameters move from the positions of the donor (on a roll-back: from the member's own,
+        which need not be wrong). Start-only hyperparameters describe the weights (an initialisation, a width), so they
+        do not move; with copied weights the member gets those that the weights were trained with.
 
-        A source is ``keep`` where ``copy_allowed`` is false, where there is no such donor, and where the donor's
+        The source is ``keep`` where ``copy_allowed`` is false, where there is no such donor, and where the donor's
         weights score no better than the member's own (so the best member never copies).
 
         Args:
             action: one index per head.
             first: whether it sets the starting values.
-            state: the member's newest.
-            population: everybody's newest; with or without the member itself, which is never its own donor. Who decides
-                about several members of one population passes its ``Crowd``, made once.
-            incumbent_member: who holds the record, if anybody.
+            state: the member's newest state.
+            population: the newest states of all members, with or without this one (which is never its own donor), or
+                their ``PopulationStats``, which a caller computes once for several members.
+            incumbent_member: the member that holds the best score so far, if any.
 
         Raises:
             ValueError: an index is missing or outside its head.
@@ -154,13 +153,13 @@ class ActionSpec:
         self,
         name: SourceName,
         state: MemberState,
-        population: Sequence[MemberState] | Crowd,
+        population: Sequence[MemberState] | PopulationStats,
         incumbent_member: int | None,
     ) -> tuple[Source, tuple[float, ...], tuple[float, ...]] | None:
-        """The source, and the positions that live and start-only hyperparameters take from it; ``None`` = keep."""
+        """The source, and the positions that live and start-only hyperparameters get from it; ``None`` = keep."""
         if name == "keep" or not self.copy_allowed(state.segment):
             return None
-        ranked = population.ranked if isinstance(population, Crowd) else ranking(population)
+        ranked = population.ranked if isinstance(population, PopulationStats) else ranking(population)
         others = [s for s in ranked if s.member != state.member and s.status == "ok"]
         if name in ("best", "second"):
             place = 0 if name == "best" else 1
@@ -182,41 +181,21 @@ class ActionSpec:
             if not 0 <= index < head.size:
                 raise ValueError(f"the index {index} of the head '{head.name}' must be between 0 and {head.size - 1}")
 
-    # -- other shapes of the same space ------------------------------------------------------------------------------
-
     def from_box(self, box: np.ndarray) -> tuple[int, ...]:
-        """The action of a point in [-1, 1]^n, shape (heads,): each axis is cut into equal bins, one per option.
+        """The action for a point in [-1, 1]^n, shape (heads,): each axis is cut into equal bins, one per option.
 
-        Values outside are taken to the nearer end; NaN is the neutral option.
+        Values outside are clipped; NaN means the neutral option.
+
+        Raises:
+            ValueError: ``box`` has another shape.
         """
         if np.shape(box) != (len(self.heads),):
             raise ValueError(f"a box action has the shape ({len(self.heads)},), not {np.shape(box)}")
         return tuple(_bin(float(x), head) for x, head in zip(box, self.heads, strict=True))
 
-    def to_box(self, action: Sequence[int]) -> np.ndarray:
-        """The middle of the action's bins, float32 of shape (heads,): ``from_box(to_box(a)) == a``."""
-        self._check(action)
-        middles = [(2 * index + 1) / head.size - 1 for head, index in zip(self.heads, action, strict=True)]
-        return np.array(middles, dtype=np.float32)
-
-    @property
-    def width(self) -> int:
-        """The size of the largest head: of the one discrete space that an agent needs that sets heads in sequence."""
-        return max(self.nvec)
-
-    def from_sequence(self, head: int, index: int) -> int:
-        """The option of head number ``head`` that ``index`` (0 ... ``width`` - 1) means.
-
-        Indices beyond a smaller head are its neutral option, so that exploring at random leans to doing nothing; the
-        options of a head are their own indices, so recorded actions need no translation back.
-        """
-        if not 0 <= index < self.width:
-            raise ValueError(f"the index {index} must be between 0 and {self.width - 1}")
-        return index if index < self.heads[head].size else self.heads[head].neutral
-
 
 def _better(score: float | None, state: MemberState) -> bool:
-    """Whether weights with that score are worth having for the member."""
+    """Whether weights with that score are better than the member's own."""
     return score is not None and (state.score is None or score > state.score)
 
 

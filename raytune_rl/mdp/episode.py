@@ -1,8 +1,8 @@
-"""Collects the transitions that members produce, one by one and out of step, into chunks that a learner can take.
+"""Collects the transitions of members, which report asynchronously, into chunks that a learner can take.
 
-Trials are asynchronous, crash, and repeat segments after a restore, so the buffer keeps each member's episode in order:
-what is repeated replaces what was there, and what has already been handed out is never continued by something that
-does not follow it.
+Trials crash and repeat segments after a restore, so the buffer keeps each member's episode in order: a repeated segment
+replaces the transitions from there on, and a chunk that has been handed out is only continued by transitions that
+follow it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ from raytune_rl.records import Chunk, Decision, Source, Transition
 
 @dataclass(slots=True)
 class _Track:
-    """One member's part: transitions not handed out yet, each with its episode and its place in it."""
+    """One member's transitions.
+
+    Attributes:
+        pending: not handed out yet: episode, index in the episode, transition.
+        episode: the name of the newest episode, as given.
+        closed: whether that episode has ended.
+        retake: how often it was cut and continued under another name, see ``EpisodeBuffer.rewind``.
+        place: the index of its next transition.
+        taken: the newest segment of it that has been handed out; -1 = none.
+    """
 
     pending: list[tuple[str, int, Transition]] = field(default_factory=list)
     episode: str = ""
-    """The name of the newest episode, as given."""
     closed: bool = True
-    """Whether that episode has ended."""
     retake: int = 0
-    """How often it broke off and began anew, see ``EpisodeBuffer.rewind``."""
     place: int = 0
-    """The place that its next transition gets."""
     taken: int = -1
-    """The newest segment of it that has been handed out; -1 = none."""
 
     @property
     def name(self) -> str:
@@ -38,7 +42,7 @@ class _Track:
 
     @property
     def holds_newest(self) -> bool:
-        """Whether something of the newest episode is pending."""
+        """Whether a transition of the newest episode is pending."""
         return bool(self.pending) and self.pending[-1][0] == self.name
 
     def begin(self, episode: str, retake: int = 0) -> None:
@@ -46,7 +50,7 @@ class _Track:
 
 
 class EpisodeBuffer:
-    """Open episodes of all members.
+    """The episodes of all members.
 
     >>> from raytune_rl.records import Decision
     >>> buffer = EpisodeBuffer()
@@ -73,9 +77,17 @@ class EpisodeBuffer:
         terminated: bool = False,
         truncated: bool = False,
     ) -> None:
-        """Append what came of a decision to its member's episode.
+        """Append a decision and its outcome to its member's episode.
 
-        A segment that the member's episode has had already replaces that and everything after it.
+        A segment that is in the member's episode already replaces that transition and all later ones.
+
+        Args:
+            decision: opened the segment.
+            reward: for the segment.
+            next_observation: after the segment, (F,).
+            episode: names the member's episode.
+            terminated: whether the episode ended in a terminal state.
+            truncated: whether it was cut off.
         """
         track = self._tracks.setdefault(decision.member, _Track())
         if track.episode != episode:
@@ -94,20 +106,20 @@ class EpisodeBuffer:
         track.place += 1
         track.closed = terminated or truncated
 
-    def drain(self, min_length: int = 1) -> list[Chunk]:
-        """Hand out and forget, member by member: all that has at least ``min_length`` transitions or has ended."""
+    def drain(self) -> list[Chunk]:
+        """Hand out all pending transitions, member by member, and forget them."""
         return [
             Chunk(episode=name, member=member, start=entries[0][1], transitions=tuple(t for _, _, t in entries))
             for member, track in sorted(self._tracks.items())
             if track.pending
-            for name, entries in self._take(track, min_length)
+            for name, entries in self._take(track)
         ]
 
     def rewind(self, member: int, segment: int) -> None:
-        """The member goes on from ``segment``: forget what its newest episode had of that and later segments.
+        """The member goes on from ``segment``: forget that segment and all later ones of its newest episode.
 
-        Where some of it has been handed out already, the episode breaks off there and what follows is a new one, by the
-        same name with a suffix (``"3-0"``, ``"3-0.1"``). So is what follows an end that could not be taken back.
+        Where some of them have been handed out already, the episode is cut there, and what follows is a new one of the
+        same name with a suffix (``"3-0"``, ``"3-0.1"``). So is what follows an end that has been handed out.
         """
         track = self._tracks.get(member)
         if track is None:
@@ -119,7 +131,7 @@ class EpisodeBuffer:
             track.begin(track.episode, track.retake + 1)
 
     def close(self, member: int) -> None:
-        """No more will come from the member: its last transition, if it is still here, becomes a truncated end."""
+        """End the member's episode. Its last transition, if it is still pending, becomes truncated."""
         track = self._tracks.get(member)
         if track is None:
             return
@@ -152,19 +164,13 @@ class EpisodeBuffer:
         return buffer
 
     @staticmethod
-    def _take(track: _Track, min_length: int) -> list[tuple[str, list[tuple[str, int, Transition]]]]:
-        taken, kept = [], []
-        for name, group in groupby(track.pending, key=lambda entry: entry[0]):
-            entries = list(group)
-            newest = name == track.name
-            if newest and not track.closed and len(entries) < min_length:
-                kept += entries
-                continue
-            taken.append((name, entries))
-            if newest:
-                track.taken = entries[-1][2].decision.segment
-        track.pending = kept
-        return taken
+    def _take(track: _Track) -> list[tuple[str, list[tuple[str, int, Transition]]]]:
+        """The pending transitions by episode."""
+        if track.holds_newest:
+            track.taken = track.pending[-1][2].decision.segment
+        groups = [(name, list(group)) for name, group in groupby(track.pending, key=lambda entry: entry[0])]
+        track.pending = []
+        return groups
 
 
 def _transition(plain: Mapping[str, Any]) -> Transition:

@@ -1,8 +1,8 @@
-"""What an agent sees of a member: numbers that mean the same for every task, search space and population size.
+"""The observation: what an agent sees of a member, in units that mean the same for every task and search space.
 
-One fixed block about the member and its population, then one block per hyperparameter with its role, so that a policy
-can read a space that it has never seen. Whatever a state holds, the result is finite and inside [-4, 4]: NaN (unknown)
-becomes 0, outliers are clipped. ``features.py`` documents every number.
+It has one fixed block about the member and its population, then one block per hyperparameter with its role, so that a
+policy can read a space that it has never seen. All numbers are finite and inside [-4, 4]: unknown ones (NaN) become 0,
+outliers are clipped. ``features.py`` documents each of them.
 """
 
 from __future__ import annotations
@@ -11,25 +11,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Final
 
 import numpy as np
 
 from raytune_rl.hyperparameters import SEEN_ROLES, Hyperparameter, SearchSpace
 from raytune_rl.hyperparameters.roles import seen_as
-from raytune_rl.mdp.crowd import Crowd
+from raytune_rl.mdp.ensemble_stats import EnsembleStats
 from raytune_rl.mdp.features import LIMIT, MEMBER_FEATURES, SLOT_FEATURES, slot_prefix
+from raytune_rl.mdp.population_stats import PopulationStats
 from raytune_rl.mdp.score import OFFSET
-from raytune_rl.mdp.standing import Standing
-from raytune_rl.mdp.state import SIGNALS, MemberState, change, training_seconds
-
-__all__ = ["SIGNALS", "ObservationSpec"]
+from raytune_rl.mdp.state import SIGNALS, MemberState, score_change, training_seconds
 
 _IN_ORDER = itemgetter(*(row.name for row in MEMBER_FEATURES))
 
-_NO_TEAM = Standing()
+_NO_ENSEMBLE = EnsembleStats()
 
-EDGE = 1e-9
-"""A position this close to the end of its range is at its end."""
+EDGE: Final = 1e-9
+"""A position this close to an end of [0, 1] counts as at the end of its range."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,10 @@ class ObservationSpec:
 
     Attributes:
         space: the hyperparameters.
-        optimiser: what the members train with, as the feature ``optimiser`` says it.
-        slots: blocks for hyperparameters, at least ``len(space)`` (``None``: as many); the others are all zeros. A
-            policy that is to serve several spaces needs the same number of slots in each.
+        slots: number of blocks for hyperparameters, at least ``len(space)``; ``None``: that many. Blocks without a
+            hyperparameter are 0. A policy with inputs of a fixed size needs the same number in every space.
+        optimiser: value of the feature ``optimiser``: 1 = Adam, -1 = plain SGD, 0 = unknown.
+        features: the names of the F numbers, in order.
 
     Raises:
         ValueError: fewer slots than hyperparameters.
@@ -61,7 +61,7 @@ class ObservationSpec:
         features = [row.name for row in MEMBER_FEATURES]
         features += [f"{prefix}/{row.name}" for prefix in prefixes for row in SLOT_FEATURES]
         object.__setattr__(self, "features", tuple(features))
-        # What a slot says about its hyperparameter never changes, so it is worked out once.
+        # The constant part of each block is computed once.
         object.__setattr__(self, "_fixed", tuple(_description(h) for h in self.space))
 
     @property
@@ -70,7 +70,7 @@ class ObservationSpec:
         return len(self.features)
 
     def index(self, feature: str) -> int:
-        """Where ``feature`` is in an observation.
+        """The index of ``feature`` in an observation.
 
         Raises:
             ValueError: there is no such feature.
@@ -80,7 +80,7 @@ class ObservationSpec:
     def observe(
         self,
         state: MemberState,
-        population: Sequence[MemberState] | Crowd,
+        population: Sequence[MemberState] | PopulationStats,
         *,
         segments: int | None,
         incumbent_score: float | None,
@@ -90,31 +90,33 @@ class ObservationSpec:
 
         Args:
             state: the member's newest state, or one made by ``MemberState.start`` before its first decision.
-            population: the newest states of all members, with or without this one; those not alive are left out. Who
-                observes several members of one population passes its ``Crowd``, made once.
+            population: the newest states of all members, with or without this one (only living ones count), or their
+                ``PopulationStats``, which a caller computes once for several members.
             segments: length of a member's training; ``None`` = unknown.
             incumbent_score: the best score that any member has ever had, if any.
-            copy_allowed: whether weights may be taken from elsewhere at this decision.
+            copy_allowed: whether weights may be copied at this decision.
         """
-        crowd = population if isinstance(population, Crowd) else Crowd.of(population, len(self.space))
+        stats = (
+            population if isinstance(population, PopulationStats) else PopulationStats.of(population, len(self.space))
+        )
         member = {
             **_time(state, segments),
-            **_standing(state, crowd, _number(incumbent_score)),
-            **_course(state),
+            **_performance(state, stats, _number(incumbent_score)),
+            **_trend(state),
             "copy_allowed": float(copy_allowed),
             "optimiser": self.optimiser,
-            **_signals(state, crowd),
-            **_surroundings(crowd),
-            **_team(state, crowd),
+            **_signals(state, stats),
+            **_population(stats),
+            **_ensemble(state, stats),
         }
         values = [*_IN_ORDER(member)]
         for slot, fixed in enumerate(self._fixed):
-            values += _slot(state, crowd, slot, fixed)
+            values += _slot(state, stats, slot, fixed)
         values += [0.0] * (self.size - len(values))
-        # Clipped as doubles: a float32 would already be infinite for values that a double can hold.
-        seen = np.array(values, dtype=np.float64)
-        seen[np.isnan(seen)] = 0.0
-        return np.clip(seen, -LIMIT, LIMIT).astype(np.float32)
+        # Clipped as float64: some of the values would be infinite in float32.
+        observation = np.array(values, dtype=np.float64)
+        observation[np.isnan(observation)] = 0.0
+        return np.clip(observation, -LIMIT, LIMIT).astype(np.float32)
 
 
 def _time(state: MemberState, segments: int | None) -> dict[str, float]:
@@ -130,17 +132,17 @@ def _time(state: MemberState, segments: int | None) -> dict[str, float]:
     }
 
 
-def _standing(state: MemberState, crowd: Crowd, incumbent: float) -> dict[str, float]:
+def _performance(state: MemberState, stats: PopulationStats, incumbent: float) -> dict[str, float]:
     score = _number(state.score)
-    rank = crowd.rank(state)
-    best = crowd.ranked[0].score if crowd.ranked else None
+    rank = stats.rank(state)
+    best = stats.ranked[0].score if stats.ranked else None
     return {
         "gain": score - _number(state.first_score),
-        # A member that has finished is no longer in the ranking, and may be better than all that are.
+        # At most 0, because a member that has finished is not ranked and may be better than all that are.
         "to_best": min(score - _number(best), 0.0),
-        "to_median": score - crowd.median,
-        "z_score": (score - crowd.mean) / crowd.spread if crowd.spread > 1e-6 else 0.0,
-        # Before its first report a member is neither good nor bad.
+        "to_median": score - stats.median,
+        "z_score": (score - stats.mean) / stats.spread if stats.spread > 1e-6 else 0.0,
+        # A member without a report is ranked in the middle.
         "rank": 0.5 if math.isnan(rank) else rank,
         "is_best": float(rank == 0.0),
         "to_incumbent": min(score - incumbent, 0.0),
@@ -149,10 +151,10 @@ def _standing(state: MemberState, crowd: Crowd, incumbent: float) -> dict[str, f
     }
 
 
-def _course(state: MemberState) -> dict[str, float]:
+def _trend(state: MemberState) -> dict[str, float]:
     return {
-        "change_1": _number(change(state, 1)),
-        "change_2": _number(change(state, 2)),
+        "change_1": _number(score_change(state, 1)),
+        "change_2": _number(score_change(state, 2)),
         "gap": _number(state.gap),
         "gap_change": _number(state.gap_change),
         "copy_age": _age(state.copy_age),
@@ -161,39 +163,39 @@ def _course(state: MemberState) -> dict[str, float]:
     }
 
 
-def _signals(state: MemberState, crowd: Crowd) -> dict[str, float]:
+def _signals(state: MemberState, stats: PopulationStats) -> dict[str, float]:
     known = dict(zip(SIGNALS, map(_number, state.signals), strict=False))
     return {
         "signals_known": sum(not math.isnan(value) for value in known.values()) / len(SIGNALS),
-        "train_loss": crowd.train_loss - _log(_number(state.train_loss) + OFFSET),
+        "train_loss": stats.train_loss - _log(_number(state.train_loss) + OFFSET),
         "loss_slope": known["loss_slope"],
         "loss_noise": abs(known["loss_noise"]),
         "grad_norm": _log(known["grad_norm"]) / math.log(10),
         "update_norm": _log(known["update_norm"]) / math.log(10) + 3.0,
-        "train_seconds": _log(training_seconds(state)) - _log(crowd.seconds),
+        "train_seconds": _log(training_seconds(state)) - _log(stats.seconds),
     }
 
 
-def _surroundings(crowd: Crowd) -> dict[str, float]:
+def _population(stats: PopulationStats) -> dict[str, float]:
     return {
-        "population": _log(float(max(crowd.size, 1))) / 2,
-        "score_spread": crowd.spread,
-        "mean_change": crowd.mean_change,
-        "best_change": _number(change(crowd.best)) if crowd.best else math.nan,
-        "best_gap": _number(crowd.best.gap) if crowd.best else math.nan,
+        "population": _log(float(max(stats.size, 1))) / 2,
+        "score_spread": stats.spread,
+        "mean_change": stats.mean_change,
+        "best_change": _number(score_change(stats.best)) if stats.best else math.nan,
+        "best_gap": _number(stats.best.gap) if stats.best else math.nan,
     }
 
 
-def _slot(state: MemberState, crowd: Crowd, slot: int, fixed: _Fixed) -> list[float]:
+def _slot(state: MemberState, stats: PopulationStats, slot: int, fixed: _Fixed) -> list[float]:
     position = state.positions[slot]
     return [
         1.0,
         position,
         state.last_move[slot],
-        crowd.best.positions[slot] - position if crowd.best else 0.0,
-        crowd.position_spread[slot],
-        crowd.position_mean[slot] - position,
-        crowd.lead[slot],
+        stats.best.positions[slot] - position if stats.best else 0.0,
+        stats.position_spread[slot],
+        stats.position_mean[slot] - position,
+        stats.lead[slot],
         float(position <= EDGE),
         float(position >= 1.0 - EDGE),
         *fixed.flags,
@@ -206,7 +208,7 @@ def _slot(state: MemberState, crowd: Crowd, slot: int, fixed: _Fixed) -> list[fl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fixed:
-    """What a slot says of its hyperparameter and never changes. Bounds: log10 + 2 on a log scale."""
+    """The constant part of a hyperparameter's block. ``lower`` and ``upper`` are log10 + 2 on a log scale."""
 
     flags: tuple[float, ...]
     roles: tuple[float, ...]
@@ -232,31 +234,32 @@ def _linear(fixed: _Fixed, position: float) -> float:
     return fixed.lower + position * (fixed.upper - fixed.lower)
 
 
-def _team(state: MemberState, crowd: Crowd) -> dict[str, float]:
-    team = state.team or _NO_TEAM
+def _ensemble(state: MemberState, stats: PopulationStats) -> dict[str, float]:
+    ensemble = state.ensemble or _NO_ENSEMBLE
     return {
-        "ensemble": float(state.team is not None),
-        "contribution": crowd.size * team.contribution,
-        "contribution_change": crowd.size * team.contribution_change,
-        "greedy_weight": team.weight,
-        "distance": team.distance,
-        "nearest": team.nearest,
-        "team_spread": team.spread,
-        "ensemble_gain": team.greedy - team.best,
-        "uniform_gain": team.uniform - team.best,
-        "ensemble_change": team.greedy_change,
+        "ensemble": float(state.ensemble is not None),
+        "contribution": stats.size * ensemble.contribution,
+        "contribution_change": stats.size * ensemble.contribution_change,
+        "greedy_weight": ensemble.weight,
+        "distance": ensemble.distance,
+        "nearest": ensemble.nearest,
+        "team_spread": ensemble.spread,
+        "ensemble_gain": ensemble.greedy - ensemble.best,
+        "uniform_gain": ensemble.uniform - ensemble.best,
+        "ensemble_change": ensemble.greedy_change,
     }
 
 
 def _number(value: float | None) -> float:
+    """NaN for ``None``."""
     return math.nan if value is None else value
 
 
 def _log(x: float) -> float:
-    """ln(x) for positive x, NaN for everything that has no logarithm."""
+    """ln(x) for positive x, otherwise NaN."""
     return math.log(x) if x > 0 else math.nan
 
 
 def _age(segments: int) -> float:
-    """Ages are seen on a log scale: one segment more matters early."""
+    """An age on a log scale: one segment more matters most at the beginning."""
     return math.log1p(max(segments, 0)) / 2

@@ -1,14 +1,12 @@
-"""What an agent is paid for. A reward is any callable on two states of a member and a context.
+"""Rewards. A reward is any callable on two states of a member and a context.
 
-All rewards here are differences of ``MemberState.credit``, the bounded log score (``mdp/state.py``), so over an episode
-they add up to what was reached: the final score less the baseline, exactly as long as no failure is left to repay. A
-copy of better weights is paid like any other improvement, at the receiver's next report, which keeps the sum exact; who
-wants to pay the donor instead writes another function.
+Rewards for a single model are differences of ``MemberState.credit``, the bounded log score (``mdp/state.py``), so over
+an episode they sum to the member's final score (exactly, unless a failure shortly before the end is not charged in full
+yet). Copied weights are rewarded like any other improvement, at the receiver's next report, which keeps the sum exact.
 
-Where the objective is the ensemble, ``team``, ``difference`` and ``mixed`` pay for it: differences again, of the
-member's ``Standing`` (``mdp/standing.py``). A segment that went wrong costs ``FAILURE_COST`` there and moves nothing
-else, so they add up to what was reached, less what failures cost. Diversity is paid by what it is worth to the
-ensemble, not by itself.
+Where the objective is the ensemble, ``team``, ``difference`` and ``mixed`` are differences of the member's
+``EnsembleStats`` (``mdp/ensemble_stats.py``). A failed segment costs ``FAILURE_COST`` and changes nothing else, so they
+sum to what was reached less the cost of failures. Diversity is rewarded by its value for the ensemble, not by itself.
 
 To add a reward: one function like ``final`` below, or any callable in the experiment itself.
 """
@@ -20,26 +18,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from raytune_rl.mdp.standing import Standing
+from raytune_rl.mdp.ensemble_stats import EnsembleStats
 from raytune_rl.mdp.state import FAILURE_COST, MemberState
 
 MAX_RELATIVE_COST: Final = 10.0
-"""One slow segment counts at most as much as this many average ones: a machine that hangs is not the agent's fault."""
+"""A slow segment counts at most as this many average ones: the agent is not to blame for a machine that hangs."""
 
 MIXED_LIMIT: Final = 2.0
-"""Of ``mixed``, in score units: single reports are noisy, and one must not outweigh all others."""
+"""Largest absolute value of ``mixed``, in score units: reports are noisy, and one must not outweigh all others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardContext:
-    """What a reward may know beside the member itself.
+    """What a reward can depend on besides the member's states.
 
     Attributes:
         final: whether the episode ends with this segment.
         segments: length of a member's training, if known.
-        seconds: training time of this segment.
-        population: the newest states of all members that are alive.
-        incumbent_score: the best score that anybody has had so far, if any.
+        seconds: training time of this segment; 0 = unknown, or left out because the run must be reproducible.
+        population: the newest states of all living members.
+        incumbent_score: the best score of any member so far, if any.
     """
 
     final: bool
@@ -56,17 +54,22 @@ class RewardContext:
 
 
 Reward: TypeAlias = Callable[[MemberState, MemberState, RewardContext], float]
-"""``reward(before, after, context)``: the states before and after the segment; finite for any of them."""
+"""``reward(before, after, context)``, with the states before and after the segment; must be finite for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedReward:
-    """A reward with a name for tables, a short ``repr``, and (module-level functions being picklable) a pickle."""
+    """A reward with a name for tables and ``repr``. Picklable if its function is.
+
+    Attributes:
+        name: as a call, such as ``final()``.
+        function: computes it.
+        ensemble: whether it rewards the ensemble, and so needs ``objective="ensemble"``.
+    """
 
     name: str
     function: Reward
     ensemble: bool = False
-    """Whether it pays for the ensemble, and so needs ``objective="ensemble"``."""
 
     def __call__(self, before: MemberState, after: MemberState, context: RewardContext) -> float:
         return self.function(before, after, context)
@@ -76,17 +79,18 @@ class NamedReward:
 
 
 def improvement() -> NamedReward:
-    """What the score gained in this segment. The first segment is paid against ``MemberState.baseline``."""
+    """The gain of the score in this segment; in the first segment, the score itself."""
     return NamedReward("improvement()", _improvement)
 
 
 def final() -> NamedReward:
-    """Nothing until the end, then all of it: the same sum as ``improvement``, with the credit left to the agent."""
+    """0 until the episode ends, then the sum of ``improvement``: assigning the credit is left to the agent."""
     return NamedReward("final()", _final)
 
 
 def cost_aware(weight: float = 0.05) -> NamedReward:
-    """Improvement, less ``weight`` score units for a segment that takes as long as the population's average one.
+    """Improvement, less ``weight`` score units for a segment of average duration in the population (proportionally more
+    or less for others).
 
     Raises:
         ValueError: the weight is negative, NaN or infinite.
@@ -95,15 +99,15 @@ def cost_aware(weight: float = 0.05) -> NamedReward:
 
 
 def team() -> NamedReward:
-    """What the score of the greedy ensemble gained since the member's last report, whoever's merit it is."""
+    """The gain of the greedy ensemble's score since the member's last report, whichever members caused it."""
     return NamedReward("team()", Team(greedy=1.0), ensemble=True)
 
 
 def difference(scale: float = 8.0) -> NamedReward:
-    """``scale`` times what the member's contribution gained: the ensemble with it less the ensemble without it.
+    """``scale`` times the gain of the member's contribution: the score of the ensemble with it less that without it.
 
-    The difference reward of Wolpert & Tumer (2001, "Optimal payoff functions for members of collectives"), with nobody
-    in the member's place. Contributions are about 1 / members of a score, hence the scale.
+    The difference reward of Wolpert & Tumer (2001, "Optimal payoff functions for members of collectives"), without a
+    replacement for the member. Contributions are about 1 / members of a score, hence the scale.
 
     Raises:
         ValueError: the scale is negative, NaN or infinite.
@@ -112,24 +116,24 @@ def difference(scale: float = 8.0) -> NamedReward:
 
 
 def mixed(greedy: float = 0.5, contribution: float = 4.0, incumbent: float = 0.25) -> NamedReward:
-    """Team, difference, and the best single model, each by its weight, together clamped to [-2, 2].
+    """Weighted sum of ``team``, ``difference`` and the gain of the best single model, clamped to [-2, 2].
 
-    With the default weights a controller in a study of ours kept the ensemble of its population from collapsing into
-    one model, without loss of the best single one.
+    In preliminary experiments a controller with the default weights kept the ensemble of its population from collapsing
+    into one model, and its best single model was no worse.
 
     Raises:
         ValueError: a weight is negative, NaN or infinite.
     """
     weights = {"greedy": greedy, "contribution": contribution, "incumbent": incumbent}
-    found = {name: _weight(name, weight) for name, weight in weights.items()}
-    told = ", ".join(f"{weight:g}" for weight in found.values())
-    return NamedReward(f"mixed({told})", Team(**found, limit=MIXED_LIMIT), ensemble=True)
+    checked = {name: _weight(name, weight) for name, weight in weights.items()}
+    arguments = ", ".join(f"{weight:g}" for weight in checked.values())
+    return NamedReward(f"mixed({arguments})", Team(**checked, limit=MIXED_LIMIT), ensemble=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The function behind the rewards that pay for the ensemble: a weighted sum of changes of the standing, which is
-    at most ``limit`` from 0."""
+    """The function behind the ensemble's rewards: a weighted sum of the changes in ``EnsembleStats``, clamped to
+    [-limit, limit]."""
 
     greedy: float = 0.0
     contribution: float = 0.0
@@ -139,13 +143,13 @@ class Team:
     def __call__(self, before: MemberState, after: MemberState, context: RewardContext) -> float:
         if after.status != "ok":
             return -FAILURE_COST
-        now = after.team or Standing()
-        paid = (
-            self.greedy * now.greedy_change
-            + self.contribution * now.contribution_change
-            + self.incumbent * now.incumbent_change
+        stats = after.ensemble or EnsembleStats()
+        total = (
+            self.greedy * stats.greedy_change
+            + self.contribution * stats.contribution_change
+            + self.incumbent * stats.incumbent_change
         )
-        return min(max(paid, -self.limit), self.limit)
+        return min(max(total, -self.limit), self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,4 +175,4 @@ def _improvement(before: MemberState, after: MemberState, context: RewardContext
 
 
 def _final(before: MemberState, after: MemberState, context: RewardContext) -> float:
-    return after.credit - after.baseline if context.final else 0.0
+    return after.credit if context.final else 0.0

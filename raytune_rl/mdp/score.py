@@ -14,20 +14,19 @@ from typing import Final
 from raytune_rl.records import Mode
 
 OFFSET: Final = 0.02
-"""Below about this value a loss counts as solved: without it the last digits of a tiny loss would outweigh all else."""
+"""Added to losses before the logarithm. Losses far below it count as equally good: without it the last digits of a tiny
+loss would outweigh everything else."""
 
 PENALTY: Final = -20.0
-"""The score of NaN and infinity, and the lowest of all (``-PENALTY`` is the highest). A loss of 4.8e8 comes there."""
-
+"""Lowest score; NaN, infinity and losses above 4.8e8 get it. ``-PENALTY`` is the highest."""
 
 TIE_BREAKER: Final = "validation_loss"
-"""Decides between equal values of another metric: few rows give an accuracy few values, and of models that are all
-right the one that is surest of it by the loss is no worse."""
+"""Metric that decides between equal values of another one. On a small validation split many models have the same
+accuracy; of these the one with the lower loss is at least as good."""
 
 
 def order(metrics: Mapping[str, float], *, metric: str, mode: Mode) -> tuple[float, float]:
-    """What reports are sorted by, the best first: their ``metric``, then their loss. What is missing or not finite is
-    last.
+    """Sort key of reports, best first: by ``metric``, then by validation loss. Missing or infinite values come last.
 
     >>> sure, unsure = {"accuracy": 1.0, "validation_loss": 0.1}, {"accuracy": 1.0, "validation_loss": 0.3}
     >>> order(sure, metric="accuracy", mode="max") < order(unsure, metric="accuracy", mode="max")
@@ -40,7 +39,7 @@ def order(metrics: Mapping[str, float], *, metric: str, mode: Mode) -> tuple[flo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How good a value of ``metric`` is, whatever its direction.
+    """Scores the values of ``metric``, whatever its direction.
 
     >>> round(Score(metric="validation_loss", mode="min").of(0.48), 3)
     0.693
@@ -56,10 +55,10 @@ class Score:
             raise ValueError(f"the mode {self.mode!r} of the metric '{self.metric}' must be 'min' or 'max'")
 
     def of(self, value: float) -> float:
-        """The score of ``value``, in [-20, 20], never falling as the metric gets better; NaN and infinity -20.
+        """The score of ``value``, in [-20, 20], higher for better values; -20 for NaN and infinity.
 
-        ``min``: -ln(value + 0.02) for losses; below zero the curve is mirrored through its point at zero (so it goes
-        on with the same slope): 2 ln 50 + ln(0.02 - value), which fits likelihoods that fall below zero.
+        ``min``: -ln(value + 0.02) for values of at least 0. Negative values, which log-likelihoods can have, get
+        2 ln 50 + ln(0.02 - value): the same curve mirrored through its point at 0, so that the slope is continuous.
         ``max``: sign(value) ln(1 + |value|).
         """
         if not math.isfinite(value):

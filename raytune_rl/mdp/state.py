@@ -1,7 +1,7 @@
-"""What a member's past comes down to: all that observations, rewards and actions need to know of it.
+"""The state of a member: a summary of its past, all that observations, rewards and actions are computed from.
 
-A state is frozen and small, because one is kept per member and segment for winding back after a crash. ``advance``
-takes one to the next by a report and nothing else, so a recorded trace gives the same states as the run did.
+A state is frozen and small, because one is kept per member and segment, to rewind a member after a crash. ``advance``
+uses nothing but the state before and a report, so a recorded trace gives the same states as the run did.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from raytune_rl.mdp.ensemble_stats import EnsembleStats
 from raytune_rl.mdp.score import PENALTY, Score
-from raytune_rl.mdp.standing import Standing
 from raytune_rl.records import Report, Status
 
 SIGNALS: Final = ("train_loss", "loss_slope", "loss_noise", "grad_norm", "update_norm", "train_seconds")
@@ -26,9 +26,9 @@ HISTORY: Final = 3
 """Scores kept, newest first: enough for changes over one and two segments."""
 
 FAILURE_COST: Final = 2.0
-"""What a failed, hung or diverged segment costs, and the most that any later segment can cost, in score units (the
-price of a loss that grows by a factor of 7.4). Without that bound a single explosion would drown every other reward;
-with a smaller price for NaN than for an explosion, an agent would learn to prefer NaN."""
+"""What a failed, hung or diverged segment costs, and the most that a later sound segment can cost, in score units: 2 =
+a loss that grows by a factor of 7.4. Without the bound, one exploding loss would outweigh every other reward; if
+NaN cost less than an explosion, an agent would learn to prefer NaN."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,31 +38,31 @@ class MemberState:
     Attributes:
         member: index in the population.
         segment: segments completed.
-        steps: optimiser steps made.
+        steps: optimiser steps taken.
         positions: the hyperparameters of the last segment (before any: of the first one), each in [0, 1].
-        last_move: what the positions had changed by at the start of that segment.
+        last_move: the change of the positions at the start of that segment.
         value: the metric, as reported; ``None`` before the first report or where there was none.
         score: of ``value``, higher is better; ``PENALTY`` after a segment that went wrong, ``None`` before the first.
         history: the scores of the last three sound segments, newest first.
         first_score: of the first sound segment.
         best_score, best_segment, best_positions: of the best sound segment (index from 0); ``None`` and ``()`` if none.
-        baseline: the score that a member counts as having before its first report.
-        credit: the score that has been paid for so far, see ``advance``; begins at ``baseline``.
+        credit: the score that rewards have paid for so far, see ``advance``. It starts at 0 (a loss of 0.98, an
+            accuracy of 0) and not at the population's first score, which the first member to report cannot know.
         train_loss: mean training loss of the last segment, if known.
         gap: ln(validation loss + 0.02) - ln(training loss + 0.02), if both are known.
-        gap_change: its change over the last segment.
-        signals: by ``SIGNALS``, ``None`` where unknown.
+        gap_change: change of the gap over the last segment.
+        signals: in the order of ``SIGNALS``, ``None`` where unknown.
         seconds: training time of the last segment.
         copy_age: segments trained since the weights were last replaced, or since the start.
         changed_segment: the last segment that began with new hyperparameters (neither those before nor those of the
             best segment) or with another member's weights; ``None`` = never.
-        returned_segment: the last segment that began with a return by the floor (``controller.floor``).
-        dip: the deepest fall of the score below the best one since then, on the member's own weights.
-        recovered: the deepest such fall that ended in a new best score without new weights.
-        restarts: segments that went wrong so far, each of which asks for a restart.
+        returned_segment: the last segment that began with a rollback by the floor (``controller.rollback``).
+        dip: the deepest fall of the score below the best one since the best one was reached or weights were copied.
+        recovered: the deepest fall that ended in a new best score without copied weights.
+        restarts: segments that went wrong so far, each of which leads to a restart.
         status: how the last segment ended.
         alive: whether the member still trains.
-        team: what it is to the ensemble; ``None`` where the objective is not the ensemble.
+        ensemble: its contribution to the ensemble; ``None`` where the objective is not the ensemble.
     """
 
     member: int
@@ -77,7 +77,6 @@ class MemberState:
     best_score: float | None = None
     best_segment: int | None = None
     best_positions: tuple[float, ...] = ()
-    baseline: float = 0.0
     credit: float = 0.0
     train_loss: float | None = None
     gap: float | None = None
@@ -92,54 +91,45 @@ class MemberState:
     restarts: int = 0
     status: Status = "ok"
     alive: bool = True
-    team: Standing | None = None
+    ensemble: EnsembleStats | None = None
 
     @classmethod
-    def start(
-        cls, member: int, positions: Sequence[float], *, baseline: float = 0.0, team: Standing | None = None
-    ) -> MemberState:
-        """A member before its first segment.
-
-        ``baseline`` is what the first report is paid against. It is a constant (0: a loss of 0.98, an accuracy of 0)
-        and not the population's first score, since that is unknown when the first member reports. ``team`` is an empty
-        standing where the objective is the ensemble.
-        """
+    def start(cls, member: int, positions: Sequence[float], *, ensemble: EnsembleStats | None = None) -> MemberState:
+        """A member before its first segment. ``ensemble``: ``EnsembleStats()`` where the objective is the ensemble."""
         return cls(
             member=member,
             positions=tuple(positions),
             last_move=(0.0,) * len(positions),
-            baseline=baseline,
-            credit=baseline,
-            team=team,
+            ensemble=ensemble,
         )
 
     def at(self, segment: int) -> MemberState:
-        """The same knowledge, placed after ``segment`` segments (a member that goes on from a state nobody kept)."""
+        """A copy with its counter set to ``segment``, for a member that resumes where no state was kept."""
         return replace(self, segment=segment)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and tuples, by field."""
         plain = {name: getattr(self, name) for name in self.__slots__}
-        return plain | {"team": None if self.team is None else asdict(self.team)}
+        return plain | {"ensemble": None if self.ensemble is None else asdict(self.ensemble)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MemberState:
         """The inverse of ``to_dict``, after a round trip through JSON too."""
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-        team = plain.get("team")
-        return cls(**{**plain, "team": None if team is None else Standing(**team)})
+        ensemble = plain.get("ensemble")
+        return cls(**{**plain, "ensemble": None if ensemble is None else EnsembleStats(**ensemble)})
 
 
 def advance(state: MemberState, report: Report, *, score: Score, positions: Sequence[float]) -> MemberState:
-    """The state after a report. Pure, and defined for every report, however broken its numbers.
+    """The state after a report. Pure, and defined for every report, even if it holds NaN or infinity.
 
-    ``credit`` is what rewards are differences of. It follows the score with one exception: a segment that went wrong
-    takes ``FAILURE_COST`` off it, and no sound segment but the first can take off more. Whatever was not charged is
-    charged later if the score stays down, so rewards sum to the final score as soon as the member is sound again.
+    Rewards are differences of ``credit``. It equals the score, with one exception: a failed segment lowers it by
+    ``FAILURE_COST``, and no sound segment but the first lowers it by more. The rest of a larger fall is charged in the
+    following segments while the score stays down, so once a member is sound again its rewards sum to its final score.
 
     Args:
         state: before the segment.
-        report: what the member said after it. ``report.metrics`` may lack the metric; then the segment went wrong.
+        report: of the segment. If ``report.metrics`` lacks the metric, the segment counts as diverged.
         score: the experiment's metric and direction.
         positions: the hyperparameters in force during the segment, one in [0, 1] each.
     """
@@ -148,22 +138,22 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
     positions = tuple(positions)
     train_loss, gap = _generalisation(report, score)
     failed = status != "ok" or value is None
-    now = PENALTY if failed or value is None else score.of(value)
+    new_score = PENALTY if failed or value is None else score.of(value)
     lowest = state.credit - FAILURE_COST
     if failed:
-        told: dict[str, Any] = {"credit": max(lowest, PENALTY), "restarts": state.restarts + 1}
+        updates: dict[str, Any] = {"credit": max(lowest, PENALTY), "restarts": state.restarts + 1}
     else:
-        told = {
-            "history": (now, *state.history)[:HISTORY],
-            "first_score": now if state.first_score is None else state.first_score,
-            "credit": max(now, lowest) if state.history else now,
+        updates = {
+            "history": (new_score, *state.history)[:HISTORY],
+            "first_score": new_score if state.first_score is None else state.first_score,
+            "credit": max(new_score, lowest) if state.history else new_score,
         }
-        told |= _fall(state, now, copied=report.copied_from is not None)
-        if state.best_score is None or now > state.best_score:
-            told |= {"best_score": now, "best_segment": report.segment, "best_positions": positions}
+        updates |= _fall(state, new_score, copied=report.copied_from is not None)
+        if state.best_score is None or new_score > state.best_score:
+            updates |= {"best_score": new_score, "best_segment": report.segment, "best_positions": positions}
     moved = state.segment > 0 and positions not in (state.positions, state.best_positions)
     if moved or report.copied_from not in (None, report.member):
-        told["changed_segment"] = report.segment
+        updates["changed_segment"] = report.segment
     return replace(
         state,
         segment=report.segment + 1,
@@ -171,7 +161,7 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
         positions=positions,
         last_move=tuple(new - old for new, old in zip(positions, state.positions, strict=True)),
         value=value,
-        score=now,
+        score=new_score,
         train_loss=train_loss,
         gap=gap,
         gap_change=None if gap is None or state.gap is None else gap - state.gap,
@@ -179,13 +169,13 @@ def advance(state: MemberState, report: Report, *, score: Score, positions: Sequ
         seconds=_finite(report.seconds) or 0.0,
         copy_age=1 if report.copied_from is not None else state.copy_age + 1,
         status=status,
-        **told,
+        **updates,
     )
 
 
-def _fall(state: MemberState, now: float, *, copied: bool) -> dict[str, float]:
-    """``dip`` and ``recovered`` after a sound segment that scored ``now``."""
-    fall = 0.0 if state.best_score is None else max(state.best_score - now, 0.0)
+def _fall(state: MemberState, new_score: float, *, copied: bool) -> dict[str, float]:
+    """The changed ones of ``dip`` and ``recovered`` after a sound segment with that score."""
+    fall = 0.0 if state.best_score is None else max(state.best_score - new_score, 0.0)
     if copied:
         return {"dip": fall}
     if fall == 0.0:
@@ -194,23 +184,23 @@ def _fall(state: MemberState, now: float, *, copied: bool) -> dict[str, float]:
 
 
 def ranking(population: Iterable[MemberState]) -> list[MemberState]:
-    """The members that are alive and have a score, best first; among equals the lower index."""
-    return sorted((s for s in population if s.alive and s.score is not None), key=place)
+    """The members that are alive and have a score, best first; of equal scores the lower index first."""
+    return sorted((s for s in population if s.alive and s.score is not None), key=rank_key)
 
 
-def place(state: MemberState) -> tuple[float, int]:
-    """What ``ranking`` sorts by; without a score, after all that have one."""
+def rank_key(state: MemberState) -> tuple[float, int]:
+    """The sort key of ``ranking``. Members without a score come last."""
     return (math.inf if state.score is None else -state.score, state.member)
 
 
 def training_seconds(state: MemberState) -> float:
-    """What the last segment's training took, as the candidate measured it, else as the trial did; 0 = unknown."""
+    """Training time of the last segment: the candidate's measurement, otherwise the trial's; 0 = unknown."""
     measured = state.signals[SIGNALS.index("train_seconds")]
     return measured if measured is not None and measured > 0 else state.seconds
 
 
-def change(state: MemberState, segments: int = 1) -> float | None:
-    """The change of the score over the last ``segments`` sound segments (1 or 2); ``None`` where there are too few."""
+def score_change(state: MemberState, segments: int = 1) -> float | None:
+    """The change of the score over the last ``segments`` sound segments (1 or 2); ``None`` if there were too few."""
     return state.history[0] - state.history[segments] if len(state.history) > segments else None
 
 

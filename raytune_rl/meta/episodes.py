@@ -122,8 +122,8 @@ def episode(
     custom: Mapping[str, object],
     outputs: Mapping[str, list[Any]] | None = None,
 ) -> SingleAgentEpisode:
-    """A whole episode of T decisions, observations (T, F) and actions (T, heads), in RLlib's terms. What came after the
-    last one is not told, and nothing here asks for it."""
+    """A whole episode of T decisions, observations (T, F) and actions (T, heads), in RLlib's terms. The last
+    observation is repeated as the final one; nothing here bootstraps from it."""
     found = SingleAgentEpisode(
         id_=f"{custom['task']}-{custom['population']}-{custom['member']}",
         observations=[*observations, observations[-1]],

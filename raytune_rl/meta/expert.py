@@ -7,9 +7,8 @@ import math
 import numpy as np
 
 from raytune_rl.controller.policies import Rule
-from raytune_rl.controller.policy import Situation
+from raytune_rl.controller.policy import PolicyRequirements, Situation
 from raytune_rl.controller.prior import RATE_CENTRE, RATE_SIGN, RATE_WIDTH, REPLACED
-from raytune_rl.controller.schedule import Schedule
 from raytune_rl.controller.tokens import spread
 from raytune_rl.hyperparameters import LEVELS, STAY
 from raytune_rl.mdp.action import ActionSpec
@@ -22,7 +21,7 @@ REGULARISED = (0.35, 0.25, 0.15, 0.1, 0.1, 0.05, 0.0)
 class Grid(Rule):
     """Learning rates about a hand default, a cosine, and nothing else."""
 
-    schedule: Schedule | None = "cosine"
+    requirements = PolicyRequirements(schedule="cosine")
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         super().bind(observation, action, seed=seed)
@@ -55,7 +54,7 @@ class Expert(Grid):
     left behind takes the weights and values of one of the two best, and moves each of the values by a small step. (The
     prior's starts are other ones by now: weight decay and smoothing anywhere.)"""
 
-    schedule: Schedule | None = "late_cosine"
+    requirements = PolicyRequirements(schedule="late_cosine")
 
     def _later(self, action: list[int], situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
         rank = situation.observation[self._observation.index("rank")]

@@ -51,7 +51,7 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Team:
-    """What the members were to their ensemble, on validation (``mdp.standing``).
+    """What the members were to their ensemble, on validation (``mdp.ensemble_stats``).
 
     Attributes:
         contribution: (segments, members); NaN after a segment that went wrong; of a member that has ended, what it was

@@ -16,7 +16,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from raytune_rl.controller.tokens import MEMBER, TOKEN
 from raytune_rl.hyperparameters import STAY
-from raytune_rl.meta.credit import Credit
+from raytune_rl.meta.advantages import MetaAdvantages
 from raytune_rl.meta.episodes import LOWEST, SLOTS, episode
 from raytune_rl.meta.from_runs import Recorded
 from raytune_rl.meta.recipe import Recipe
@@ -49,7 +49,7 @@ def imitate(recipe: Recipe, weights: Mapping[str, np.ndarray], runs: Sequence[Re
     )
     config.learners(
         learner_class=ClonedMARWILLearner,
-        learner_connector=lambda *_: [*plain_pipeline(), Credit(team=recipe.team), AdvantagesAsTargets()],
+        learner_connector=lambda *_: [*plain_pipeline(), MetaAdvantages(team=recipe.team), AdvantagesAsTargets()],
         add_default_connectors_to_learner_pipeline=False,
         learner_config_dict={CLONE_KL: ANCHOR},
     )

@@ -40,7 +40,7 @@ class Recipe:
         learning_rate, epochs, minibatch, clip: PPO's.
         clone_kl: weight of the KL to the clone.
         entropy: weight of PPO's own bonus.
-        lineage, group, team: see ``credit.Credit``.
+        lineage, group, team: see ``advantages.MetaAdvantages``.
         blend: what a controller is made of: its first weights and this share of the way to the learned ones (WiSE-FT,
             Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3). The whole way is better in most
             worlds and much worse in a few.

@@ -17,7 +17,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from raytune_rl.controller.tokens import MEMBER, TOKEN
 from raytune_rl.hyperparameters import LEVELS
 from raytune_rl.mdp.action import SOURCES
-from raytune_rl.meta.credit import Credit
+from raytune_rl.meta.advantages import MetaAdvantages
 from raytune_rl.meta.episodes import SLOTS, episodes_of, play
 from raytune_rl.meta.expert import Expert
 from raytune_rl.meta.recipe import Recipe
@@ -67,8 +67,8 @@ def expert_episodes(recipe: Recipe) -> list[SingleAgentEpisode]:
 
 
 def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) -> PPOConfig:
-    """PPO from ``weights`` on, with ``WorldRunner``s and ``Credit``. ``first``: the iteration that it goes on from, so
-    that no world comes a second time."""
+    """PPO from ``weights`` on, with ``WorldRunner``s and ``MetaAdvantages``. ``first``: the iteration that it goes on
+    from, so that no world comes a second time."""
     config = common(PPOConfig(), recipe, module={"weights": dict(weights), "clone": recipe.clone_kl > 0})
     config.training(
         lr=recipe.learning_rate,
@@ -87,7 +87,7 @@ def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) ->
         learner_connector=lambda *_: [
             *plain_pipeline(),
             CloneLogits(),
-            Credit(lineage=recipe.lineage, group=recipe.group, team=recipe.team),
+            MetaAdvantages(lineage=recipe.lineage, group=recipe.group, team=recipe.team),
         ],
         add_default_connectors_to_learner_pipeline=False,
         learner_config_dict={CLONE_KL: recipe.clone_kl},

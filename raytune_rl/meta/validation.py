@@ -11,7 +11,7 @@ import numpy as np
 
 from raytune_rl.controller.policies import PBT, Random
 from raytune_rl.controller.policy import Policy
-from raytune_rl.meta.credit import team_score
+from raytune_rl.meta.advantages import team_score
 from raytune_rl.meta.episodes import play, score
 from raytune_rl.meta.expert import Expert, Grid
 from raytune_rl.worlds.generator import META_VALIDATION, make_world

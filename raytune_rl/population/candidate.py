@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from raytune_rl.combining.credit import Jury
+    from raytune_rl.combining.contribution import EvaluationTargets
     from raytune_rl.combining.losses import Kind
 
 State: TypeAlias = dict[str, Any]
@@ -47,7 +47,7 @@ class SegmentResult:
 
     Attributes:
         metrics: at least the experiment's metric.
-        signals: see ``mdp.observation.SIGNALS``; leave out what is not known.
+        signals: see ``mdp.state.SIGNALS``; leave out what is not known.
         steps: optimiser steps (reports) made in this segment.
         done: the member has finished by itself.
         predictions: see ``Report.predictions``; only of candidates that were asked for it (``Predicting``).
@@ -118,8 +118,8 @@ class Predicting(Protocol):
         the user has declared, if any."""
         ...
 
-    def jury(self) -> Jury:
-        """Who judges these predictions: the right answers to the examples that they are about.
+    def evaluation_targets(self) -> EvaluationTargets:
+        """The right answers to the examples that these predictions are about.
 
         Raises:
             ValueError: with one sentence, if the candidate's loss is none that predictions can be averaged under.

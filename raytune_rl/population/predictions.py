@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from raytune_rl.combining.credit import Jury
+from raytune_rl.combining.contribution import EvaluationTargets
 from raytune_rl.combining.losses import Kind
 from raytune_rl.population.evaluation import classes_first
 from raytune_rl.population.packed.losses import LossName
@@ -109,12 +109,12 @@ class Sample:
     Attributes:
         loss: whose predictions the task's are, see ``judged_as``.
         rows: which ones, int64 (R,), where outputs are flattened to (examples, outputs).
-        jury: the right answers to them.
+        evaluation_targets: the right answers to them.
     """
 
     loss: LossName
     rows: torch.Tensor
-    jury: Jury
+    evaluation_targets: EvaluationTargets
 
     @classmethod
     def of(cls, loss: LossName, targets: torch.Tensor, limit: int = ROWS, *, declared: Kind | None = None) -> Sample:
@@ -145,13 +145,13 @@ class Sample:
         spaced = torch.linspace(0, len(known) - 1, min(limit, len(known)), dtype=torch.float64).round().long()
         rows = known[spaced]
         kind: Kind = "regression" if loss == "mse" else "matching" if declared == "matching" else "classification"
-        return cls(loss=loss, rows=rows, jury=Jury(answers[rows].cpu().numpy(), kind))
+        return cls(loss=loss, rows=rows, evaluation_targets=EvaluationTargets(answers[rows].cpu().numpy(), kind))
 
     def predictions(self, outputs: torch.Tensor) -> NDArray[np.float32]:
         """Of networks' outputs (K, N, ...) for the whole split: (K, R, outputs), shares that sum to 1, or values, or
         scores of candidates, whose mean is 0: nothing but their differences counts."""
         members = len(outputs)
-        if self.jury.kind == "matching":
+        if self.evaluation_targets.kind == "matching":
             scores = outputs[:, self.rows].float()
             found = scores - scores.mean(dim=2, keepdim=True)
         elif self.loss == "cross_entropy":

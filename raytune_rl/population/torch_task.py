@@ -20,7 +20,7 @@ from raytune_rl.records import Value
 if TYPE_CHECKING:
     from torch import nn
 
-    from raytune_rl.combining.credit import Jury
+    from raytune_rl.combining.contribution import EvaluationTargets
     from raytune_rl.combining.losses import Kind
     from raytune_rl.population.augmentations import Augment
     from raytune_rl.population.evaluation import Loss, Metric
@@ -184,7 +184,7 @@ class TorchTask:
     def predicting(self, kind: Kind | None = None) -> TorchTask:
         return replace(self, predictions=True, ensemble_kind=kind)
 
-    def jury(self) -> Jury:
+    def evaluation_targets(self) -> EvaluationTargets:
         """The right answers to the validation examples that members report predictions for. Loads the data, and asks a
         network about a few rows.
 
@@ -204,12 +204,12 @@ class TorchTask:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 outputs = self.network().eval()(inputs)
         except Exception:  # whatever is wrong with it shows in the trials, with its own traceback
-            return found.jury
+            return found.evaluation_targets
         check_outputs(judged_as(self.loss, self.ensemble_kind), outputs, targets, declared=self.ensemble_kind)
-        return found.jury
+        return found.evaluation_targets
 
     def sample(self, validation: Split) -> Sample:
-        """Those examples; raises as ``jury`` does."""
+        """Those examples; raises as ``evaluation_targets`` does."""
         from raytune_rl.population.predictions import Sample, judged_as
 
         return Sample.of(judged_as(self.loss, self.ensemble_kind), validation.targets, declared=self.ensemble_kind)

@@ -1,6 +1,7 @@
-"""The controller that comes with the package: trained beforehand in packed worlds (``meta_train``), ready at once.
+"""The controller that is shipped with the package, trained beforehand in packed worlds (``meta_train``).
 
-``controller.safetensors`` holds its weights, ``controller.json`` how it was made and how it did in meta-validation.
+``controller.safetensors`` holds its weights; ``controller.json`` says how it was made, with its results in
+meta-validation.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from raytune_rl.controller.schedule import Schedule
 from raytune_rl.controller.tokens import TokenPolicy
 from raytune_rl.errors import BadInput
 from raytune_rl.pretrained.files import read
@@ -22,34 +22,30 @@ from raytune_rl.rllib.tokens import TokenAgent, from_module
 
 
 class Pretrained(LearningPolicy):
-    """A controller that has learned before, and steers any search space from the first decision on.
+    """A meta-trained controller that steers any search space from the first decision on.
 
-    It lets the learning rates decay in the last part of the run (``late_cosine``), chooses the starting values itself,
-    and changes live hyperparameters that are ordered and whose role it has met before. What it cannot judge (choices
-    among equals, roles that no meta-training had) starts anywhere, spread over the population, and stays; where weights
-    are copied it comes along. Of more than 23 members it makes islands of about 16, the most that meta-training had,
-    which do not copy from each other (``controller.islands``; not where the ensemble is the objective). For an ensemble
-    it moves live learning rates (on a log scale) of the whole population together and copies weights hardly ever
-    (``controller.prior``).
+    It chooses the starting values itself, lets the learning rates decay in the last part of the run (``late_cosine``),
+    and changes live hyperparameters that are ordered and have a role that occurred in meta-training. Others (unordered
+    choices, other roles) start spread over their ranges and change only with copied weights. Populations of more than
+    23 members are divided into islands of about 16, the most that occurred in meta-training, which do not copy from
+    each other (``controller.islands``; not where the ensemble is the objective). For an ensemble it moves live learning
+    rates (on a log scale) of the whole population together and hardly copies weights (``controller.prior``).
 
     Args:
-        directory: another controller, as ``meta_train`` leaves it (``best/``); default: the one in the package.
-        learn: whether it goes on learning during the run (``rllib.tokens``): in an actor of its own, from all decisions
-            but the first ones, which come only once. It acts with a local copy meanwhile and is kept in the run's
+        directory: another controller, as written by ``meta_train`` (``best/``); default: the one in the package.
+        learn: whether it goes on learning during the run (``rllib.tokens``), in an actor of its own and from all
+            decisions but each member's first one. Meanwhile it acts with a local copy. The result is saved in the run's
             ``agent/``.
         learning_rate: of that learning, above 0.
-        anchor: how firmly it is held to what it knew: the weight of a KL, at least 0.
+        anchor: weight of the KL divergence that keeps it near the weights that it began with, at least 0.
         batch: decisions per update, at least 1.
 
     Raises:
-        BadInput: there is no controller, it belongs to another version of this package, or a number cannot be.
+        BadInput: there is no controller, it is of another version of this package, or a number is out of range.
     """
 
     agent: TokenAgent
-    schedule: Schedule | None = TokenPolicy.schedule
-    starts: bool = TokenPolicy.starts
-    copy_every: int | None = TokenPolicy.copy_every
-    island: int | None = TokenPolicy.island
+    requirements = TokenPolicy.requirements
 
     def __init__(
         self,
@@ -76,20 +72,20 @@ class Pretrained(LearningPolicy):
 
         Args:
             directory: a run directory; its ``agent/`` holds the checkpoint. Nothing is unpickled.
-            settings: the constructor's, but ``directory``.
+            settings: the constructor's arguments, except ``directory``.
 
         Raises:
             BadInput: the run has no such checkpoint.
         """
         try:
-            found = checkpoints.newest(Path(directory) / checkpoints.NAME)
+            checkpoint = checkpoints.newest(Path(directory) / checkpoints.NAME)
         except ValueError as error:
             raise BadInput(f"Pretrained.from_run: {error}") from None
-        if found is None or found.record.get("network") != TokenAgent.network:
+        if checkpoint is None or checkpoint.record.get("network") != TokenAgent.network:
             raise BadInput(f"Pretrained.from_run: no Pretrained(learn=True) has steered the run in {directory}.")
         controller = cls(**settings)
         controller.directory = directory
-        controller.agent = replace(controller.agent, start=from_module(saved.read_weights(found)))
+        controller.agent = replace(controller.agent, start=from_module(saved.read_weights(checkpoint)))
         return controller
 
     @property
@@ -101,5 +97,6 @@ class Pretrained(LearningPolicy):
         return transition.decision.segment > 0 and super()._usable(transition)
 
     def __repr__(self) -> str:
-        told = [] if self.directory is None else [repr(str(self.directory))]
-        return f"Pretrained({', '.join([*told, *(['learn=True'] if self.agent.learn else [])])})"
+        arguments = [] if self.directory is None else [repr(str(self.directory))]
+        arguments += ["learn=True"] if self.agent.learn else []
+        return f"Pretrained({', '.join(arguments)})"

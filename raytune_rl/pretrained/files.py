@@ -1,4 +1,4 @@
-"""The files of a controller: weights as safetensors, everything else about it as JSON. Nothing is unpickled."""
+"""The files of a controller: weights as safetensors, its record as JSON. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ WEIGHTS, RECORD = "controller.safetensors", "controller.json"
 
 
 def write(directory: Path, weights: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
-    """Write both files into ``directory``, each of them whole or not at all."""
-    from raytune_rl.rundir.store import LocalStore  # brings pandas along, which nobody needs for reading a controller
+    """Write both files into ``directory``, each atomically."""
+    from raytune_rl.rundir.store import LocalStore  # imports pandas, which reading a controller does not need
 
     store = LocalStore(directory)
     store.make_directory("")
@@ -28,10 +28,10 @@ def write(directory: Path, weights: Mapping[str, np.ndarray], record: Mapping[st
 
 
 def read(directory: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Weights and record.
+    """The weights by name, and the record.
 
     Raises:
-        BadInput: there is no controller, or one of another version of this package.
+        BadInput: there is no controller, or it is of another version of this package.
     """
     try:
         record = json.loads((directory / RECORD).read_text(encoding="utf-8"))

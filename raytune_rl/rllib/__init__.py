@@ -1,6 +1,6 @@
 """The learning side: RLlib algorithms behind the controller's ``Policy`` protocol.
 
-``Agent`` says what learns (settings, no Ray import), ``LearningPolicy`` acts with a local copy of the network and hands
+``Agent`` holds the settings (and imports no Ray). ``LearningPolicy`` acts with a local copy of the network and sends
 experience to an ``AgentCore``, which owns the RLlib Algorithm, in an actor of its own or in this process.
 """
 

@@ -1,7 +1,8 @@
-"""From a batch of observations to choices: a forward pass of the network, then sampling that no global stream touches.
+"""The acting half of an agent: a forward pass of its network, then sampling.
 
-Exploration is always on (a lower temperature was worse, see learned-control.md). Every situation is sampled with a
-generator of its own seed, so that a choice does not depend on who else asks at the same time.
+Exploration is always on: sampling at a lower temperature gave worse results in preliminary experiments. Every situation
+is sampled with a generator of its own seed, so a choice depends neither on global random state nor on the other
+situations in the batch.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Acting(Protocol):
 
         Args:
             situations: at least one.
-            decisions: how many have been made so far, for DQN's epsilon.
+            decisions: number of decisions so far, for DQN's epsilon.
             version: of the weights, noted in the choices.
         """
         ...
@@ -53,7 +54,7 @@ class Acting(Protocol):
         ...
 
     def set_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
-        """Act with these from now on."""
+        """Act with these weights from now on."""
         ...
 
 
@@ -69,7 +70,7 @@ def acting_copy(agent: Agent, observation: ObservationSpec, action: ActionSpec, 
 
 
 class ActingCopy:
-    """The acting half of a fresh agent: a network and the way its outputs become choices."""
+    """The acting half of an agent with dense layers. Choices are sampled as the algorithm does it."""
 
     def __init__(self, agent: Agent, sizes: Sizes, action: ActionSpec, *, seed: int) -> None:
         self._agent = agent
@@ -77,12 +78,12 @@ class ActingCopy:
         self._networks = networks(agent, sizes)
         self._weights = initial_weights(agent, sizes, seed=seed)
         self._encoding: Encoding = TRAITS[agent.algorithm].encoding(sizes)
-        ways: dict[type[Encoding], Callable[[Floats, Sequence[np.random.Generator], int, int], list[Choice]]] = {
+        samplers: dict[type[Encoding], Callable[[Floats, Sequence[np.random.Generator], int, int], list[Choice]]] = {
             Factored: self._categorical,
             Binned: self._squashed,
             Sequential: self._greedy,
         }
-        self._choose = ways[type(self._encoding)]
+        self._choose = samplers[type(self._encoding)]
 
     def act(self, situations: Sequence[Situation], *, decisions: int = 0, version: int = 0) -> list[Choice]:
         """One choice per situation."""
@@ -95,7 +96,7 @@ class ActingCopy:
         return {name: value.copy() for name, value in self._weights.items()}
 
     def set_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
-        """Act with these from now on. What the learner's network has beyond the acting half is left aside."""
+        """Act with these weights from now on; those of parts that only the learner has are ignored."""
         self._weights = {name: np.asarray(weights[name], dtype=np.float32) for name in self._weights}
 
     def _forward(self, network: str, inputs: Floats) -> Floats:
@@ -106,7 +107,7 @@ class ActingCopy:
     ) -> list[Choice]:
         logits = self._forward("policy", observations)
         values = self._forward("value", observations)[:, 0].tolist()
-        # Gumbel's trick: the largest of logits + noise is a sample of the softmax.
+        # The Gumbel-max trick: the argmax of logits + Gumbel noise is a sample of the softmax.
         noisy = logits + np.stack([rng.gumbel(size=logits.shape[1]) for rng in rngs])
         rows = np.arange(len(logits))
         nvec = self._encoding.sizes.nvec
@@ -122,13 +123,13 @@ class ActingCopy:
             start += size
         return [
             Choice(
-                action=tuple(chosen),
-                logp=likely,
+                action=tuple(indices),
+                logp=log_probability,
                 value=value,
                 version=version,
-                extras={ACTION_DIST_INPUTS: tuple(inputs), ACTION_LOGP: (likely,)},
+                extras={ACTION_DIST_INPUTS: tuple(inputs), ACTION_LOGP: (log_probability,)},
             )
-            for chosen, likely, value, inputs in zip(
+            for indices, log_probability, value, inputs in zip(
                 action.tolist(), logp.tolist(), values, logits.tolist(), strict=True
             )
         ]
@@ -166,19 +167,19 @@ class ActingCopy:
         explore = draws[:, 0] < epsilon_at(self._agent, decisions)
         options = (draws[:, 1] * encoding.sizes.nvec).astype(np.int64)
         for head, size in enumerate(encoding.sizes.nvec):
-            q_values = self._forward("q", sequence)[:, :size]  # a head has no use for the options that it lacks
+            q_values = self._forward("q", sequence)[:, :size]  # options that this head does not have are cut off
             if head == 0:
                 value = q_values.max(axis=1)
             action[:, head] = np.where(explore[:, head], options[:, head], q_values.argmax(axis=1))
             encoding.advance(sequence, head, action[:, head])
         return [
-            Choice(action=tuple(chosen), value=float(best), version=version)
-            for chosen, best in zip(action.tolist(), value, strict=True)
+            Choice(action=tuple(indices), value=float(best), version=version)
+            for indices, best in zip(action.tolist(), value, strict=True)
         ]
 
 
 class TeamActing:
-    """The acting half of several agents: each network decides for all agents that share it, at once."""
+    """The acting half of several agents: each network decides for all agents that share it in one batch."""
 
     def __init__(self, agent: Agent, team: Team, action: ActionSpec, *, seed: int) -> None:
         self._team = team
@@ -188,8 +189,8 @@ class TeamActing:
         }
 
     def act(self, situations: Sequence[Situation], *, decisions: int = 0, version: int = 0) -> list[Choice]:
-        """One choice per situation, put together from those of its member's agents. ``ACTION_LOGP`` has one entry for
-        each of them, in the order of the seats."""
+        """One choice per situation, joined from those of its member's agents. ``ACTION_LOGP`` has one entry for each of
+        them, in the order of the seats."""
         asked: dict[str, list[tuple[int, int, Situation]]] = {}
         for index, situation in enumerate(situations):
             for place, seat in enumerate(self._team.seating(situation.member)):
@@ -197,30 +198,30 @@ class TeamActing:
         parts: dict[tuple[int, int], Choice] = {}
         for module, questions in asked.items():
             answers = self._copies[module].act([q for _, _, q in questions], decisions=decisions, version=version)
-            parts |= {(index, place): one for (index, place, _), one in zip(questions, answers, strict=True)}
+            parts |= {(index, place): choice for (index, place, _), choice in zip(questions, answers, strict=True)}
         return [
-            _together([parts[index, place] for place in range(len(self._team.seating(situation.member)))])
+            _joined_choice([parts[index, place] for place in range(len(self._team.seating(situation.member)))])
             for index, situation in enumerate(situations)
         ]
 
     def weights(self) -> Weights:
         """A copy of all networks' parameters."""
-        return joined({name: one.weights() for name, one in self._copies.items()})
+        return joined({name: acting.weights() for name, acting in self._copies.items()})
 
     def set_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
-        """Act with these from now on."""
+        """Act with these weights from now on."""
         for name, own in separated(weights).items():
             self._copies[name].set_weights(own)
 
 
 def _seated(situation: Situation, seat: Seat, place: int) -> Situation:
-    """The situation as the agent in ``seat`` sees it, with random numbers of its own."""
+    """The situation as the agent in ``seat`` sees it, with a seed of its own."""
     seed = situation.seed if place == 0 else int(np.random.SeedSequence([situation.seed, place]).generate_state(1)[0])
     return replace(situation, observation=situation.observation[seat.features], seed=seed)
 
 
-def _together(parts: Sequence[Choice]) -> Choice:
-    """The choice of a member from those of its agents, in the order of the heads."""
+def _joined_choice(parts: Sequence[Choice]) -> Choice:
+    """The choice for a member, joined from those of its agents in the order of the heads."""
     return Choice(
         action=tuple(index for part in parts for index in part.action),
         logp=sum(part.logp for part in parts),

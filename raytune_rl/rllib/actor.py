@@ -1,7 +1,7 @@
-"""Where learning happens: the RLlib Algorithm, what it needs fed, and what must survive of it.
+"""The learner: the RLlib Algorithm, with its experience, its random streams and its checkpoints.
 
-``AgentCore`` is a plain object: inside a Ray actor it learns beside a running experiment, in one's own process it
-serves tests and packed worlds. All random streams that RLlib draws from are the core's own, and part of its checkpoint.
+``AgentCore`` is a plain object. Inside a Ray actor it learns beside a running experiment; in the caller's process it
+serves tests and packed worlds. It has random streams of its own for RLlib, which are part of its checkpoint.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from raytune_rl.rllib.tokens import TokenAgent, to_module
 from raytune_rl.rllib.traits import TRAITS, batch_size
 
 STATE, ALGORITHM = "state.pkl", "algorithm"
-"""What a checkpoint holds beside the weights (``saved.py``): buffer and random streams, and RLlib's own."""
+"""What a checkpoint holds besides the weights (``saved.py``): replay buffer and random streams; RLlib's checkpoint."""
 
 PACE = 4
-"""Trainings per learn call at most, however much has piled up: new weights must not be long in coming."""
+"""Most updates per learn call, however much experience has arrived, so that new weights are not delayed."""
 
 log = logging.getLogger(__name__)
 
 
 class AgentCore:
-    """Owns RLlib's part (``engine``). Called by one thread.
+    """Owns RLlib's part (``engine``). Not thread-safe.
 
     Args:
         agent: the settings.
         sizes: of observation and action.
-        seed: for everything random here.
+        seed: all randomness derives from it.
         checkpoint: a directory of ``checkpoints`` to start from.
-        weights: newer weights than the checkpoint's, from the acting side of a learner that died; with ``version``.
-        version: the least version to count on from.
+        weights: newer weights than the checkpoint's, from the acting copy after a learner has died.
+        version: of these weights; later versions are higher.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class AgentCore:
         version: int = 0,
     ) -> None:
         self._agent, self._sizes = agent, sizes
-        self._way = TRAITS[agent.algorithm]
-        self._encoding = self._way.encoding(sizes)
+        self._traits = TRAITS[agent.algorithm]
+        self._encoding = self._traits.encoding(sizes)
         self._team = Team.of(agent, sizes)
         modules = {} if self._team is None else self._team.modules
-        self._encodings = {name: self._way.encoding(seen) for name, seen in modules.items()}
+        self._encodings = {name: self._traits.encoding(seen) for name, seen in modules.items()}
         self._numbers = itertools.count()
         self._streams = _Streams(seed)
         self.version, self.transitions, self.calls = 0, 0, 0
@@ -98,9 +98,9 @@ class AgentCore:
         with self._streams:
             result: Mapping[str, Any] = {}
             everything = experience.count(chunks)
-            size = everything if self._way.on_policy else max(batch_size(self._agent), everything // PACE)
+            size = everything if self._traits.on_policy else max(batch_size(self._agent), everything // PACE)
             for group in experience.batches(chunks, max(size, 1)):
-                for _ in range(self._way.passes):
+                for _ in range(self._traits.passes):
                     result = self._engine.train(self._episodes(group))
         self.calls += 1
         self.transitions += everything
@@ -119,19 +119,19 @@ class AgentCore:
         return feed.episodes(group, self._encoding, self._numbers)
 
     def weights(self) -> Weights:
-        """The newest weights, as far as the acting copy needs them."""
+        """The newest weights of the parts that the acting copy has."""
         state = self._engine.learners.get_state(
-            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=not self._way.critic
+            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=not self._traits.critic
         )
         modules = state[COMPONENT_LEARNER][COMPONENT_RL_MODULE]
         if self._team is not None:
-            found = joined({name: modules[name] for name in self._team.modules})
+            weights = joined({name: modules[name] for name in self._team.modules})
         else:
-            found = modules[DEFAULT_MODULE_ID]
-        return {name: np.array(value) for name, value in found.items()}
+            weights = modules[DEFAULT_MODULE_ID]
+        return {name: np.array(value) for name, value in weights.items()}
 
     def save(self, directory: str) -> bool:
-        """Write a new generation into ``directory``; ``False`` (and a warning) when the disk does not take it."""
+        """Write a new generation into ``directory``. Returns ``False``, with a warning, if it cannot be written."""
         record = {
             "agent": self._agent.to_dict(),
             "network": self._agent.network,
@@ -148,21 +148,21 @@ class AgentCore:
         return True
 
     def restore(self, directory: str) -> Update:
-        """Go on from the newest complete generation in ``directory``.
+        """Continue from the newest complete generation in ``directory``.
 
         Raises:
             ValueError: there is none, or it was made for other spaces or another algorithm.
         """
-        found = load(directory, self._agent, self._sizes)
-        self._engine.restore(found.path / ALGORITHM)
-        kept = pickle.loads((found.path / STATE).read_bytes())
-        self._set_learner_state(kept["learner"])
-        if self._buffer is not None and kept["buffer"] is not None:
-            self._buffer.set_state(kept["buffer"])
-            self._buffer.rng = kept["buffer_rng"]
-        self._streams = kept["streams"]
-        self._numbers = itertools.count(kept["number"])
-        record = found.record
+        checkpoint = load(directory, self._agent, self._sizes)
+        self._engine.restore(checkpoint.path / ALGORITHM)
+        state = pickle.loads((checkpoint.path / STATE).read_bytes())
+        self._set_learner_state(state["learner"])
+        if self._buffer is not None and state["buffer"] is not None:
+            self._buffer.set_state(state["buffer"])
+            self._buffer.rng = state["buffer_rng"]
+        self._streams = state["streams"]
+        self._numbers = itertools.count(state["number"])
+        record = checkpoint.record
         self.version, self.transitions, self.calls = record["version"], record["transitions"], record["calls"]
         self._good = self._learner_state()
         return self._update(self.weights())
@@ -176,14 +176,14 @@ class AgentCore:
         weights: dict[str, Any] = self.weights()
         np.savez(path / WEIGHTS, **weights)
         number = next(self._numbers)
-        kept = {
+        state = {
             "buffer": self._buffer.get_state() if self._buffer is not None else None,
             "buffer_rng": self._buffer.rng if self._buffer is not None else None,
             "learner": self._learner_state(),
             "streams": self._streams,
             "number": number,
         }
-        (path / STATE).write_bytes(pickle.dumps(kept))
+        (path / STATE).write_bytes(pickle.dumps(state))
 
     def _counters(self) -> dict[str, int]:
         return {"version": self.version, "transitions": self.transitions, "calls": self.calls}
@@ -192,14 +192,14 @@ class AgentCore:
         return Update(weights=weights, metrics=_scalars(result or {}), **self._counters())
 
     def _learner_state(self) -> dict[str, Any]:
-        """Network, optimiser, and the variables that RLlib's own state leaves out; nothing is shared with them."""
+        """A copy of network, optimiser, and the variables that RLlib's own state leaves out."""
         names = [f"{COMPONENT_LEARNER}/{part}" for part in (COMPONENT_RL_MODULE, COMPONENT_OPTIMIZER)]
         state = self._engine.learners.get_state(components=names)
         extras = self._on_learner(_get_extras)
         return copy.deepcopy({"group": state, "extras": extras})
 
     def _set_learner_state(self, state: dict[str, Any]) -> None:
-        # RLlib skips weights whose number is lower than the learner's, which is just what going back means; 0 forces.
+        # RLlib ignores weights with a lower sequence number than the learner's, which older ones have; 0 forces it.
         group = copy.deepcopy(state["group"])
         group[COMPONENT_LEARNER][WEIGHTS_SEQ_NO] = 0
         self._engine.learners.set_state(group)
@@ -210,7 +210,7 @@ class AgentCore:
         return answer.get()
 
     def _set_weights(self, weights: Weights) -> None:
-        """Into the learner and its target networks."""
+        """Set the weights of the learner and its target networks."""
         modules = {DEFAULT_MODULE_ID: weights} if self._team is None else separated(weights)
         self._engine.learners.set_weights(modules)
 
@@ -225,7 +225,7 @@ class AgentCore:
 
 
 class _Streams:
-    """The global random streams, as far as RLlib uses them, swapped for one's own while a ``with`` block runs."""
+    """Replaces the global random streams that RLlib uses by streams of its own while a ``with`` block runs."""
 
     def __init__(self, seed: int) -> None:
         self._own: tuple[Any, ...] = (
@@ -260,8 +260,8 @@ EXTRAS = ("curr_log_alpha", "curr_kl_coeffs_per_module")
 
 
 def _get_extras(learner: Any) -> dict[str, dict[str, NDArray[Any]]]:
-    found = {name: getattr(learner, name) for name in EXTRAS if hasattr(learner, name)}
-    return {n: {k: v.detach().cpu().numpy() for k, v in tensors.items()} for n, tensors in found.items()}
+    extras = {name: getattr(learner, name) for name in EXTRAS if hasattr(learner, name)}
+    return {n: {k: v.detach().cpu().numpy() for k, v in tensors.items()} for n, tensors in extras.items()}
 
 
 def _set_extras(learner: Any, extras: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
@@ -279,11 +279,11 @@ def _finite(tree: Any) -> bool:
 
 
 def _scalars(result: Mapping[str, Any]) -> dict[str, float]:
-    """RLlib's numbers of the modules (losses, entropy, gradient norm); with the module's name where it has one."""
-    found: dict[str, float] = {}
+    """RLlib's metrics of the modules (losses, entropy, gradient norm); for several modules prefixed by their names."""
+    metrics: dict[str, float] = {}
     for module, numbers in result.get("learners", {}).items():
         prefix = "" if module == DEFAULT_MODULE_ID else f"{module}/"
         if module != ALL_MODULES:
             scalars = {name: value for name, value in numbers.items() if isinstance(value, int | float | np.number)}
-            found |= {f"{prefix}{name}": float(value) for name, value in scalars.items()}
-    return found
+            metrics |= {f"{prefix}{name}": float(value) for name, value in scalars.items()}
+    return metrics

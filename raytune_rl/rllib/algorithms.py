@@ -1,10 +1,10 @@
-"""The four algorithms: one function each that turns an ``Agent`` into RLlib's own config.
+"""The four algorithms: one function each that turns an ``Agent`` into RLlib's config.
 
-The defaults are for what a run can offer: episodes of about twenty steps with rewards in [-2, 2], a few hundred to a
+The defaults suit the experience of one run: episodes of about twenty steps with rewards in [-2, 2], a few hundred to a
 few thousand decisions in all, a network small enough for one CPU core. So batches are small and every transition is
 used several times.
 
-To add an algorithm: a function that gives its config and a line in ``CONFIGS`` here, a line in ``traits.TRAITS`` for
+To add an algorithm: a function that returns its config and a line in ``CONFIGS`` here, a line in ``traits.TRAITS`` for
 the acting side, and its network in ``network.networks``.
 """
 
@@ -38,11 +38,11 @@ from raytune_rl.rllib.tokens import TokenAgent
 from raytune_rl.rllib.traits import TRAITS, batch_size
 
 REPLAY = 5_000
-"""Decisions that a replay buffer holds: 60 MB, written to disk in about a second."""
+"""Capacity of a replay buffer, in decisions: 60 MB, written to disk in about a second."""
 
 
 def ppo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
-    """PPO: many epochs over small batches, clipping keeps them safe; the KL term would only slow the first steps."""
+    """PPO: many epochs over small batches, which clipping keeps safe. The KL term would only slow the first updates."""
     return PPOConfig().training(
         lr=agent.learning_rate or 1e-3,
         train_batch_size_per_learner=batch,
@@ -57,9 +57,9 @@ def ppo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
     )
 
 
-def going_on(agent: TokenAgent, encoding: Encoding, batch: int) -> AlgorithmConfig:
+def continued_ppo(agent: TokenAgent, encoding: Encoding, batch: int) -> AlgorithmConfig:
     """PPO from a controller's weights: few epochs, small steps, no entropy bonus (the controller explores as it has
-    learned to), a KL to where it began, and the other members as the baseline."""
+    learned to), a KL term to its starting weights, and the other members as the baseline."""
     config = PPOConfig().training(
         lr=agent.learning_rate or 1e-4,
         train_batch_size_per_learner=batch,
@@ -81,15 +81,15 @@ def going_on(agent: TokenAgent, encoding: Encoding, batch: int) -> AlgorithmConf
 
 
 def appo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
-    """APPO: V-trace corrects for stale transitions. Its circular buffer replays at random and from a thread of its own,
-    which no seed reaches; a plain queue and ``passes`` over each batch do the same in a fixed order."""
+    """APPO: V-trace corrects for stale transitions. Its circular buffer would replay at random in a thread that cannot
+    be seeded; a plain queue and several ``passes`` over each batch replay in a fixed order instead."""
     return APPOConfig().training(
         lr=agent.learning_rate or 1e-3,
         train_batch_size_per_learner=batch,
         use_circular_buffer=False,
         circular_buffer_num_batches=1,
         circular_buffer_iterations_per_batch=1,
-        target_network_update_freq=0,  # at every update, however few steps of a network it has
+        target_network_update_freq=0,  # at every update
         num_epochs=1,
         clip_param=0.3,
         entropy_coeff=0.01,
@@ -99,9 +99,8 @@ def appo(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
 
 
 def dqn(agent: Agent, encoding: Encoding, batch: int) -> AlgorithmConfig:
-    """DQN over the heads in sequence. A decision is several steps, so the discount is spread over them.
-
-    ``epsilon`` counts decisions, not steps.
+    """DQN over the heads in sequence. A decision is several steps, so the discount per step is the root of that per
+    decision. ``epsilon`` counts decisions, not steps.
     """
     return DQNConfig().training(
         lr=agent.learning_rate or 1e-3,
@@ -140,7 +139,7 @@ CONFIGS: dict[str, Callable[[Agent, Encoding, int], AlgorithmConfig]] = {
     "DQN": dqn,
     "SAC": sac,
 }
-"""By algorithm, its configuration for an agent, its encoding and the transitions per call of the learner."""
+"""By algorithm, a function of the agent, its encoding and the transitions per call of the learner."""
 
 
 def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
@@ -152,12 +151,12 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
     Raises:
         ValueError: ``agent.training`` holds something that RLlib does not accept.
     """
-    # RLlib sets this level itself as soon as an Algorithm is built; until then it advertises its new API stack.
+    # Until an Algorithm is built, which sets this level itself, RLlib would log advertisements of its new API stack.
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     encoding = TRAITS[agent.algorithm].encoding(sizes)
     batch = batch_size(agent)
     if isinstance(agent, TokenAgent):
-        config = going_on(agent, encoding, batch)
+        config = continued_ppo(agent, encoding, batch)
     else:
         config = CONFIGS[agent.algorithm](agent, encoding, batch)
     if agent.algorithm != "DQN":
@@ -187,7 +186,7 @@ def build_config(agent: Agent, sizes: Sizes) -> AlgorithmConfig:
 
 
 def _set_team(config: AlgorithmConfig, agent: Agent, team: Team) -> None:
-    """Several agents with their modules. Which agent has which, its episodes say themselves."""
+    """Several agents with their modules; the episodes say which agent has which module."""
     specs = {}
     for name, sizes in team.modules.items():
         encoding = TRAITS[agent.algorithm].encoding(sizes)

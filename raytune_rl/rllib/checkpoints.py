@@ -1,8 +1,8 @@
-"""Agent checkpoints that a crash, a full disk or a truncated file cannot take away.
+"""Agent checkpoints that survive a crash, a full disk or a truncated file.
 
-``<directory>/000012`` is one generation. It is written aside and renamed, the two newest are kept, and its last file,
-``agent.json``, lists every other file with size and checksum: whatever does not match is passed over for the generation
-before. ``<generation>/algorithm`` is RLlib's own checkpoint, for ``Algorithm.from_checkpoint``.
+``<directory>/000012`` is one generation. It is written under another name and then renamed, and the two newest are
+kept. Its last file, ``agent.json``, lists every other file with size and checksum; if one does not match, the
+generation before is used. ``<generation>/algorithm`` is RLlib's own checkpoint, for ``Algorithm.from_checkpoint``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A complete generation: where it lies, and its record (settings, spaces, counters)."""
+    """A complete generation: its directory, and its record (settings, spaces, counters)."""
 
     path: Path
     record: Mapping[str, Any]
 
 
 def write(directory: str | Path, fill: Callable[[Path], None], record: Mapping[str, Any]) -> Path:
-    """Write a generation: ``fill`` puts the files into a fresh directory. Returns where it ended up.
+    """Write a generation, whose files ``fill`` writes into an empty directory. Returns the generation's directory.
 
     Raises:
         OSError: it could not be written; the generations before are untouched.
@@ -66,7 +66,7 @@ def write(directory: str | Path, fill: Callable[[Path], None], record: Mapping[s
 
 
 def newest(directory: str | Path) -> Checkpoint | None:
-    """The newest complete generation, or ``None``. Passing over a broken one is logged as a warning.
+    """The newest complete generation, or ``None``. A damaged one is skipped with a warning.
 
     Raises:
         ValueError: the checkpoint was written by a newer version of this package.

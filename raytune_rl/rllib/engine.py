@@ -1,8 +1,8 @@
 """What trains a network inside an ``AgentCore``: a whole RLlib Algorithm, or RLlib's learners alone.
 
-An Algorithm owns replay buffers, target updates and its own rhythm, and needs an initialised Ray (its runners put
-their config into the object store). Learners alone take batches and update; they work without Ray, so a controller can
-learn inside a packed world, hundreds of them in one process.
+An Algorithm has replay buffers, target networks and a training loop of its own, and needs an initialised Ray (its
+runners put their config into the object store). Learners alone only update from batches. They work without Ray, so
+hundreds of controllers can learn inside packed worlds in one process.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 
 class Engine(Protocol):
-    """Trains on episodes; ``learners`` is RLlib's ``LearnerGroup``, ``buffer`` its replay buffer, if it has one."""
+    """Trains on episodes. ``learners`` is RLlib's ``LearnerGroup``, ``buffer`` its replay buffer or ``None``."""
 
     learners: Any
     buffer: Any
 
     def train(self, episodes: Sequence[SingleAgentEpisode]) -> Mapping[str, Any]:
-        """Take episodes in and update. Returns RLlib's results, the learners' under ``learners``."""
+        """Update from episodes. Returns RLlib's results, the learners' under the key ``learners``."""
         ...
 
     def save(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class Engine(Protocol):
     def restore(self, path: Path) -> None: ...
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release its resources."""
         ...
 
 
@@ -43,7 +43,7 @@ class AlgorithmEngine:
 
     def __init__(self, config: AlgorithmConfig) -> None:
         if not ray.is_initialized():
-            # Left alone, RLlib would call ray.init() and join whatever cluster it finds.
+            # Otherwise RLlib would call ray.init() and join any cluster that it finds.
             raise RuntimeError("A learning agent needs Ray: call ray.init(address='local') first.")
         self._algorithm: Any = config.build_algo()
         self.learners = self._algorithm.learner_group
@@ -65,7 +65,7 @@ class AlgorithmEngine:
 
 
 class LearnersEngine:
-    """RLlib's learner group, updated as ``PPO.training_step`` does it."""
+    """RLlib's learner group, updated as in ``PPO.training_step``."""
 
     def __init__(self, config: AlgorithmConfig) -> None:
         self._config: Any = config

@@ -1,6 +1,6 @@
 """A population as RLlib's multi-agent environment, for RLlib's own training loop.
 
-The runs of this package do not need it: there reports come in and episodes are built from them (``feed.py``).
+Runs of this package do not use it: they build episodes from reports (``feed.py``).
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class PopulationMultiAgentEnv(MultiAgentEnv):
         return seen
 
     def step(self, action_dict: Mapping[str, np.ndarray]) -> Outcome:
-        """A segment of everybody."""
+        """One segment of all members."""
         observations, rewards, terminated, truncated, infos = self._population.step(action_dict)
-        everybody = not self._population.here
-        failed = everybody and all(terminated.values())
-        terminated["__all__"], truncated["__all__"] = failed, everybody and not failed
+        all_ended = not self._population.here
+        failed = all_ended and all(terminated.values())
+        terminated["__all__"], truncated["__all__"] = failed, all_ended and not failed
         self.agents = list(self._population.here)
         return observations, rewards, terminated, truncated, infos

@@ -1,4 +1,4 @@
-"""Chunks on their way to a learner: joined where they belong together, left out where nothing can be learned."""
+"""Experience on its way to a learner: consecutive chunks are joined, unusable transitions left out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from raytune_rl.records import Chunk, Transition
 
 
 class Outbox:
-    """Experience that waits for the learner, oldest first. Knows its size without counting: it is asked at every step.
+    """Experience that waits for the learner, oldest first. Its size is kept up to date, since it is read at every step.
 
     Attributes:
-        transitions: how many it holds.
+        transitions: number of transitions in it.
     """
 
     def __init__(self, chunks: Iterable[Chunk] = ()) -> None:
@@ -29,26 +29,27 @@ class Outbox:
         self.transitions += count(chunks)
 
     def put_back(self, chunks: Sequence[Chunk]) -> None:
-        """What was taken and not learned from comes first again."""
+        """Return chunks that were taken but not learned from, in front of all others."""
         self._chunks.extendleft(reversed(chunks))
         self.transitions += count(chunks)
 
     def take(self) -> tuple[Chunk, ...]:
-        """Everything, joined where it belongs together."""
-        taken = tuple(join(self._chunks))
+        """Remove and return everything, consecutive chunks joined."""
+        chunks = tuple(join(self._chunks))
         self._chunks.clear()
         self.transitions = 0
-        return taken
+        return chunks
 
     def trim(self, limit: int) -> int:
-        """Drop the oldest chunks until at most ``limit`` transitions, or one chunk, are left. Returns what was lost."""
+        """Drop the oldest chunks until at most ``limit`` transitions, or one chunk, are left. Returns how many
+        transitions were dropped."""
         before = self.transitions
         while len(self._chunks) > 1 and self.transitions > limit:
             self.transitions -= len(self._chunks.popleft().transitions)
         return before - self.transitions
 
     def keep(self, usable: Callable[[Transition], bool]) -> int:
-        """Drop the transitions that are of no use any more. Returns how many."""
+        """Drop all transitions that are not usable. Returns how many."""
         before = self.transitions
         self._chunks = deque(select(self._chunks, usable))
         self.transitions = count(self._chunks)
@@ -63,8 +64,8 @@ def count(chunks: Iterable[Chunk]) -> int:
 def join(chunks: Iterable[Chunk]) -> list[Chunk]:
     """Merge chunks that continue one another, in the order of their first appearance.
 
-    Advantages reach only as far as a piece does, so the longer the better. Chunks of one episode that overlap or leave
-    a gap (a member was wound back) stay apart.
+    Advantages are computed within a chunk, so longer ones are better. Chunks of one episode that overlap or leave a gap
+    (because a member was rewound) stay separate.
     """
     pieces: list[tuple[Chunk, list[Transition]]] = []  # the first chunk of each, and the transitions of all its chunks
     last: dict[str, tuple[Chunk, list[Transition]]] = {}
@@ -98,7 +99,7 @@ def select(chunks: Iterable[Chunk], usable: Callable[[Transition], bool]) -> lis
 
 
 def batches(chunks: Sequence[Chunk], size: int) -> list[list[Chunk]]:
-    """Consecutive groups of about ``size`` transitions each; chunks are not cut, the last group may be smaller."""
+    """Consecutive groups of at least ``size`` transitions; chunks are not cut, and the last group may be smaller."""
     groups: list[list[Chunk]] = [[]]
     for chunk in chunks:
         if count(groups[-1]) >= size:
@@ -108,7 +109,7 @@ def batches(chunks: Sequence[Chunk], size: int) -> list[list[Chunk]]:
 
 
 def _continues(first: Chunk, transitions: Sequence[Transition], chunk: Chunk) -> bool:
-    """Whether ``chunk`` goes on where ``transitions`` end, which begin with those of ``first``."""
+    """Whether ``chunk`` continues ``transitions``, which begin with those of ``first``."""
     if not transitions or chunk.start != first.start + len(transitions):
         return False
     return not (transitions[-1].terminated or transitions[-1].truncated)

@@ -1,7 +1,7 @@
-"""The place where experience enters RLlib: an EnvRunner without an environment.
+"""Feeds experience into RLlib: an EnvRunner without an environment.
 
-RLlib pulls episodes, the controller's world pushes them. ``FeedRunner`` queues what it is fed and hands it over when
-``Algorithm.train`` asks. It never returns nothing: RLlib would ask again forever.
+RLlib pulls episodes, while the controller pushes them. ``FeedRunner`` queues the episodes that it is fed and hands them
+over when ``Algorithm.train`` asks. It raises where it has none, because RLlib would ask again forever.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ SEGMENTS = "segments"
 
 
 class FeedRunner(EnvRunner, Checkpointable):
-    """Hands over queued episodes. Its RLModule is a container for the newest weights; nothing is sampled here.
+    """Hands over queued episodes. Its RLModule only holds the newest weights; nothing is sampled here.
 
-    The alpha API it implements is that of Ray 2.60 (``ray/rllib/env/env_runner.py``).
+    It implements the alpha API of Ray 2.60 (``ray/rllib/env/env_runner.py``).
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
@@ -64,7 +64,7 @@ class FeedRunner(EnvRunner, Checkpointable):
         return {INPUT_ENV_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
 
     def assert_healthy(self) -> None:
-        """Nothing can be unhealthy here."""
+        """Always healthy: there is no environment that could fail."""
 
     def stop(self) -> None:
         self._queue.clear()
@@ -97,7 +97,7 @@ def episodes(chunks: Sequence[Chunk], encoding: Encoding, numbers: itertools.cou
     """Each chunk as an RLlib episode of its own.
 
     An open end counts as truncated: the value of what follows is bootstrapped from the last observation. Ids are
-    unique, since RLlib would insist that two pieces of one episode fit together, which after a crash they may not.
+    unique, because RLlib requires pieces with the same id to fit together, which they may not after a crash.
     """
     return [_episode(chunk, encoding, next(numbers)) for chunk in chunks]
 
@@ -105,7 +105,7 @@ def episodes(chunks: Sequence[Chunk], encoding: Encoding, numbers: itertools.cou
 def _episode(chunk: Chunk, encoding: Encoding, number: int) -> SingleAgentEpisode:
     rows = encoding.rows(chunk.transitions)
     terminated = chunk.transitions[-1].terminated
-    # Without its spaces: a replay buffer would copy them with every episode, and they weigh more than the steps.
+    # Without spaces: a replay buffer would copy them with every episode, and they are larger than the steps.
     episode = SingleAgentEpisode(
         id_=f"{chunk.episode}@{chunk.start}#{number}",
         observations=list(rows.observations),

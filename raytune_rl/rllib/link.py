@@ -1,6 +1,6 @@
-"""How a policy reaches its learner: the same calls, answered at once or by an actor.
+"""How a policy calls its learner, in the same process or in an actor.
 
-A request is started and looked at later. Requests are answered in the order in which they were made.
+A request is started, and its result is fetched later. Requests are answered in order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Sizes
 
 NICENESS = 5
-"""Of the learner's process: where all cores are taken it gets about a quarter of one."""
+"""Of the learner's process: where all cores are busy, it gets about a quarter of one."""
 
 
 class Request(Protocol):
@@ -33,14 +33,14 @@ class Request(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What the learner tells the acting side. Here and not beside the learner, whose imports would come along with it.
+    """The learner's answer after an update. Not defined in ``actor.py``, whose imports the acting side does without.
 
     Attributes:
-        version: counts the updates, from 1; it never goes back.
-        weights: of the acting copy; ``None`` when the update was refused because it made them NaN or infinite.
-        transitions: all that this agent has ever learned from.
-        calls: learn calls that have ended, for whoever counts what it has sent.
-        metrics: RLlib's own numbers of the last update.
+        version: number of updates; it never decreases.
+        weights: for the acting copy; ``None`` if the update was undone because it made them NaN or infinite.
+        transitions: number of transitions that this agent has ever learned from.
+        calls: number of finished learn calls, by which the policy knows which experience has been used.
+        metrics: RLlib's metrics of the last update.
     """
 
     version: int
@@ -63,7 +63,7 @@ class Link(Protocol):
 
 
 class LocalLink:
-    """The learner in this process: every request is answered before ``start`` returns."""
+    """A learner in this process: every request is answered before ``start`` returns."""
 
     def __init__(self, agent: Agent, sizes: Sizes, **arguments: Any) -> None:
         from raytune_rl.rllib.actor import AgentCore
@@ -84,14 +84,14 @@ class LocalLink:
 
 
 class ActorLink:
-    """The learner in a Ray actor that takes no CPU slot. Starting it does not wait."""
+    """A learner in a Ray actor that takes no CPU slot. Starting it does not block."""
 
     def __init__(self, agent: Agent, sizes: Sizes, **arguments: Any) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        # On the driver's node, since both read and write the same checkpoint directory. Never restarted by Ray: the
-        # policy does that, with newer weights than Ray would have.
+        # On the driver's node, because both use the same checkpoint directory. Ray does not restart it, since it would
+        # not have the newest weights; the policy does.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=bool(agent.num_gpus))
         options = {"num_cpus": 0, "num_gpus": agent.num_gpus, "scheduling_strategy": here, "max_restarts": 0}
         self._ray = ray
@@ -105,7 +105,7 @@ class ActorLink:
 
 
 class _AgentHost:
-    """The actor. RLlib is imported in its process only when it starts."""
+    """The actor's class. RLlib is imported when the actor starts, in its process."""
 
     def __init__(self, agent: Agent, sizes: Sizes, arguments: dict[str, Any]) -> None:
         import torch
@@ -113,8 +113,8 @@ class _AgentHost:
         from raytune_rl.rllib.actor import AgentCore
 
         torch.set_num_threads(1)
-        # Where cores are scarce, training and deciding come first, so that learning delays neither. Not before the
-        # imports: held back from its start, it would have learned nothing yet when a short run is over.
+        # Training and decisions go before learning where cores are scarce. Set after the imports, because otherwise a
+        # short run would be over before they are done.
         os.nice(NICENESS)
         self._core = AgentCore(agent, sizes, **arguments)
 
@@ -143,7 +143,7 @@ class _Remote:
         self._answered = ref.future()
 
     def ready(self) -> bool:
-        done: bool = self._answered.done()  # asked at every step, and cheaper than ``ray.wait``
+        done: bool = self._answered.done()  # called at every step, and cheaper than ``ray.wait``
         return done
 
     def result(self) -> Any:
@@ -152,7 +152,7 @@ class _Remote:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread: the networks are too small to share, and one thread adds up in one order."""
+    """Torch on one thread: the networks are too small for several, and one thread gives reproducible sums."""
     import torch
 
     threads = torch.get_num_threads()

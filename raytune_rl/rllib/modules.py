@@ -17,7 +17,7 @@ IMPOSSIBLE = -1e6
 
 
 class MaskedDQNModule(DefaultDQNTorchRLModule):
-    """Reads the head from the one-hot in the observation (``spaces.Sequential``) and masks what it lacks."""
+    """Reads the head from the one-hot in the observation (``spaces.Sequential``) and masks options it does not have."""
 
     NVEC = "raytune_rl_nvec"
     """Key of the model config: number of options per head."""
@@ -25,7 +25,7 @@ class MaskedDQNModule(DefaultDQNTorchRLModule):
     def setup(self) -> None:
         super().setup()
         nvec = self.model_config[self.NVEC]
-        # Not a buffer: it is no weight, and must not travel as one.
+        # Not a torch buffer: it must not be saved or sent with the weights.
         self._missing = torch.tensor([[option >= size for option in range(max(nvec))] for size in nvec])
 
     def _qf_forward_helper(self, batch: dict[str, Any], encoder: Any, head: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The acting half of RLlib's default networks, in numpy.
 
-A decision needs one small forward pass. Through RLlib's module that costs milliseconds, and importing it costs every
-run seconds before the first trial starts. So the driver multiplies the matrices itself; the learner, in its own
-process, has the module, and weights travel between the two under the module's own parameter names.
+A decision needs one small forward pass. RLlib's module needs milliseconds for it, and importing RLlib delays the first
+trial by seconds. So the driver multiplies the matrices itself. The learner, in its own process, has the module, and
+weights are exchanged under the module's own parameter names.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Weights: TypeAlias = dict[str, NDArray[Any]]
 Activation: TypeAlias = Literal["tanh", "relu"]
 
 LOG_STD_BOUND = 20.0
-"""RLlib clips the logarithm of a Gaussian policy's standard deviation to that."""
+"""RLlib clips the logarithm of a Gaussian policy's standard deviation to [-20, 20]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mlp:
-    """Dense layers with an activation after each but the last.
+    """Dense layers with an activation after each except the last.
 
     Attributes:
         layers: the names of the layers' parameters, without ``.weight`` and ``.bias``.
@@ -43,7 +43,7 @@ class Mlp:
     activation: Activation
 
     def initial(self, rng: np.random.Generator) -> Weights:
-        """Torch's own default: uniform within 1 / sqrt(inputs), weights and biases alike."""
+        """Torch's default: weights and biases uniform within 1 / sqrt(inputs)."""
         weights: Weights = {}
         for name, inputs, outputs in zip(self.layers, self.widths, self.widths[1:], strict=False):
             bound = 1.0 / np.sqrt(inputs)
@@ -62,7 +62,7 @@ class Mlp:
 
 
 def body_and_head(hidden: Sequence[int]) -> tuple[list[int], list[int]]:
-    """RLlib gives DQN and SAC an encoder and a head; the last of several hidden layers goes to the head."""
+    """The hidden layers of RLlib's encoder and head for DQN and SAC: of several layers the head gets the last one."""
     return (list(hidden), []) if len(hidden) == 1 else (list(hidden[:-1]), list(hidden[-1:]))
 
 
@@ -84,8 +84,8 @@ def networks(agent: Agent, sizes: Sizes) -> dict[str, Mlp]:
 
 
 def initial_weights(agent: Agent, sizes: Sizes, *, seed: int) -> Weights:
-    """Starting weights. The same arguments give the same ones in every process, so the learner and the acting copy
-    begin alike without talking to each other."""
+    """Starting weights. They depend on the arguments only, so the learner and the acting copy begin with the same ones
+    without communication."""
     rng = np.random.default_rng([seed, 0xAC7])
     return {name: value for mlp in networks(agent, sizes).values() for name, value in mlp.initial(rng).items()}
 
@@ -99,7 +99,7 @@ def _mlp(
     outputs: int,
     activation: Activation,
 ) -> Mlp:
-    """RLlib's encoder and head in a row; it numbers the activations between the layers too."""
+    """RLlib's encoder and head as one network. RLlib also numbers the activations, so layers have even numbers."""
     layers = [f"{encoder}.net.mlp.{2 * index}" for index in range(len(body))]
     layers += [f"{head}.net.mlp.{2 * index}" for index in range(len(middle) + 1)]
     return Mlp(layers=tuple(layers), widths=(inputs, *body, *middle, outputs), activation=activation)

@@ -1,9 +1,9 @@
-"""What a decision was worth beside those of the other members: advantages for learning within one run.
+"""Advantages relative to the other members of the population, for learning within one run.
 
-A run is one task, so its rewards say more about the task and the time than about decisions: early segments gain much,
-late ones little, whoever decides. The members of a population face the same task at the same time, so their mean is a
-baseline that no critic has to learn first (the group-relative advantage of GRPO, Shao et al. 2024, section 4.1.1, over
-generalised advantages, Schulman et al. 2016, eq. 16).
+In one run the rewards depend more on the task and the time than on the decisions: early segments gain much, late ones
+little. The members of a population train on the same task at the same time, so the mean over them is a baseline that no
+critic has to learn first (the group-relative advantage of GRPO, Shao et al. 2024, section 4.1.1, applied to generalised
+advantage estimates, Schulman et al. 2016, eq. 16).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from ray.rllib.utils.postprocessing.value_predictions import compute_value_targe
 from raytune_rl.rllib.feed import SEGMENTS
 
 CLIP = 3.0
-"""Advantages, in standard deviations: one lucky or wrecked member must not decide where all go."""
+"""Limit of an advantage, in standard deviations: a single outlier must not dominate the update."""
 
 
 def plain_pipeline() -> list[ConnectorV2]:
-    """From episodes to a batch, as they are; what gives advantages comes after it."""
+    """The connectors from episodes to a train batch without advantages; one that adds those must follow."""
     return [
         AddObservationsFromEpisodesToBatch(as_learner_connector=True),
         AddColumnsFromEpisodesToTrainBatch(),
@@ -43,7 +43,7 @@ def plain_pipeline() -> list[ConnectorV2]:
 
 
 class PeerAdvantages(ConnectorV2):
-    """Puts advantages and value targets into the train batch; the last piece of the learner's pipeline.
+    """Adds advantages and value targets to the train batch; the last connector of the learner's pipeline.
 
     Args:
         gamma: discount per segment.
@@ -79,23 +79,23 @@ class PeerAdvantages(ConnectorV2):
         return batch
 
     def _returns(self, episode: SingleAgentEpisode, values: np.ndarray, after: float) -> np.ndarray:
-        """Lambda returns of a piece of an episode; what follows an open end is worth ``after``."""
+        """Lambda returns of a piece of an episode; ``after`` is the value of its last observation."""
         over = np.zeros(len(values) + 1)
-        over[-2:] = 1.0  # nothing is carried back from the step that only holds ``after``
+        over[-2:] = 1.0  # the last entry only holds ``after``, and no advantage flows back from it
         ended = np.zeros(len(values) + 1)
         ended[-2] = episode.is_terminated
         rewards = np.append(np.asarray(episode.get_rewards(), dtype=np.float32), 0.0)
-        found: np.ndarray = compute_value_targets(
+        targets: np.ndarray = compute_value_targets(
             np.append(values, after), rewards, ended, over, self._gamma, self._lambda
         )
-        return found[:-1]
+        return targets[:-1]
 
 
 def relative(advantages: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """Advantages (N,) less the mean of their segment (N,), in standard deviations of what is left.
+    """Advantages (N,) less the mean of their segment (``segments``, (N,)), in standard deviations of these differences.
 
-    A decision that nobody else made at that segment has no peers, and counts for nothing.
+    A decision without others at the same segment gets 0.
     """
     _, which = np.unique(segments, return_inverse=True)
-    apart = advantages - (np.bincount(which, advantages) / np.bincount(which))[which]
-    return np.asarray(np.clip(apart / (apart.std() + 1e-3), -CLIP, CLIP))
+    differences = advantages - (np.bincount(which, advantages) / np.bincount(which))[which]
+    return np.asarray(np.clip(differences / (differences.std() + 1e-3), -CLIP, CLIP))

@@ -1,8 +1,8 @@
-"""The learning agent as the controller sees it: acts at once with a local copy, learns elsewhere.
+"""The learning agent as the controller sees it: acts with a local copy of the network, learns elsewhere.
 
-Decisions never wait for learning. Experience collects in an outbox; when there is a batch and the learner is free, it
-is sent, and when the answer is there, the new weights are adopted. Whatever happens to the learner (it dies, it raises,
-its weights turn NaN), decisions go on with the last good weights, and a new learner takes over.
+Decisions never wait for learning. Experience collects in an outbox. When there is a batch and the learner is free, the
+batch is sent; when the answer has arrived, the new weights are adopted. If the learner dies, raises an error or
+produces NaN, decisions go on with the last good weights, and a new learner is started.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from raytune_rl.controller.policy import Choice, Situation
-from raytune_rl.controller.schedule import Schedule
+from raytune_rl.controller.policy import Choice, PolicyRequirements, Situation
 from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
-from raytune_rl.records import Chunk, Transition, Value
+from raytune_rl.records import Chunk, Transition
 from raytune_rl.rllib import experience, saved
 from raytune_rl.rllib.acting import Acting, acting_copy
 from raytune_rl.rllib.checkpoints import Checkpoint
@@ -27,21 +26,20 @@ from raytune_rl.rllib.spaces import Sizes
 from raytune_rl.rllib.traits import TRAITS, batch_size
 
 MAX_LAG = 4
-"""On-policy algorithms learn from transitions at most that many versions old."""
+"""On-policy algorithms learn from transitions whose weights were at most that many versions old."""
 OUTBOX_FRESH, OUTBOX = 8, 64
-"""Batches that wait at most for a learner that is slower than the world (on-policy, others); the oldest are dropped."""
+"""Most batches that wait for a slow learner (of an on-policy algorithm, of others); the oldest are dropped."""
 MAX_FAILURES = 5
-"""Failures of the learner in a row after which the policy goes on without learning."""
+"""Consecutive failures of the learner after which the policy goes on without learning."""
 
 log = logging.getLogger(__name__)
-
 
 Kind: TypeAlias = Literal["learn", "save", "restore"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Open:
-    """A request that has not been answered, with the experience that it carries or the directory that it is about."""
+    """A request that has not been answered yet, with the experience or the directory that was sent."""
 
     kind: Kind
     request: Request
@@ -54,22 +52,18 @@ class LearningPolicy:
 
     Args:
         agent: the settings.
-        remote: ``True`` learns in a Ray actor (as soon as Ray is initialised), ``False`` in this process, which then
-            waits for every update.
+        remote: ``True`` learns in a Ray actor (once Ray is initialised), ``False`` in this process, which then waits
+            for every update.
 
     Attributes:
         transitions: usable transitions received so far, over all runs of this agent.
         version: of the weights that act now.
         restarts: how often the learner had to be started again.
-        dropped: transitions that came too late or too fast to be learned from.
-        metrics: RLlib's numbers of the last update.
+        dropped: transitions that arrived too late or too fast to be learned from.
+        metrics: RLlib's metrics of the last update.
     """
 
-    schedule: Schedule | None = None
-    prescribed: Sequence[Mapping[str, Value]] | None = None
-    starts: bool = False
-    copy_every: int | None = None
-    island: int | None = None
+    requirements = PolicyRequirements()
 
     def __init__(self, agent: Agent, *, remote: bool = True) -> None:
         self.agent = agent
@@ -87,7 +81,7 @@ class LearningPolicy:
         self._sizes: Sizes | None = None
         self._action: ActionSpec | None = None
         self._seed = 0
-        # What is alive, and stays behind when the policy is pickled.
+        # Live objects, which are not pickled with the policy.
         self._link: Link | None = None
         self._acting: Acting | None = None
         self._open: deque[_Open] = deque()
@@ -96,18 +90,18 @@ class LearningPolicy:
     # -- the Policy protocol -------------------------------------------------------------------------------------------
 
     def bind(self, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
-        """Fix the spaces and begin to start the learner, without waiting for it.
+        """Set the spaces and begin to start the learner, without waiting for it.
 
         Raises:
-            ValueError: ``agent.checkpoint`` is missing, damaged, or was made for other spaces; ``agent.training`` is
-                nothing that RLlib accepts.
+            ValueError: ``agent.checkpoint`` is missing, damaged, or of other spaces; or RLlib does not accept
+                ``agent.training``.
         """
         self._observation, self._action = observation, action
         self._sizes = Sizes.of(observation, action)
         self._seed = seed % 2**31
         if self._saved is not None:
             self._check(self._saved)
-        if self.agent.training:  # only RLlib can judge it, and is not imported here otherwise
+        if self.agent.training:  # only RLlib can check it, and is not imported here otherwise
             from raytune_rl.rllib.algorithms import build_config
 
             build_config(self.agent, self._sizes)
@@ -128,7 +122,7 @@ class LearningPolicy:
             self._collect(wait=True)
 
     def get_state(self) -> dict[str, Any]:
-        """Counters and the experience that no answered update contains; the network is ``save``'s business."""
+        """Counters, and the experience that no finished update contains; ``save`` writes the network."""
         waiting = [chunk for call in self._open for chunk in call.chunks]
         return {
             "transitions": self.transitions,
@@ -145,14 +139,14 @@ class LearningPolicy:
         self.dropped = state["dropped"]
         self._outbox = experience.Outbox(state["outbox"])
         if self._calls <= state["calls"]:
-            self._outbox.put_back(state["sent"])  # the learner that is restored had not seen these yet
+            self._outbox.put_back(state["sent"])  # the restored learner has not seen these yet
         self._calls = max(self._calls, state["calls"])
 
     def save(self, directory: str, *, wait: bool = True) -> bool:
         """Have the learner write a checkpoint (weights, optimiser, replay buffer, random streams).
 
-        ``wait=False`` returns at once, so that no decision is held up; the files appear some time later, all or none.
-        Returns whether one was written (begun, with ``wait=False``).
+        ``wait=False`` returns at once, so that no decision is delayed; the files appear later, atomically. Returns
+        whether a checkpoint was written (with ``wait=False``: begun).
         """
         saving = any(call.kind == "save" for call in self._open)
         if not self._ensure_link() or self._link is None or (saving and not wait):
@@ -164,18 +158,18 @@ class LearningPolicy:
         return self._saved_now if wait else started
 
     def restore(self, directory: str) -> None:
-        """Act with the checkpoint's weights from now on; the learner follows as soon as it can.
+        """Act with the checkpoint's weights from now on; the learner restores it asynchronously.
 
         Raises:
-            ValueError: there is no complete checkpoint, or it was made for other spaces.
+            ValueError: there is no complete checkpoint, or it is of other spaces.
         """
-        found = self._check(directory)
+        checkpoint = self._check(directory)
         self._saved = directory
         self._collect(wait=True)
-        self._local().set_weights(saved.read_weights(found))
-        self.version = found.record["version"]
-        self.transitions = max(self.transitions, found.record["transitions"])
-        self._calls = found.record["calls"]
+        self._local().set_weights(saved.read_weights(checkpoint))
+        self.version = checkpoint.record["version"]
+        self.transitions = max(self.transitions, checkpoint.record["transitions"])
+        self._calls = checkpoint.record["calls"]
         if self._link is not None:
             self._ask("restore", directory, directory=directory)
 
@@ -198,12 +192,12 @@ class LearningPolicy:
         self.dropped += self._outbox.trim(batches * batch_size(self.agent))
 
     def _usable(self, transition: Transition) -> bool:
-        """Fallback decisions and those of another algorithm carry nothing to learn from."""
+        """Whether it can be learned from. Decisions of no policy or of another algorithm lack the necessary extras."""
         needs = TRAITS[self.agent.algorithm].encoding.needs
         return bool(transition.decision.action) and all(name in transition.decision.extras for name in needs)
 
     def _send(self) -> bool:
-        """Start a learn call if there is a batch and the learner is free; whether a call is under way now."""
+        """Start a learn call if there is a batch and the learner is free. Returns whether a call is under way."""
         if any(call.kind == "learn" for call in self._open):
             return True
         if self._outbox.transitions < batch_size(self.agent):
@@ -222,19 +216,19 @@ class LearningPolicy:
     # -- the learner ---------------------------------------------------------------------------------------------------
 
     def _check_ray(self) -> None:
-        """Let go of a learner that has ended with its Ray. To ask for it would have Ray start another cluster."""
+        """Forget a learner whose Ray has been shut down: a call of it would make Ray start another cluster."""
         if self._link is not None and self.remote and not _ray_is_up():
             self._outbox.put_back([chunk for call in self._open for chunk in call.chunks])
             self._link, self._open = None, deque()
 
     def _ensure_link(self) -> bool:
-        """Whether there is a learner now, or one that is starting."""
+        """Start a learner if there is none. Returns whether there is one now, possibly still starting."""
         self._check_ray()
         if self._link is None and self.agent.learn and self._failures < MAX_FAILURES and self._sizes is not None:
             if self.remote and not _ray_is_up():
                 return False
             make: LinkFactory = ActorLink if self.remote else LocalLink
-            # A checkpoint that kills the learner must not be its end: the second try does without.
+            # If the checkpoint makes the learner fail, the second try does without it.
             checkpoint = self._saved if self._failures < 2 else None
             weights = self._local().weights() if self.version else None
             try:
@@ -251,7 +245,7 @@ class LearningPolicy:
         return self._link is not None
 
     def _ask(self, kind: Kind, argument: Any, *, chunks: tuple[Chunk, ...] = (), directory: str = "") -> bool:
-        """Call the learner; whether the call is under way (a learner in this process has answered already)."""
+        """Call the learner. Returns whether the call was made (a learner in this process has answered already)."""
         assert self._link is not None
         try:
             request = self._link.start(kind, argument)
@@ -264,7 +258,7 @@ class LearningPolicy:
         return True
 
     def _collect(self, *, wait: bool = False) -> None:
-        """Take the answers that are there, in order; with ``wait`` all of them."""
+        """Process the answers that have arrived, in order; with ``wait``, wait for all of them."""
         self._check_ray()
         while self._open:
             call = self._open[0]
@@ -292,12 +286,12 @@ class LearningPolicy:
         self.metrics = update.metrics
 
     def _fail(self, error: Exception, chunks: Sequence[Chunk]) -> None:
-        """The learner died or raised: begin a new one from its last checkpoint and the newest weights."""
+        """After the learner died or raised: start a new one from its last checkpoint and the newest weights."""
         self._failures += 1
         self.restarts += 1
         lost = [chunk for call in self._open for chunk in call.chunks]
         if self._failures == 1:
-            # Once more; if it was this experience that killed it, it is not tried a third time.
+            # Tried once more. If this experience was the cause of the failure, it is dropped after the second one.
             self._outbox.put_back([*chunks, *lost])
         else:
             self.dropped += experience.count([*chunks, *lost])
@@ -322,14 +316,14 @@ class LearningPolicy:
         return saved.load(directory, self.agent, self._sizes)
 
     def _local(self) -> Acting:
-        """The acting copy, built on first use."""
+        """The acting copy, made on first use."""
         if self._acting is None:
             assert self._observation is not None and self._action is not None, "bind comes first"
             self._acting = acting_copy(self.agent, self._observation, self._action, seed=self._seed)
             if self._saved is not None:
-                found = self._check(self._saved)
-                self._acting.set_weights(saved.read_weights(found))
-                self.version = max(self.version, found.record["version"])
+                checkpoint = self._check(self._saved)
+                self._acting.set_weights(saved.read_weights(checkpoint))
+                self.version = max(self.version, checkpoint.record["version"])
         return self._acting
 
     # -- pickling ------------------------------------------------------------------------------------------------------
@@ -339,7 +333,7 @@ class LearningPolicy:
         self._open, self._saved_now = deque(), False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Settings and counters; the learner, its open requests and the network stay behind."""
+        """Settings, counters and experience, without the learner, its open requests and the network."""
         state = self.__dict__ | {"_outbox": self.get_state()["sent"] + self._outbox.chunks}
         return {name: value for name, value in state.items() if name not in ("_link", "_acting", "_open")}
 

@@ -1,4 +1,4 @@
-"""What can be read of an agent's checkpoint without RLlib: whether it fits, and the acting copy's weights."""
+"""Reads an agent's checkpoint without RLlib: whether it fits, and the acting copy's weights."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ def load(directory: str, agent: Agent, sizes: Sizes) -> checkpoints.Checkpoint:
     Raises:
         ValueError: there is none, or it was made for other spaces or another algorithm.
     """
-    found = checkpoints.newest(directory)
-    if found is None:
+    checkpoint = checkpoints.newest(directory)
+    if checkpoint is None:
         raise ValueError(f"There is no complete agent checkpoint in {directory}.")
-    record = found.record
-    was = {"network": record.get("network", Agent.network), "algorithm": record["agent"]["algorithm"]}
-    was |= {"hidden": tuple(record["agent"]["hidden"])}
-    was |= {name: record["agent"].get(name, getattr(Agent, name)) for name in ("agents", "modules")}
+    record = checkpoint.record
+    settings = {"network": record.get("network", Agent.network), "algorithm": record["agent"]["algorithm"]}
+    settings |= {"hidden": tuple(record["agent"]["hidden"])}
+    settings |= {name: record["agent"].get(name, getattr(Agent, name)) for name in ("agents", "modules")}
     if agent.modules == "own":
-        was["population"] = record["agent"]["population"]
-    for name, value in was.items():
+        settings["population"] = record["agent"]["population"]
+    for name, value in settings.items():
         if value != getattr(agent, name):
             raise ValueError(f"The agent in {directory} has {name}={value!r}, this one {getattr(agent, name)!r}.")
     for name in ("features", "heads", "nvec"):
         if tuple(record[name]) != getattr(sizes, name):
             difference = _difference(record[name], getattr(sizes, name))
             raise ValueError(f"The agent in {directory} was made for other {name}: {difference}.")
-    return found
+    return checkpoint
 
 
-def read_weights(found: checkpoints.Checkpoint) -> Weights:
-    """The acting copy's weights of a checkpoint; nothing is unpickled."""
-    with np.load(found.path / WEIGHTS, allow_pickle=False) as data:
+def read_weights(checkpoint: checkpoints.Checkpoint) -> Weights:
+    """The acting copy's weights in a checkpoint; nothing is unpickled."""
+    with np.load(checkpoint.path / WEIGHTS, allow_pickle=False) as data:
         return {name: data[name] for name in data.files}
 
 

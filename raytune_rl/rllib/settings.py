@@ -1,4 +1,4 @@
-"""What a user says about the learning agent: plain values, checked at once, without importing Ray or torch."""
+"""The settings of the learning agent: plain values, checked when they are given, without importing Ray or torch."""
 
 from __future__ import annotations
 
@@ -19,37 +19,36 @@ Modules: TypeAlias = Literal["shared", "role", "own"]
 AlgorithmName: TypeAlias = Literal["PPO", "DQN", "SAC", "APPO"]
 ALGORITHM_NAMES: tuple[str, ...] = get_args(AlgorithmName)
 TEAM_ALGORITHMS = ("PPO", "APPO")
-"""Those that several agents can learn with."""
+"""The algorithms that support several agents."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agent:
     """A learning meta-agent: one of RLlib's algorithms and how it learns.
 
-    ``None`` leaves a setting to the algorithm's own default, chosen for short episodes and few transitions
-    (``rllib/algorithms.py``).
+    ``None`` means the algorithm's default, chosen for short episodes and few transitions (``rllib/algorithms.py``).
 
     Attributes:
         algorithm: ``PPO`` and ``APPO`` choose all heads of an action at once, ``DQN`` one head after the other, ``SAC``
             a point in a box that is cut into bins.
         learning_rate: of the network's optimiser, above 0.
-        gamma: discount per segment, in (0, 1]. Episodes are short, so it stays near 1.
+        gamma: discount per segment, in (0, 1]. Episodes are short, so it should be near 1.
         batch: transitions (decisions) per call of the learner, at least 1.
         hidden: widths of the hidden layers.
         training: further arguments of the algorithm's ``AlgorithmConfig.training``, by their RLlib names.
         checkpoint: a directory with an agent's checkpoint to start from (see ``from_run``).
         learn: ``False`` acts with the checkpoint's weights (or the untrained network) and never changes them.
-        num_gpus: GPUs of the learning actor, 0 = CPU; a network this small is faster there.
-        agents: who decides: ``"one"`` agent for all members, each on its own; the ``"members"``, agents of one
-            multi-agent episode; or the ``"hyperparameters"`` of each member, one agent for each.
-        modules: which agents share a network: ``"shared"`` by all, by those of one ``"role"``, or each its ``"own"``
-            (``rllib/team.py`` has the table).
-        population: number of members, where each has its own network (further ones share them in turn); ``None``: the
-            experiment's.
+        num_gpus: GPUs of the learning actor; 0 = CPU, which is faster for a network this small.
+        agents: what counts as an agent: ``"one"`` agent that decides for each member separately; every one of the
+            ``"members"`` in a multi-agent episode; or every one of the ``"hyperparameters"`` of each member.
+        modules: which agents share a network: all (``"shared"``), those of one ``"role"``, or none (``"own"``);
+            ``rllib/team.py`` has the table.
+        population: number of networks where each member has its ``"own"`` (further members share them in turn);
+            ``None``: the experiment's population.
     """
 
     network: ClassVar[str] = "layers"
-    """What its checkpoints hold: dense layers made for one search space."""
+    """The kind of network in its checkpoints: dense layers for one search space."""
 
     algorithm: AlgorithmName = "PPO"
     learning_rate: float | None = None
@@ -98,25 +97,25 @@ class Agent:
 
     @classmethod
     def from_run(cls, directory: str | Path, **changes: Any) -> Agent:
-        """The agent that another run left behind, to be carried on.
+        """The agent of another run, to be trained on.
 
         Args:
             directory: a run directory; its ``agent/`` holds the checkpoint.
-            changes: fields that shall differ, for instance ``learn=False``.
+            changes: fields with other values, for instance ``learn=False``.
 
         Raises:
-            ValueError: there is no usable checkpoint. Whether its spaces fit the experiment is known only when the
-                experiment starts; a difference is a ``ValueError`` then.
+            ValueError: there is no usable checkpoint. Whether its spaces fit is checked when the experiment starts,
+                which raises a ``ValueError`` if they do not.
         """
         path = Path(directory) / checkpoints.NAME
-        found = checkpoints.newest(path)
-        if found is None:
+        checkpoint = checkpoints.newest(path)
+        if checkpoint is None:
             raise ValueError(f"Agent.from_run: {str(directory)!r} has no complete agent checkpoint in {path.name}/.")
-        if found.record.get("network", cls.network) != cls.network:
+        if checkpoint.record.get("network", cls.network) != cls.network:
             raise ValueError(
                 f"Agent.from_run: {str(directory)!r} was steered by a Pretrained; use Pretrained.from_run."
             )
-        saved = {**found.record["agent"], "checkpoint": str(path.resolve()), "learn": True}
+        saved = {**checkpoint.record["agent"], "checkpoint": str(path.resolve()), "learn": True}
         return cls(**{**saved, **changes})
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +124,7 @@ class Agent:
         return {**values, "hidden": list(self.hidden), "training": dict(self.training)}
 
     def build(self, population: int | None = None) -> LearningPolicy:
-        """The policy that these settings describe, not bound yet; ``population``: the number of members, if known."""
+        """A policy with these settings, not bound yet; ``population``: the number of members, if known."""
         from raytune_rl.rllib.policy import LearningPolicy
 
         return LearningPolicy(self if self.population else dataclasses.replace(self, population=population))

@@ -1,7 +1,7 @@
-"""How the controller's decisions look to each algorithm: spaces, and the rows that a learner gets.
+"""Encodings: how the controller's decisions look to each algorithm, as spaces and as the rows that a learner gets.
 
-The controller speaks of one index per action head. PPO and APPO take that as it is; SAC wants a point in a box, DQN a
-single index at a time. Everything that differs is here, so that neither the controller nor the records know of it.
+The controller's action has one index per head. PPO and APPO take it as it is; SAC needs a point in a box, DQN a single
+index at a time. All differences are here, so that the controller and the records do not depend on the algorithm.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raytune_rl.records import Transition
 
 OBSERVATION_BOUND = 4.0
 REWARD_BOUND = 10.0
-"""Rewards are about [-2, 2]; what lies beyond is an accident that must not wreck a network."""
+"""Rewards lie mostly in [-2, 2]. They are clipped here, because an outlier can ruin a network."""
 
 ACTIONS = "actions"
 ACTION_DIST_INPUTS = "action_dist_inputs"
@@ -30,13 +30,13 @@ ACTION_LOGP = "action_logp"
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """The shapes that an agent is built for; saved with its checkpoint and compared when one is loaded.
+    """The shapes that an agent is built for; saved with its checkpoint and compared when it is loaded.
 
     Attributes:
         features: names of the observation's features.
         heads: names of the action's heads.
         nvec: number of choices per head.
-        roles: of the hyperparameters that the first heads set.
+        roles: of the hyperparameters, which the first heads set.
     """
 
     features: tuple[str, ...]
@@ -61,7 +61,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """One piece of an episode in an algorithm's own terms: T steps, T+1 observations."""
+    """A piece of an episode as an algorithm sees it: T steps, T + 1 observations."""
 
     observations: NDArray[np.float32]
     actions: NDArray[np.generic]
@@ -70,12 +70,15 @@ class Rows:
 
 
 class Encoding(ABC):
-    """Maps between decisions and one algorithm's spaces."""
+    """Converts decisions for one kind of algorithm.
+
+    Attributes:
+        substeps: steps of the algorithm per decision.
+        needs: extras that a decision must carry to be learned from.
+    """
 
     substeps: int = 1
-    """Steps of the algorithm per decision."""
     needs: tuple[str, ...] = ()
-    """Extras that a decision must carry to be learned from."""
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
@@ -84,7 +87,7 @@ class Encoding(ABC):
     @property
     @abstractmethod
     def action_space(self) -> gym.Space:
-        """What RLlib is told."""
+        """The action space that RLlib gets."""
 
     @abstractmethod
     def rows(self, transitions: Sequence[Transition]) -> Rows:
@@ -114,7 +117,7 @@ class Factored(Encoding):
 
 
 class Binned(Encoding):
-    """SAC: a point in [-1, 1] per head, which ``ActionSpec.from_box`` cuts into bins."""
+    """SAC: a number in [-1, 1] per head, which ``ActionSpec.from_box`` converts into an index."""
 
     needs = (ACTIONS,)
 
@@ -132,10 +135,10 @@ class Binned(Encoding):
 
 
 class Sequential(Encoding):
-    """DQN: one head after the other. A decision is ``H`` steps; the reward comes with the last.
+    """DQN: one head after the other. A decision is ``H`` steps; the last one gets the reward.
 
-    The observation of step ``h`` is the features, the one-hot of ``h``, and the choices so far: per head the centre of
-    the chosen part of [-1, 1], 0 where nothing is chosen yet.
+    The observation of step ``h`` is the features, the one-hot of ``h``, and the choices so far: for each head the
+    centre of the chosen bin of [-1, 1], 0 before it is chosen.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -149,7 +152,7 @@ class Sequential(Encoding):
         return gym.spaces.Discrete(max(self.sizes.nvec))
 
     def start(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Observations (N, F) as they look before the first head: (N, F + 2H)."""
+        """The observations of the first step, (N, F + 2H), from the decisions' observations (N, F)."""
         heads = len(self.sizes.nvec)
         sequence = np.zeros((len(observations), observations.shape[1] + 2 * heads), dtype=np.float32)
         sequence[:, : observations.shape[1]] = observations
@@ -157,7 +160,7 @@ class Sequential(Encoding):
         return sequence
 
     def advance(self, sequence: NDArray[np.float32], head: int, choices: NDArray[np.int64]) -> None:
-        """Write the choices (N,) of ``head`` into ``sequence`` (N, F + 2H) and turn to the next head, in place."""
+        """Write the choices (N,) of ``head`` into ``sequence`` (N, F + 2H), in place, and go to the next head."""
         heads = len(self.sizes.nvec)
         features = sequence.shape[1] - 2 * heads
         sequence[:, features + heads + head] = 2 * (choices + 0.5) / self.sizes.nvec[head] - 1

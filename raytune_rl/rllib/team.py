@@ -1,11 +1,11 @@
-"""Who decides what, where a population is steered by several agents: seats, and the networks behind them.
+"""Multi-agent control of a population: which agent decides what (its *seat*), and with which network.
 
 ``agents="members"``: each member is an agent that decides everything about itself. ``agents="hyperparameters"``: each
 hyperparameter of a member is one, which sees the member and its own part of the observation; so are the source of the
 weights and the stop, which see everything (one agent per hyperparameter: MA-DAC, Xue et al., NeurIPS 2022). All agents
 of a member get the member's reward.
 
-Who shares a network is what ``modules`` says:
+``modules`` says which agents share a network:
 
 ===========  ===============================  ===========================================================
 modules      ``agents="members"``             ``agents="hyperparameters"``
@@ -13,7 +13,7 @@ modules      ``agents="members"``             ``agents="hyperparameters"``
 ``shared``   all members                      all hyperparameters of all members; sources; stops
 ``role``     the even members (exploiters),   hyperparameters of one role (``roles.learning_rate``, ...);
              the odd ones (explorers)         sources; stops
-``own``      nobody                           the same hyperparameter of all members; sources; stops
+``own``      none                             the same hyperparameter of all members; sources; stops
 ===========  ===============================  ===========================================================
 
 Explorers learn with an entropy bonus, exploiters without, so that half of a population keeps trying.
@@ -47,9 +47,9 @@ class Seat:
     Attributes:
         name: of the agent among those of its member; empty where it decides alone.
         module: whose network decides.
-        features: indices of what it sees.
+        features: indices of the features that it sees.
         heads: indices of the heads that it sets.
-        logits: where theirs are among the logits of all heads.
+        logits: the place of these heads' logits among those of all heads.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Team:
         """The team that the settings describe; ``None`` for a single agent.
 
         Raises:
-            ValueError: each member shall have a network of its own, and nobody knows how many there are.
+            ValueError: ``modules="own"`` with ``agents="members"`` needs the population size, which is not set.
         """
         if agent.agents == "one":
             return None
@@ -88,7 +88,7 @@ class Team:
 
 
 def module_seed(seed: int, index: int) -> int:
-    """Of the starting weights of a team's network number ``index``; the first has the agent's own."""
+    """The seed of the starting weights of a team's network number ``index``; the first one gets the agent's own."""
     return seed + 7919 * index
 
 
@@ -108,11 +108,11 @@ def joined(weights: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, NDArr
 
 def separated(weights: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
     """The inverse of ``joined``."""
-    found: dict[str, dict[str, NDArray[Any]]] = {}
+    by_module: dict[str, dict[str, NDArray[Any]]] = {}
     for path, value in weights.items():
         module, _, name = path.partition("/")
-        found.setdefault(module, {})[name] = value
-    return found
+        by_module.setdefault(module, {})[name] = value
+    return by_module
 
 
 def _members(agent: Agent, sizes: Sizes) -> Team:
@@ -144,9 +144,9 @@ def _hyperparameters(agent: Agent, sizes: Sizes) -> Team:
         else:
             module, label = name, name
             seen = list(range(len(sizes.features)))
-        # What a network is told of a hyperparameter has no name in it: it may serve several.
-        told = tuple(sizes.features[i].removeprefix(f"{name}/") for i in seen)
-        modules.setdefault(module, Sizes(features=told, heads=(label,), nvec=(size,)))
+        # Features without the hyperparameter's name, because a network may serve several hyperparameters.
+        names = tuple(sizes.features[i].removeprefix(f"{name}/") for i in seen)
+        modules.setdefault(module, Sizes(features=names, heads=(label,), nvec=(size,)))
         seats.append(
             Seat(
                 name=name,
@@ -162,7 +162,7 @@ def _hyperparameters(agent: Agent, sizes: Sizes) -> Team:
 
 
 def _module_of(agent: Agent, sizes: Sizes, head: int) -> str:
-    """RLlib makes files of these names, so they hold letters, digits and dashes only."""
+    """The module's name. RLlib uses it as a file name, so it has letters, digits and dashes only."""
     if agent.modules == "shared":
         return "hyperparameter"
     if agent.modules == "role":

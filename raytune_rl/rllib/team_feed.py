@@ -1,4 +1,4 @@
-"""Experience of several agents on its way to RLlib: multi-agent episodes, and the runner that hands them over."""
+"""The experience of several agents for RLlib: multi-agent episodes, and the runner that hands them over."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raytune_rl.rllib.team import Seat, Team
 
 
 class TeamFeedRunner(FeedRunner):
-    """Hands over multi-agent episodes. One step here is one agent's, so a batch of decisions holds several of each."""
+    """Hands over multi-agent episodes. It counts agent steps, of which a decision has one per agent of the member."""
 
     def _module(self) -> Any:
         return self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -32,11 +32,11 @@ class TeamFeedRunner(FeedRunner):
 def episodes(
     chunks: Sequence[Chunk], team: Team, encodings: Mapping[str, Encoding], numbers: itertools.count[int]
 ) -> list[MultiAgentEpisode]:
-    """The chunks of all members as episodes of the population, steps being segments.
+    """The chunks of all members as episodes of the population, whose steps are segments.
 
-    Members report when they like and begin anew after failures: the n-th chunk of each goes into the n-th episode,
-    where its agents come when its first segment does and leave after its last. As in ``feed.episodes`` an open end
-    counts as truncated.
+    Members report asynchronously and restart after failures, so the n-th chunk of each member goes into the n-th
+    episode. Its agents enter the episode at the chunk's first segment and leave after its last. As in
+    ``feed.episodes``, an open end counts as truncated.
     """
     rounds: list[list[Chunk]] = []
     seen: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""RLlib's learners with a term that keeps the agent near the clone it began as, in place of an entropy bonus."""
+"""RLlib's learners with a KL term that keeps the agent near its starting weights, in place of an entropy bonus."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from raytune_rl.rllib.token_module import CLONE_LOGITS
 CLONE_KL = "clone_kl"
 """Key of ``learner_config_dict``: weight of KL(agent || clone)."""
 
-LEAST = -60.0
-"""Logits are at least that much for the divergence: a share that is zero in float32 would make it infinite."""
+MIN_LOGIT = -60.0
+"""Lower bound of the logits in the divergence: a probability of 0 in float32 would make it infinite."""
 
 
 class _Cloned(TorchLearner):
@@ -35,11 +35,15 @@ class _Cloned(TorchLearner):
 
 
 def divergence_from(clone: torch.Tensor, logits: torch.Tensor, distributions: Any) -> torch.Tensor:
-    """The mean KL of what these ``logits`` (N, options) would do from what the ``clone``'s would; finite, and so is its
-    gradient. ``distributions``: RLlib's class for the action space."""
-    here, there = (distributions.from_logits(given.clamp(min=LEAST)) for given in (logits, clone))
-    found: torch.Tensor = torch.mean(here.kl(there))
-    return found
+    """The mean KL(agent || clone) of action distributions with ``logits`` and ``clone`` logits, (N, options) each.
+
+    It is finite, and so is its gradient. ``distributions``: RLlib's class for the action space.
+    """
+    agent_distribution, clone_distribution = (
+        distributions.from_logits(given.clamp(min=MIN_LOGIT)) for given in (logits, clone)
+    )
+    divergence: torch.Tensor = torch.mean(agent_distribution.kl(clone_distribution))
+    return divergence
 
 
 class ClonedPPOLearner(_Cloned, PPOTorchLearner):

@@ -20,8 +20,8 @@ from raytune_rl.mdp.action import SOURCES
 from raytune_rl.rllib.tokens import fitted, part
 
 CLONE_LOGITS = "clone_logits"
-"""Column of a train batch: what the clone that learning began with would have done, for the KL term that keeps the
-agent near it."""
+"""Column of a train batch: the logits of the starting weights (the clone), for the KL term that keeps the agent near
+them."""
 
 
 class TokenModule(TorchRLModule, ValueFunctionAPI):
@@ -37,7 +37,7 @@ class TokenModule(TorchRLModule, ValueFunctionAPI):
         self.parts = nn.ParameterDict({part(name): nn.Parameter(torch.tensor(value)) for name, value in given.items()})
         lengths = self._lengths = [int(size) for size in self.action_space.nvec]
         self.action_dist_cls = TorchMultiCategorical.get_partial_dist_cls(input_lens=lengths)
-        if config.get("clone"):  # a buffer goes where the parameters go, and is no part of the state
+        if config.get("clone"):  # as buffers, which move with the parameters; not persistent, so no part of the state
             for name, value in given.items():
                 self.register_buffer(_clone(name), torch.tensor(value), persistent=False)
 
@@ -45,28 +45,28 @@ class TokenModule(TorchRLModule, ValueFunctionAPI):
         return {Columns.ACTION_DIST_INPUTS: self._logits(self._weights(), batch)}
 
     def clone_logits(self, batch: dict[str, Any]) -> torch.Tensor | None:
-        """What the clone would do; None where none is kept."""
+        """The clone's logits; ``None`` where no clone is kept."""
         if not self.model_config.get("clone"):
             return None
         with torch.no_grad():
             return self._logits({name: self.get_buffer(_clone(name)) for name in tokens.shapes()}, batch)
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
-        found: torch.Tensor = tokens.values(self._weights(), batch[Columns.OBS], torch)
-        return found
+        values: torch.Tensor = tokens.values(self._weights(), batch[Columns.OBS], torch)
+        return values
 
     def _logits(self, weights: dict[str, torch.Tensor], batch: dict[str, Any]) -> torch.Tensor:
         logits = tokens.policy_logits(weights, batch[Columns.OBS], torch)
         count = self.model_config.get("hyperparameters", (logits.shape[1] - len(SOURCES)) // LEVELS)
-        found: torch.Tensor = fitted(logits, count, self._lengths, torch)
-        return found
+        action_logits: torch.Tensor = fitted(logits, count, self._lengths, torch)
+        return action_logits
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: self.parts[part(name)] for name in tokens.shapes()}
 
 
 class CloneLogits(ConnectorV2):
-    """Puts what the clone would have done into the train batch, once for all of its epochs."""
+    """Adds the clone's logits to the train batch, once for all epochs."""
 
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Sequence[Any], **kwargs: Any) -> Any:
         columns = batch[DEFAULT_MODULE_ID]

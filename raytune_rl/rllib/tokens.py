@@ -1,8 +1,8 @@
-"""A controller's network as an agent that goes on learning: its settings and its acting half, without torch.
+"""A meta-trained controller as an agent that goes on learning: its settings and its acting half, without torch.
 
-A fresh agent begins with nothing and may move far. This one begins with what a meta-training has left, and a run is
-short: so it takes small steps, is held to what it knew (a KL to the weights it began with, Ziegler et al. 2019, eq. 2),
-and pays a decision by what it gained over the other members' at the same time (``peers.py``).
+A run is short, and the agent begins with the weights of a meta-training. So it learns in small steps, with a KL penalty
+to its starting weights (Ziegler et al. 2019, eq. 2), and its advantages are relative to the other members' decisions at
+the same time (``peers.py``).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import ACTION_DIST_INPUTS
 
 PARTS = "parts"
-"""Where the module keeps the parameters (``token_module.TokenModule``)."""
+"""The attribute of ``token_module.TokenModule`` that holds the parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenAgent(Agent):
-    """PPO that goes on from the weights of a controller.
+    """PPO that continues from the weights of a controller.
 
     Attributes:
         start: the weights, by the names of ``controller.tokens.shapes``.
@@ -53,15 +53,15 @@ class TokenAgent(Agent):
             raise ValueError(f"TokenAgent.anchor is {self.anchor!r}: it must be 0 or more.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; the weights stay out, a checkpoint has its own."""
+        """Plain values without the weights, which a checkpoint holds anyway."""
         return {name: value for name, value in super().to_dict().items() if name != "start"}
 
 
 def fitted(logits: Any, hyperparameters: int, nvec: Sequence[int], xp: Any) -> Any:
     """The network's logits (N, slots * LEVELS + sources) as those of an action space with heads of sizes ``nvec``.
 
-    Slots that hold nothing have no head. Heads after the source, of which the network knows nothing (``stop``), take
-    their first option, which changes nothing. ``xp`` is numpy or torch.
+    Empty slots have no head. Heads after the source (``stop``), which the network does not have, take their first
+    option, which changes nothing. ``xp`` is numpy or torch.
     """
     nothing = [0.0 if option == 0 else IMPOSSIBLE for size in nvec[hyperparameters + 1 :] for option in range(size)]
     unknown = [0.0 * logits[:, :1] + value for value in nothing]
@@ -69,7 +69,7 @@ def fitted(logits: Any, hyperparameters: int, nvec: Sequence[int], xp: Any) -> A
 
 
 def part(name: str) -> str:
-    """What the module calls the parameter ``name``: torch allows no dots."""
+    """The module's name for the parameter ``name``: torch does not allow dots."""
     return name.replace(".", "_")
 
 
@@ -84,7 +84,7 @@ def from_module(state: Mapping[str, NDArray[Any]]) -> Weights:
 
 
 class TokenActing:
-    """The acting half: ``controller.tokens.TokenPolicy`` with the weights of the moment (see ``acting.Acting``)."""
+    """The acting half: ``controller.tokens.TokenPolicy`` with the newest weights (see ``acting.Acting``)."""
 
     def __init__(self, agent: TokenAgent, observation: ObservationSpec, action: ActionSpec, *, seed: int) -> None:
         self._hyperparameters, self._nvec = len(action.space), action.nvec
@@ -93,18 +93,18 @@ class TokenActing:
         self._policy.bind(observation, action, seed=seed)
 
     def act(self, situations: Sequence[Situation], *, decisions: int = 0, version: int = 0) -> list[Choice]:
-        """One choice per situation; with what a learner needs, where there is one."""
+        """One choice per situation; with what a learner needs if the agent learns."""
         self._policy.version = version
         choices = list(self._policy.act(situations))
         if not self._learning:
             return choices
         observations = np.stack([situation.observation for situation in situations]).astype(np.float32)
-        expected = values(self._policy.weights, observations, np).tolist()
+        state_values = values(self._policy.weights, observations, np).tolist()
         logits = np.array([choice.extras[ACTION_DIST_INPUTS] for choice in choices], dtype=np.float32)
-        told = fitted(logits, self._hyperparameters, self._nvec, np).tolist()
+        action_logits = fitted(logits, self._hyperparameters, self._nvec, np).tolist()
         return [
             dataclasses.replace(choice, value=value, extras={**choice.extras, ACTION_DIST_INPUTS: tuple(inputs)})
-            for choice, value, inputs in zip(choices, expected, told, strict=True)
+            for choice, value, inputs in zip(choices, state_values, action_logits, strict=True)
         ]
 
     def weights(self) -> Weights:
@@ -112,5 +112,5 @@ class TokenActing:
         return to_module(self._policy.weights)
 
     def set_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
-        """Act with these from now on."""
+        """Act with these weights from now on."""
         self._policy.weights = from_module(weights)

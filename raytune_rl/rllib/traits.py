@@ -1,4 +1,4 @@
-"""What the acting side knows of each algorithm. Imports neither torch nor RLlib, so that a driver starts at once."""
+"""What the acting side knows of each algorithm. Imports neither torch nor RLlib, so that a driver starts fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raytune_rl.rllib.settings import Agent
 from raytune_rl.rllib.spaces import Binned, Encoding, Factored, Sequential
 
 Epsilon: TypeAlias = float | Sequence[tuple[float, float]]
-"""RLlib's notation for a schedule: a constant, or (step, value) points to be joined by lines, flat after the last."""
+"""RLlib's notation for a schedule: a constant, or (step, value) points with linear interpolation between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +20,12 @@ class Traits:
     """How one of RLlib's algorithms is used here; ``algorithms.py`` has its configuration.
 
     Attributes:
-        encoding: its view of decisions.
-        batch: transitions per call of the learner, unless the agent says otherwise.
+        encoding: how decisions look to it.
+        batch: transitions per call of the learner, unless the agent sets another number.
         on_policy: whether it learns from fresh transitions only, so that old ones are dropped.
-        critic: whether the acting copy keeps the value function, to tell what it expects.
-        passes: how often each batch is handed to RLlib.
-        epsilon: by decisions made, how often an option is drawn at random.
+        critic: whether the acting copy has the value function, to report its estimates.
+        passes: how often each batch is given to RLlib.
+        epsilon: probability of a random option, by the number of decisions so far.
     """
 
     encoding: type[Encoding]
@@ -50,7 +50,7 @@ def batch_size(agent: Agent) -> int:
 
 
 def epsilon_at(agent: Agent, decisions: int) -> float:
-    """The share of random options after so many decisions."""
+    """The probability of a random option after so many decisions."""
     epsilon: Epsilon = agent.training.get("epsilon", TRAITS[agent.algorithm].epsilon)
     if isinstance(epsilon, int | float):
         return float(epsilon)

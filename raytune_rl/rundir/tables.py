@@ -112,12 +112,12 @@ class PartTable:
         SchemaError: the stored parts do not fit ``schema``.
     """
 
-    def __init__(self, directory: RunDirectory, name: str, schema: pa.Schema, *, part_rows: int | None = None) -> None:
+    def __init__(self, directory: RunDirectory, name: str, schema: pa.Schema) -> None:
         self._directory = directory
         self._name = name
         self._head = tuple(schema.names)
         self._schema = schema
-        self._part_rows = part_rows or min(PART_ROWS, max(1, PART_CELLS // len(schema)))
+        self._part_rows = min(PART_ROWS, max(1, PART_CELLS // len(schema)))
         self._places = Places()
         self._pending: dict[Key, tuple[tuple[Any, ...], Mapping[str, Any]]] = {}
         self._tail_number = 1

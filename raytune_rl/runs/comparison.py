@@ -46,7 +46,7 @@ def compared(experiment: Experiment, directory: RunDirectory, train: TrainPopula
 def delivered_by(experiment: Experiment, trained: TrainedPopulation) -> Delivered | None:
     """What the run delivers where that is more than its best checkpoint (``Experiment.average``), or what a refit
     starts from. A replay delivers what was prescribed."""
-    if not experiment.average or trained.controller.policy.prescribed is not None:
+    if not experiment.average or trained.controller.policy.requirements.prescribed is not None:
         return None
     return delivery_of(
         experiment.candidate,

@@ -6,15 +6,14 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from raytune_rl.combining.credit import Jury
+from raytune_rl.combining.contribution import EvaluationTargets
 from raytune_rl.combining.losses import Kind
+from raytune_rl.controller.assembly import assemble
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.policy import Policy
 from raytune_rl.errors import BadInput, first_line
 from raytune_rl.experiment import Experiment
 from raytune_rl.hyperparameters import Spec
-from raytune_rl.mdp.action import ActionSpec
-from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.population.candidate import Candidate
 from raytune_rl.records import Value
 from raytune_rl.rllib.settings import Agent
@@ -81,29 +80,27 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
     Raises:
         BadInput: the agent's checkpoint does not fit the experiment, or its loss or data do not suit the objective.
     """
-    space = experiment.space()
     try:
-        return Controller(
-            space=space,
-            observation=ObservationSpec(space, optimiser=optimiser_sign(experiment.candidate)),
-            actions=ActionSpec(
-                space, stopping=experiment.stopping, copy_every=policy.copy_every or experiment.copy_every
-            ),
-            reward=experiment.pay,
+        return assemble(
+            space=experiment.space(),
             policy=policy,
+            reward=experiment.pay,
             metric=experiment.metric,
             mode=experiment.mode,
             population=experiment.population,
             segments=experiment.segments,
             end=experiment.steered_segments,
+            synchronous=experiment.synchronous,
             seed=experiment.seed,
+            copy_every=experiment.copy_every,
+            optimiser=optimiser_sign(experiment.candidate),
+            stopping=experiment.stopping,
             schedule=experiment.schedule,
             target=experiment.stop.target,
             agent_starts=experiment.start == "agent",
             failures=experiment.failures,
             floor=experiment.floor,
-            timed=not experiment.synchronous,
-            jury=make_jury(experiment.candidate, declared_kind(experiment))
+            evaluation_targets=make_evaluation_targets(experiment.candidate, declared_kind(experiment))
             if experiment.objective == "ensemble"
             else None,
         )
@@ -111,7 +108,7 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
         raise BadInput(str(error)) from None
 
 
-def make_jury(candidate: Any, kind: Kind | None) -> Jury:
+def make_evaluation_targets(candidate: Any, kind: Kind | None) -> EvaluationTargets:
     """Who judges what the population predicts; loads the candidate's data, in the driver.
 
     Raises:
@@ -119,7 +116,7 @@ def make_jury(candidate: Any, kind: Kind | None) -> Jury:
         ValueError: the loss does not suit.
     """
     try:
-        found: Jury = candidate.predicting(kind).jury()
+        found: EvaluationTargets = candidate.predicting(kind).evaluation_targets()
     except ValueError:
         raise
     except Exception as error:

@@ -24,7 +24,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from raytune_rl.population.candidate import Candidate
 from raytune_rl.records import Decision, Mode
 from raytune_rl.tune.host import HostSpec, HostTrainable, export_best
-from raytune_rl.tune.scheduler import Controller, Live, PopulationScheduler, Sink
+from raytune_rl.tune.scheduler import DecisionMaker, Live, PopulationScheduler, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,12 @@ class PopulationRun:
     """
 
     def __init__(
-        self, plan: PopulationPlan, controller: Controller, sink: Sink, *, clock: Callable[[], float] = time.monotonic
+        self,
+        plan: PopulationPlan,
+        controller: DecisionMaker,
+        sink: Sink,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan = plan
         self.live = Live(controller=controller, sink=sink, clock=clock)

@@ -31,7 +31,7 @@ STILLBORN = 3
 with them (a module that only the driver finds, say) will not go away."""
 
 
-class Controller(Protocol):
+class DecisionMaker(Protocol):
     """What the scheduler calls of ``controller.Controller``."""
 
     def step(self, reports: Sequence[Report]) -> Step: ...
@@ -61,7 +61,7 @@ class Live:
     Tune pickles its schedulers when a run starts; the copy holds nothing of this.
     """
 
-    controller: Controller | None = None
+    controller: DecisionMaker | None = None
     sink: Sink | None = None
     clock: Callable[[], float] = time.monotonic
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_SAMPLES))
@@ -383,7 +383,7 @@ class PopulationScheduler(FIFOScheduler):
         return [member for member in self._members[index] if member not in self._stopped_members]
 
     @property
-    def _controller(self) -> Controller:
+    def _controller(self) -> DecisionMaker:
         assert self.live.controller is not None, "a pickled scheduler cannot run"
         return self.live.controller
 

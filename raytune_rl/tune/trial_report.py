@@ -11,7 +11,7 @@ from ray.air.constants import TIME_THIS_ITER_S, TRAINING_ITERATION
 from ray.tune.experiment import Trial
 from ray.tune.result import DONE, HOSTNAME, TIME_TOTAL_S
 
-from raytune_rl.mdp.observation import SIGNALS
+from raytune_rl.mdp.state import SIGNALS
 from raytune_rl.records import Report, Value
 from raytune_rl.tune.trainable import numbers
 from raytune_rl.tune.trial_track import Track

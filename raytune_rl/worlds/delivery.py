@@ -104,7 +104,7 @@ def _calibrations(cohort: Cohort, outputs: torch.Tensor) -> list[Calibration]:
         return [Calibration()] * len(outputs)
     sample = Sample.of(loss, targets, limit=targets.numel())
     return [
-        calibration_of(shares, sample.jury.targets) if np.isfinite(shares).all() else Calibration()
+        calibration_of(shares, sample.evaluation_targets.targets) if np.isfinite(shares).all() else Calibration()
         for shares in sample.predictions(outputs)
     ]
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from raytune_rl.combining.losses import comparable
-from raytune_rl.controller.failures import CALMER
+from raytune_rl.controller.failures import DIVERGENCE_FACTOR
 from raytune_rl.controller.schedule import schedule_factor
 from raytune_rl.population.cross_fitting import collapsed, drifted_apart, folds_of, held_by, pooled
 from raytune_rl.population.packed.weights import Weights
@@ -42,7 +42,7 @@ class Refitting:
         self._values = [cohort.best_values[leader] for leader in best]
         self.copies = _Copies(cohort, members, seed=seed)
         self.copies.enter(models.take(torch.arange(groups).repeat_interleave(members)))
-        self._calmed = np.ones(len(cohort))
+        self._rate_factors = np.ones(len(cohort))
 
     def train(self, segment: int) -> None:
         """A segment, counted from the refit's first one: under a cosine. Copies that collapse go back to their best,
@@ -50,10 +50,12 @@ class Refitting:
         factor = schedule_factor("cosine", segment, self._segments)
         space = self.copies.task.space
         starts = [space.encode(self._values[copy // self._members]) for copy in range(len(self.copies))]
-        self.copies.apply([space.decode(at, factor * calm) for at, calm in zip(starts, self._calmed, strict=True)])
+        self.copies.apply(
+            [space.decode(at, factor * rate_factor) for at, rate_factor in zip(starts, self._rate_factors, strict=True)]
+        )
         back = np.flatnonzero(np.isnan(self.copies.train().validation_loss)).tolist()
         self.copies.take(back, back, [True] * len(back))
-        self._calmed[back] *= CALMER
+        self._rate_factors[back] *= DIVERGENCE_FACTOR
 
     def deliver(self) -> Delivered:
         """What each population would deliver now, by the rules of ``ensemble.refit_model``: the average of the copies

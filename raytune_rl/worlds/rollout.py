@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from raytune_rl.controller.assembly import assemble
 from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.failures import FailurePolicy
-from raytune_rl.controller.floor import Floor
 from raytune_rl.controller.policy import Choice, Policy, Remote
-from raytune_rl.controller.taken import Taken
+from raytune_rl.controller.rollback import DEFAULT_FLOOR, Floor
+from raytune_rl.controller.step_inputs import StepInputs
 from raytune_rl.controller.tokens import TokenPolicy
-from raytune_rl.mdp.action import ActionSpec
-from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import Reward, improvement, mixed
 from raytune_rl.mdp.score import Score
 from raytune_rl.records import Decision, Report, Step
@@ -31,7 +30,6 @@ METRIC = "validation_loss"
 LOSS = Score(metric="loss", mode="min")
 NEVER = FailurePolicy(max_restarts=10**9)
 """A diverged member goes on from its best, however often: a cohort has no room for members that are gone."""
-SAFE = Floor()
 COPY_EVERY = 4
 
 
@@ -46,31 +44,33 @@ def make_controller(
     slots: int | None = None,
     ensemble: bool = False,
     reward: Reward | None = None,
-    floor: Floor | None = SAFE,
+    floor: Floor | None = DEFAULT_FLOOR,
 ) -> Controller:
     """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``.
 
-    ``copy_every``: ``None`` = what the policy insists on, or 4. ``ensemble``: that is the objective. A policy that
+    ``copy_every``: ``None`` = what the policy requires, or 4. ``ensemble``: that is the objective. A policy that
     learns does so in this process: a world has no cluster.
     """
     if isinstance(policy, Remote):
         policy.remote = False
-    return Controller(
+    return assemble(
         space=task.space,
-        observation=ObservationSpec(task.space, slots=slots, optimiser=task.optimiser_sign),
-        actions=ActionSpec(task.space, copy_every=copy_every or policy.copy_every or COPY_EVERY),
-        reward=reward or (mixed() if ensemble else improvement()),
         policy=policy,
+        reward=reward or (mixed() if ensemble else improvement()),
         metric=METRIC,
         mode="min",
         population=members,
         segments=segments,
+        synchronous=True,
         seed=seed,
+        copy_every=copy_every or COPY_EVERY,
+        copy_every_is_fixed=bool(copy_every),
+        optimiser=task.optimiser_sign,
+        slots=slots,
         agent_starts=True,
         failures=NEVER,
         floor=floor,
-        timed=False,
-        jury=task.sample().jury if ensemble else None,
+        evaluation_targets=task.sample().evaluation_targets if ensemble else None,
     )
 
 
@@ -81,7 +81,7 @@ class Played:
     Attributes:
         steps: the controller's, a segment each.
         validation, test: losses after each segment; ``test`` only where it was asked for.
-        contribution: on the test split, see ``mdp.standing``; likewise, and where the objective is the ensemble.
+        contribution: on the test split, see ``mdp.ensemble_stats``; likewise, and where the objective is the ensemble.
         ensemble: shape (segments,): the score there of the greedy ensemble that validation chose.
         parent: the member whose weights each segment started from; ``parent_segment`` the segment that they had been
             trained in last (-1: the initial ones).
@@ -137,15 +137,15 @@ class Rollout:
         self._open = [list(played.start) for played in self.played]
         self._best_segment = np.full((len(controllers), self.members), -1)
         self.segments = segments
-        self._samples = Samples.of(cohort.task) if controllers[0].jury is not None else None
+        self._samples = Samples.of(cohort.task) if controllers[0].evaluation_targets is not None else None
 
     def play(self, each: Callable[[int], None] = lambda segment: None) -> list[Played]:
         """All segments."""
         for segment in range(self.segments):
             reports = self.train(segment)
-            taken = [controller.take(said) for controller, said in zip(self.controllers, reports, strict=True)]
-            for group, (controller, choices) in enumerate(zip(self.controllers, self._choices(taken), strict=True)):
-                self.follow(group, controller.decide(taken[group], choices))
+            inputs = [controller.take(group) for controller, group in zip(self.controllers, reports, strict=True)]
+            for group, (controller, choices) in enumerate(zip(self.controllers, self._choices(inputs), strict=True)):
+                self.follow(group, controller.decide(inputs[group], choices))
                 controller.learn(wait=True)
             each(segment)
         return self.played
@@ -164,13 +164,13 @@ class Rollout:
         self.played[group].steps.append(step)
         self._open[group] = list(step.decisions)
 
-    def _choices(self, taken: Sequence[Taken]) -> Sequence[Sequence[Choice] | None]:
+    def _choices(self, inputs: Sequence[StepInputs]) -> Sequence[Sequence[Choice] | None]:
         """What the policies choose, where all act alike: a pass through one network costs little more for all
         populations than for one. Otherwise nothing, and each controller asks its own."""
         first = self.controllers[0].policy
         if not isinstance(first, TokenPolicy) or not all(first.acts_like(one.policy) for one in self.controllers):
-            return [None] * len(taken)
-        asked = [controller.asked(part) for controller, part in zip(self.controllers, taken, strict=True)]
+            return [None] * len(inputs)
+        asked = [controller.situations(part) for controller, part in zip(self.controllers, inputs, strict=True)]
         choices = iter(first.act([situation for part in asked for situation in part]))
         return [list(itertools.islice(choices, len(part))) for part in asked]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raytune_rl.combining.credit import greedy_weights, leave_one_out, score
+from raytune_rl.combining.contribution import greedy_weights, leave_one_out, score
 from raytune_rl.population.predictions import Sample
 from raytune_rl.worlds.task import WorldTask
 
@@ -37,7 +37,7 @@ class Samples:
         sound = np.isfinite(validation).all(axis=(1, 2)) & np.isfinite(test).all(axis=(1, 2))
         if not sound.any():
             return found, float("nan")
-        weights = greedy_weights(self.validation.jury.evidence(validation[sound]))
-        evidence = self.test.jury.evidence(test[sound])
+        weights = greedy_weights(self.validation.evaluation_targets.evidence(validation[sound]))
+        evidence = self.test.evaluation_targets.evidence(test[sound])
         found[sound] = leave_one_out(evidence)
         return found, float(score(evidence.loss(weights)))

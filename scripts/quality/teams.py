@@ -151,7 +151,7 @@ def judged(population: Population, task: WorldTask) -> pd.DataFrame:
     asked = [
         Sample.of(task.loss, split.targets, limit=len(split)) for split in (task.splits.validation, task.splits.test)
     ]
-    validation, test = (sample.jury for sample in asked)
+    validation, test = (sample.evaluation_targets for sample in asked)
     return judge(population, validation.targets, test.targets, validation.kind)
 
 

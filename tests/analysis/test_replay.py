@@ -16,7 +16,7 @@ def test_one_member_follows_the_best_members_schedule(directory: Path) -> None:
     schedule = Run.load(directory).schedule()
     again = replayed(experiment, directory)
     assert isinstance(again.agent, Replay)
-    assert again.agent.prescribed == schedule.values_for(experiment.space())
+    assert again.agent.requirements.prescribed == schedule.values_for(experiment.space())
     assert (again.population, again.segments) == (1, len(schedule))
     assert (again.schedule, again.compare) == ("constant", None), "the values are those that were in force"
     assert again.seed == experiment.seed and again.candidate is experiment.candidate

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from raytune_rl.controller import PBT, Controller, FailurePolicy, Fixed, Random
-from raytune_rl.controller.failures import CALMER
+from raytune_rl.controller.failures import DIVERGENCE_FACTOR
 from raytune_rl.controller.schedule import schedule_factor
 from raytune_rl.errors import BadInput
 from raytune_rl.mdp.action import ActionSpec
@@ -40,7 +40,7 @@ def test_rewards_telescope_to_the_final_score() -> None:
     steps = paper.play()
     for member, state in paper.controller.members.items():
         paid = sum(s.rewards[i] for s in steps for i, r in enumerate(s.reports) if r.member == member)
-        assert paid == pytest.approx(state.credit - state.baseline)
+        assert paid == pytest.approx(state.credit)
 
 
 def test_episodes_hold_every_decision_of_the_policy() -> None:
@@ -166,7 +166,7 @@ def test_failures_restart_from_the_own_best_until_they_are_too_many(status: str)
     assert len(paper.play()) == 3  # the others go on to the end
 
 
-@pytest.mark.parametrize(("status", "share"), [("diverged", CALMER), ("failed", 1.0)])
+@pytest.mark.parametrize(("status", "share"), [("diverged", DIVERGENCE_FACTOR), ("failed", 1.0)])
 def test_a_member_that_diverges_goes_on_more_calmly(status: str, share: float) -> None:
     paper = Paper(make_controller(Fixed()))
     paper.generation()
@@ -263,7 +263,7 @@ def test_durable_checkpoints_free_what_came_before() -> None:
         paper.generation()
         if segment % 20 == 19:
             controller.durable(0, segment)
-    states = controller.get_state()["ledgers"][0]["states"]
+    states = controller.get_state()["histories"][0]["states"]
     assert min(states) == 40
     assert max(states) == 60
 
@@ -286,5 +286,5 @@ def test_failure_policy_is_checked() -> None:
 def test_states_are_plain_enough_for_json() -> None:
     controller: Controller = make_controller(Fixed())
     Paper(controller).play()
-    states = controller.get_state()["ledgers"][0]["states"]
+    states = controller.get_state()["histories"][0]["states"]
     assert json.loads(json.dumps(states))

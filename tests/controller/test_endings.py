@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from raytune_rl.controller.endings import ending, missing_metric, over
+from raytune_rl.controller.endings import ending, is_last_segment, missing_metric
 from raytune_rl.records import Report
 
 REPORT = Report(
@@ -36,12 +36,12 @@ REPORT = Report(
 def test_the_first_reason_counts(changes: dict, segments: int | None, stopping: bool, why: str | None) -> None:
     report = replace(REPORT, **changes)
     assert ending(report, segments=segments, stopping=stopping) == why
-    assert over(report, segments=segments) == (segments in (4, 5))
+    assert is_last_segment(report, segments=segments) == (segments in (4, 5))
 
 
 def test_a_missing_metric_is_told_with_those_that_are_there() -> None:
-    told = missing_metric([REPORT], "f1")
-    assert told == "metric is 'f1', which the candidate does not report; it reports accuracy, loss."
+    message = missing_metric([REPORT], "f1")
+    assert message == "metric is 'f1', which the candidate does not report; it reports accuracy, loss."
     assert missing_metric([REPORT], "loss") is None
     # One that failed has nothing to report, and one that diverged has.
     assert missing_metric([replace(REPORT, status="failed")], "f1") is None

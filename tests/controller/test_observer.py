@@ -1,4 +1,4 @@
-"""Reports in; states, the record, rewards and observations out."""
+"""Reports in; states, the incumbent, rewards and observations out."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from raytune_rl.combining.credit import Jury
-from raytune_rl.controller.incumbency import Incumbency
+from raytune_rl.combining.contribution import EvaluationTargets
+from raytune_rl.controller.histories import MemberHistories, MemberHistory
+from raytune_rl.controller.incumbent import IncumbentTracker
 from raytune_rl.controller.islands import Islands
-from raytune_rl.controller.ledger import Ledger
-from raytune_rl.controller.observer import Moment, Observer
-from raytune_rl.controller.roster import Roster
-from raytune_rl.controller.taken import Taken
+from raytune_rl.controller.observer import Observer
+from raytune_rl.controller.step_inputs import StepInputs
 from raytune_rl.mdp.action import ActionSpec
+from raytune_rl.mdp.ensemble_stats import EnsembleStats
 from raytune_rl.mdp.observation import ObservationSpec
 from raytune_rl.mdp.reward import RewardContext
-from raytune_rl.mdp.standing import Standing
 from raytune_rl.mdp.state import MemberState, training_seconds
 from raytune_rl.records import Decision, Report
 from tests.controller.worlds import SPACE
@@ -40,21 +39,21 @@ def observer(
     timed: bool = True,
     island: int | None = None,
     reward: Noted | None = None,
-    jury: Jury | None = None,
+    evaluation_targets: EvaluationTargets | None = None,
 ) -> Observer:
     found = Observer(
-        Roster(),
-        Incumbency(metric="loss", mode="min"),
+        MemberHistories(),
+        IncumbentTracker(metric="loss", mode="min"),
         observation=ObservationSpec(SPACE),
         actions=ActionSpec(SPACE, copy_every=2),
         reward=reward or Noted(),
         islands=Islands(members, island),
         segments=4,
         timed=timed,
-        jury=jury,
+        evaluation_targets=evaluation_targets,
     )
     for member in range(members):
-        found.roster.join(member, Ledger.begin(decision(member)))
+        found.histories.add(member, MemberHistory.begin(decision(member)))
     return found
 
 
@@ -65,7 +64,7 @@ def decision(member: int) -> Decision:
 
 def first_segment(
     found: Observer, losses: Sequence[float], *, seconds: float = 0.0, signals: Mapping[str, float] | None = None
-) -> Taken:
+) -> StepInputs:
     reports = [
         Report(
             member=member,
@@ -77,45 +76,45 @@ def first_segment(
         )
         for member, loss in enumerate(losses)
     ]
-    before = [found.roster.rewound(report) for report in reports]
-    moment = Moment(reports, [decision(member) for member in range(len(losses))], before)
-    found.enter(moment)
-    return found.seen(moment, [None, *["budget"] * (len(losses) - 1)])
+    before = [found.histories.state_before(report) for report in reports]
+    opened = [decision(member) for member in range(len(losses))]
+    found.enter(reports, opened, before)
+    return found.step_inputs(reports, opened, before, [None, *["budget"] * (len(losses) - 1)])
 
 
-def seen(taken: Taken, member: int, feature: str) -> float:
-    return float(taken.observations[member][ObservationSpec(SPACE).index(feature)])
+def seen(inputs: StepInputs, member: int, feature: str) -> float:
+    return float(inputs.observations[member][ObservationSpec(SPACE).index(feature)])
 
 
 def test_members_that_report_together_see_each_other() -> None:
-    taken = first_segment(observer(2), [1.0, 0.5])
-    assert [seen(taken, member, "rank") for member in (0, 1)] == [1.0, 0.0]
-    assert seen(taken, 0, "to_incumbent") == pytest.approx(np.log(0.52) - np.log(1.02))
-    assert [state.segment for state in taken.states] == [1, 1]
+    inputs = first_segment(observer(2), [1.0, 0.5])
+    assert [seen(inputs, member, "rank") for member in (0, 1)] == [1.0, 0.0]
+    assert seen(inputs, 0, "to_incumbent") == pytest.approx(np.log(0.52) - np.log(1.02))
+    assert [state.segment for state in inputs.states] == [1, 1]
 
 
-def test_nobody_sees_another_island() -> None:
-    taken = first_segment(observer(4, island=2), [1.0, 0.5, 0.1, 2.0])
-    assert [seen(taken, member, "is_best") for member in range(4)] == [0.0, 1.0, 1.0, 0.0]
-    assert seen(taken, 1, "to_incumbent") == 0.0  # the record is the other island's
+def test_members_see_their_own_island_only() -> None:
+    inputs = first_segment(observer(4, island=2), [1.0, 0.5, 0.1, 2.0])
+    assert [seen(inputs, member, "is_best") for member in range(4)] == [0.0, 1.0, 1.0, 0.0]
+    assert seen(inputs, 1, "to_incumbent") == 0.0  # the incumbent is the other island's
 
 
 @pytest.mark.parametrize("timed", [True, False])
-def test_times_count_only_where_they_may(timed: bool) -> None:
+def test_times_enter_only_where_they_may(timed: bool) -> None:
     reward = Noted()
-    taken = first_segment(observer(2, timed=timed, reward=reward), [1.0, 0.5], seconds=3.0)
+    inputs = first_segment(observer(2, timed=timed, reward=reward), [1.0, 0.5], seconds=3.0)
     assert [context.seconds for context in reward.contexts] == ([3.0, 3.0] if timed else [0.0, 0.0])
-    assert [state.seconds for state in taken.states] == ([3.0, 3.0] if timed else [0.0, 0.0])
-    assert [report.seconds for report in taken.reports] == [3.0, 3.0]  # the tables show them either way
+    assert [state.seconds for state in inputs.states] == ([3.0, 3.0] if timed else [0.0, 0.0])
+    assert [report.seconds for report in inputs.reports] == [3.0, 3.0]  # the tables show them either way
 
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_so_do_times_among_the_signals(timed: bool) -> None:
-    taken = first_segment(observer(1, timed=timed), [1.0], signals={"train_seconds": 3.0})
-    assert [training_seconds(state) for state in taken.states] == [3.0 if timed else 0.0]
+    inputs = first_segment(observer(1, timed=timed), [1.0], signals={"train_seconds": 3.0})
+    assert [training_seconds(state) for state in inputs.states] == [3.0 if timed else 0.0]
 
 
-def test_what_ends_is_paid_as_an_end() -> None:
+def test_the_reward_knows_whether_the_episode_ends() -> None:
     reward = Noted()
     first_segment(observer(2, reward=reward), [1.0, 0.5])
     assert [context.final for context in reward.contexts] == [False, True]
@@ -125,18 +124,18 @@ def test_what_ends_is_paid_as_an_end() -> None:
 def test_a_member_that_has_not_started_knows_the_task_only() -> None:
     state = observer(1).unstarted(0)
     assert state.positions == tuple(0.5 for _ in SPACE.names)
-    assert state.score is None and state.team is None
+    assert state.score is None and state.ensemble is None
 
 
-def test_a_newcomer_has_a_standing_where_there_is_an_ensemble() -> None:
-    jury = Jury(targets=np.array([0, 1]), kind="classification")
-    state = observer(1, jury=jury).unstarted(0)
-    assert state.team == Standing()
+def test_a_new_member_has_ensemble_stats_where_the_objective_is_the_ensemble() -> None:
+    evaluation_targets = EvaluationTargets(targets=np.array([0, 1]), kind="classification")
+    state = observer(1, evaluation_targets=evaluation_targets).unstarted(0)
+    assert state.ensemble == EnsembleStats()
 
 
 def test_state_comes_back() -> None:
     found, again = observer(2), observer(2)
     first_segment(found, [1.0, 0.5])
     again.set_state(found.get_state())
-    assert again.best.holder == found.best.holder
-    assert again.roster.states == found.roster.states
+    assert again.tracker.incumbent == found.tracker.incumbent
+    assert again.histories.states == found.histories.states

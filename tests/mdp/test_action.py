@@ -148,13 +148,6 @@ def test_any_action_leads_inside_the_range_and_never_to_itself_or_nobody(action,
         assert next(s for s in population if s.member == move.source.member).best_score is not None
 
 
-@given(actions)
-def test_a_box_action_goes_there_and_back(action) -> None:
-    box = SPEC.to_box(action)
-    assert box.dtype == np.float32 and box.shape == (len(SPEC.heads),)
-    assert SPEC.from_box(box) == action
-
-
 @given(st.lists(wild, min_size=6, max_size=6))
 def test_any_point_of_a_box_is_an_action(point) -> None:
     action = SPEC.from_box(np.array(point))
@@ -170,11 +163,8 @@ def test_the_bins_of_a_box_are_equal() -> None:
     assert np.bincount(found) == pytest.approx(np.full(LEVELS, 2000), abs=2)
 
 
-def test_heads_in_sequence_share_one_range_of_indices() -> None:
-    assert SPEC.width == LEVELS
-    assert [SPEC.from_sequence(0, i) for i in range(7)] == [0, 1, 2, 3, 4, 5, 6]
-    assert [SPEC.from_sequence(4, i) for i in range(7)] == [0, 1, 2, 3, 4, 0, 0]
-    assert [SPEC.from_sequence(5, i) for i in range(7)] == [0, 1, 0, 0, 0, 0, 0]
+def applied(action: tuple[int, ...]) -> Move:
+    return SPEC.apply(action, first=True, state=POOR, population=[], incumbent_member=None)
 
 
 @pytest.mark.parametrize(
@@ -185,10 +175,9 @@ def test_heads_in_sequence_share_one_range_of_indices() -> None:
         (lambda: ActionSpec(SPACE, sources=("keep", "worst")), "keep, worst must be"),
         (lambda: ActionSpec(SPACE, copy_every=0), "copy_every=0 must be an interval of at least 1"),
         (lambda: ActionSpec(SPACE, copy_every=(0, 3)), "segments from 1 on"),
-        (lambda: SPEC.to_box((0, 0)), "an action has 6 indices"),
-        (lambda: SPEC.to_box((7, 0, 0, 0, 0, 0)), "the index 7 of the head 'hp/lr' must be between 0 and 6"),
+        (lambda: applied((0, 0)), "an action has 6 indices"),
+        (lambda: applied((7, 0, 0, 0, 0, 0)), "the index 7 of the head 'hp/lr' must be between 0 and 6"),
         (lambda: SPEC.from_box(np.zeros(3)), r"a box action has the shape \(6,\), not \(3,\)"),
-        (lambda: SPEC.from_sequence(0, 7), "must be between 0 and 6"),
     ],
 )
 def test_what_is_no_action_is_refused_in_one_sentence(make, message) -> None:

@@ -54,20 +54,10 @@ def test_an_open_episode_goes_on_where_it_was_handed_out(buffer) -> None:
     assert shape(buffer.drain()) == [("0-0", 1, [1])]
 
 
-def test_short_pieces_wait_unless_they_have_ended(buffer) -> None:
-    add(buffer, 0, 0)
-    add(buffer, 1, 0, terminated=True)
-    add(buffer, 2, 0, truncated=True)
-    assert shape(buffer.drain(min_length=2)) == [("1-0", 0, [0]), ("2-0", 0, [0])]
-    add(buffer, 0, 1)
-    assert shape(buffer.drain(min_length=2)) == [("0-0", 0, [0, 1])]
-
-
 def test_a_new_episode_ends_the_one_before(buffer) -> None:
     add(buffer, 0, 0)
     add(buffer, 0, 1, episode="0-1")
-    assert shape(buffer.drain(min_length=5)) == [("0-0", 0, [0])]
-    assert shape(buffer.drain()) == [("0-1", 0, [1])]
+    assert shape(buffer.drain()) == [("0-0", 0, [0]), ("0-1", 0, [1])]
 
 
 def test_what_is_trained_again_replaces_what_was_there(buffer) -> None:
@@ -102,7 +92,6 @@ def test_an_end_that_is_wound_back_is_none(buffer) -> None:
     add(buffer, 0, 0)
     add(buffer, 0, 1, truncated=True)
     buffer.rewind(0, 1)
-    assert buffer.drain(min_length=5) == []
     add(buffer, 0, 1)
     assert shape(buffer.drain()) == [("0-0", 0, [0, 1])]
 
@@ -118,7 +107,7 @@ def test_closing_marks_the_last_transition_as_cut_off(buffer) -> None:
     add(buffer, 0, 0)
     add(buffer, 0, 1)
     buffer.close(0)
-    (chunk,) = buffer.drain(min_length=9)
+    (chunk,) = buffer.drain()
     assert [t.truncated for t in chunk.transitions] == [False, True]
 
 
@@ -163,9 +152,9 @@ class Life(RuleBasedStateMachine):
         self.segment = int(share * self.segment)
         self.buffer.rewind(0, self.segment)
 
-    @rule(min_length=st.integers(1, 4))
-    def drain(self, min_length: int) -> None:
-        self.chunks += self.buffer.drain(min_length)
+    @rule()
+    def drain(self) -> None:
+        self.chunks += self.buffer.drain()
 
     @rule()
     def close(self) -> None:
@@ -193,13 +182,13 @@ Life.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadl
 TestLife = Life.TestCase
 
 
-@given(st.integers(1, 5), st.integers(0, 12))
-def test_nothing_is_lost_between_hand_outs(min_length: int, length: int) -> None:
+@given(st.sets(st.integers(0, 11)), st.integers(0, 12))
+def test_nothing_is_lost_between_hand_outs(drained: set[int], length: int) -> None:
     buffer = EpisodeBuffer()
     chunks = []
     for segment in range(length):
         add(buffer, 0, segment)
-        chunks += buffer.drain(min_length)
+        chunks += buffer.drain() if segment in drained else []
     buffer.close(0)
-    chunks += buffer.drain(min_length)
+    chunks += buffer.drain()
     assert [t.decision.segment for c in chunks for t in c.transitions] == list(range(length))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from ray import tune
 
 from raytune_rl.hyperparameters import SEEN_ROLES, SearchSpace, roles
-from raytune_rl.mdp import SIGNALS, MemberState, ObservationSpec, Standing
-from raytune_rl.mdp.crowd import Crowd
+from raytune_rl.mdp import SIGNALS, EnsembleStats, MemberState, ObservationSpec
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
+from raytune_rl.mdp.population_stats import PopulationStats
 from tests.mdp.lives import LOSS, MIDDLE, SPACE, few, live, populations, wild
 
 SPEC = ObservationSpec(SPACE)
@@ -199,8 +199,8 @@ def test_the_population_is_seen_without_its_dead() -> None:
 
 
 def test_statistics_worked_out_once_serve_every_member() -> None:
-    crowd = Crowd.of(POPULATION, len(SPACE))
-    assert all(see(state, crowd) == see(state, POPULATION) for state in POPULATION)
+    stats = PopulationStats.of(POPULATION, len(SPACE))
+    assert all(see(state, stats) == see(state, POPULATION) for state in POPULATION)
 
 
 def test_the_order_of_the_members_does_not_matter() -> None:
@@ -225,12 +225,12 @@ def test_the_ensemble_is_seen_only_where_it_is_the_objective() -> None:
     names = [row.name for row in MEMBER_FEATURES]
     about = names[names.index("ensemble") :]
     assert all(see(POPULATION[0])[name] == 0.0 for name in about)
-    beginner = replace(POPULATION[0], team=Standing())
+    beginner = replace(POPULATION[0], ensemble=EnsembleStats())
     assert [see(beginner)[name] for name in about] == [1.0] + [0.0] * (len(about) - 1)
-    team = Standing(
+    team = EnsembleStats(
         contribution=0.1, weight=0.25, distance=0.4, nearest=0.3, spread=0.35, greedy=1.2, uniform=0.8, best=1.0
     )
-    seen = see(replace(POPULATION[0], team=team.after(Standing(greedy=1.1), incumbent=1.0)))
+    seen = see(replace(POPULATION[0], ensemble=team.after(EnsembleStats(greedy=1.1), incumbent=1.0)))
     alive = sum(state.alive for state in POPULATION)
     assert seen["contribution"] == seen["contribution_change"] == pytest.approx(0.1 * alive)
     assert (seen["greedy_weight"], seen["distance"], seen["nearest"]) == pytest.approx((0.25, 0.4, 0.3))

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raytune_rl.mdp import (
+    EnsembleStats,
     MemberState,
     Reward,
     RewardContext,
-    Standing,
     cost_aware,
     difference,
     final,
@@ -48,7 +48,7 @@ def test_improvements_add_up_to_the_final_score(losses: list[float]) -> None:
 @few
 @given(lives())
 def test_improvement_and_final_pay_the_same_in_sum(states: list[MemberState]) -> None:
-    assert sum(pay(improvement(), states)) == pytest.approx(states[-1].credit - states[0].baseline)
+    assert sum(pay(improvement(), states)) == pytest.approx(states[-1].credit)
     assert sum(pay(final(), states)) == pytest.approx(sum(pay(improvement(), states)))
 
 
@@ -65,9 +65,9 @@ def test_an_episode_that_is_wound_back_adds_up_too(states: list[MemberState], se
     assert sum(pay(improvement(), later)) == pytest.approx(states[-1].credit - later[0].credit)
 
 
-def test_the_first_segment_is_paid_against_the_baseline() -> None:
+def test_the_first_segment_is_paid_in_full() -> None:
     start = MemberState.start(0, MIDDLE)
-    assert start.baseline == 0.0
+    assert start.credit == 0.0
     assert pay(improvement(), [start, live([0.5])]) == pytest.approx([LOSS.of(0.5)])
 
 
@@ -125,37 +125,37 @@ def test_a_weight_without_meaning_is_refused(weight) -> None:
 
 
 numbers = st.floats(-4.0, 4.0)
-standings = st.builds(Standing, greedy=numbers, contribution=numbers, incumbent=numbers)
+ensemble_stats = st.builds(EnsembleStats, greedy=numbers, contribution=numbers, incumbent=numbers)
 
 
-def stand(found: list[Standing]) -> list[MemberState]:
-    """A life of sound segments with these standings, from none."""
-    states = [MemberState.start(0, MIDDLE, team=Standing())]
+def in_ensemble(found: list[EnsembleStats]) -> list[MemberState]:
+    """The states of a member with these ensemble statistics, one per sound segment."""
+    states = [MemberState.start(0, MIDDLE, ensemble=EnsembleStats())]
     for segment, one in enumerate(found):
-        before = states[-1].team
+        before = states[-1].ensemble
         assert before is not None
         now = one.after(before, incumbent=one.incumbent)
-        states.append(replace(live([0.5] * (segment + 1)), team=now))
+        states.append(replace(live([0.5] * (segment + 1)), ensemble=now))
     return states
 
 
-@given(st.lists(standings, min_size=1, max_size=6))
-def test_rewards_for_the_ensemble_add_up_to_what_was_reached(found: list[Standing]) -> None:
-    states = stand(found)
+@given(st.lists(ensemble_stats, min_size=1, max_size=6))
+def test_rewards_for_the_ensemble_add_up_to_what_was_reached(found: list[EnsembleStats]) -> None:
+    states = in_ensemble(found)
     assert sum(pay(team(), states)) == pytest.approx(found[-1].greedy)
     assert sum(pay(difference(3.0), states)) == pytest.approx(3.0 * found[-1].contribution)
     assert all(abs(paid) <= MIXED_LIMIT for paid in pay(mixed(), states))
 
 
 def test_the_mixture_weighs_team_contribution_and_incumbent() -> None:
-    states = stand([Standing(greedy=0.2, contribution=0.1, incumbent=0.4)])
+    states = in_ensemble([EnsembleStats(greedy=0.2, contribution=0.1, incumbent=0.4)])
     assert pay(mixed(), states) == pytest.approx([0.5 * 0.2 + 4.0 * 0.1 + 0.25 * 0.4])
     assert pay(mixed(1.0, 0.0, 0.0), states) == pytest.approx(pay(team(), states))
 
 
 def test_a_failure_costs_the_same_whatever_the_ensemble_does() -> None:
-    before = stand([Standing(greedy=0.2, contribution=-3.0)])[-1]
-    after = replace(live([0.5, None]), team=Standing(greedy=5.0))
+    before = in_ensemble([EnsembleStats(greedy=0.2, contribution=-3.0)])[-1]
+    after = replace(live([0.5, None]), ensemble=EnsembleStats(greedy=5.0))
     for reward in (team(), difference(), mixed()):
         assert pay(reward, [before, after]) == [-FAILURE_COST]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raytune_rl.mdp import PENALTY, SIGNALS, MemberState, Score, Standing, advance, ranking
-from raytune_rl.mdp.state import FAILURE_COST, change, training_seconds
+from raytune_rl.mdp import PENALTY, SIGNALS, EnsembleStats, MemberState, Score, advance, ranking
+from raytune_rl.mdp.state import FAILURE_COST, score_change, training_seconds
 from tests.mdp.lives import LOSS, MIDDLE, few, live, lives, populations, report
 
 
@@ -39,9 +39,9 @@ def test_only_a_better_segment_becomes_the_best() -> None:
 def test_the_last_three_scores_are_kept_newest_first() -> None:
     state = live([1.0, 0.5, 0.25, 0.125])
     assert state.history == pytest.approx([LOSS.of(x) for x in (0.125, 0.25, 0.5)])
-    assert change(state, 1) == pytest.approx(LOSS.of(0.125) - LOSS.of(0.25))
-    assert change(state, 2) == pytest.approx(LOSS.of(0.125) - LOSS.of(0.5))
-    assert change(live([1.0]), 1) is None
+    assert score_change(state, 1) == pytest.approx(LOSS.of(0.125) - LOSS.of(0.25))
+    assert score_change(state, 2) == pytest.approx(LOSS.of(0.125) - LOSS.of(0.5))
+    assert score_change(live([1.0]), 1) is None
 
 
 @pytest.mark.parametrize("status", ["failed", "hung", "diverged"])
@@ -145,7 +145,7 @@ def test_a_state_survives_json_and_pickle(states: list[MemberState]) -> None:
     state = states[-1]
     assert MemberState.from_dict(state.to_dict()) == state
     assert MemberState.from_dict(json.loads(json.dumps(state.to_dict()))) == state
-    placed = replace(state, team=Standing(greedy=0.3, weight=0.5))
+    placed = replace(state, ensemble=EnsembleStats(greedy=0.3, weight=0.5))
     assert MemberState.from_dict(json.loads(json.dumps(placed.to_dict()))) == placed
     assert pickle.loads(pickle.dumps(state)) == state
 

@@ -16,15 +16,17 @@ def test_classes() -> None:
     sample = Sample.of("cross_entropy", targets)
     found = sample.predictions(outputs)
     np.testing.assert_allclose(found, outputs.softmax(2).numpy(), rtol=1e-6)
-    assert found.dtype == np.float32 and sample.jury.kind == "classification"
+    assert found.dtype == np.float32 and sample.evaluation_targets.kind == "classification"
     losses = [F.nll_loss(torch.log(torch.from_numpy(p) * 0.995 + 0.005 / 3), targets) for p in found]
-    np.testing.assert_allclose(sample.jury.evidence(found).losses(), losses, rtol=1e-5)
+    np.testing.assert_allclose(sample.evaluation_targets.evidence(found).losses(), losses, rtol=1e-5)
 
 
 def test_at_most_so_many_rows_from_all_over_the_split() -> None:
     sample = Sample.of("cross_entropy", torch.arange(5000) // 500)
     assert len(sample.rows) == ROWS == len(set(sample.rows.tolist()))
-    assert np.bincount(sample.jury.targets).min() >= ROWS // 10 - 1  # sorted by class, and all classes are there
+    assert (
+        np.bincount(sample.evaluation_targets.targets).min() >= ROWS // 10 - 1
+    )  # sorted by class, and all classes are there
     assert sample.predictions(torch.zeros(1, 5000, 10)).shape == (1, ROWS, 10)
 
 
@@ -46,7 +48,7 @@ def test_yes_or_no(shape: tuple[int, ...]) -> None:
     found = sample.predictions(outputs)
     np.testing.assert_allclose(found[:, :, 1], outputs.sigmoid().reshape(2, 6).numpy(), rtol=1e-6)
     np.testing.assert_allclose(found.sum(axis=2), 1.0, rtol=1e-6)
-    assert sample.jury.targets.tolist() == [0, 1, 1, 0, 1, 0]
+    assert sample.evaluation_targets.targets.tolist() == [0, 1, 1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (3, 2)])
@@ -54,9 +56,13 @@ def test_values(shape: tuple[int, ...]) -> None:
     targets, outputs = torch.randn(shape), torch.randn(2, *shape)
     sample = Sample.of("mse", targets)
     found = sample.predictions(outputs)
-    assert sample.jury.kind == "regression" and found.shape == (2, shape[0], *shape[1:]) + (1,) * (2 - len(shape))
+    assert sample.evaluation_targets.kind == "regression" and found.shape == (2, shape[0], *shape[1:]) + (1,) * (
+        2 - len(shape)
+    )
     np.testing.assert_allclose(
-        sample.jury.evidence(found).losses(), [float(F.mse_loss(one, targets)) for one in outputs], rtol=1e-5
+        sample.evaluation_targets.evidence(found).losses(),
+        [float(F.mse_loss(one, targets)) for one in outputs],
+        rtol=1e-5,
     )
 
 
@@ -64,9 +70,11 @@ def test_scores_of_candidates() -> None:
     targets, outputs = torch.arange(9) % 3, torch.randn(2, 9, 3)
     sample = Sample.of("cross_entropy", targets, declared="matching")
     found = sample.predictions(outputs)
-    assert sample.jury.kind == "matching" and found.dtype == np.float32
+    assert sample.evaluation_targets.kind == "matching" and found.dtype == np.float32
     together = F.cross_entropy(outputs.mean(0), targets)  # averaged as scores
-    np.testing.assert_allclose(sample.jury.evidence(found).loss(np.array([0.5, 0.5])), float(together), rtol=1e-5)
+    np.testing.assert_allclose(
+        sample.evaluation_targets.evidence(found).loss(np.array([0.5, 0.5])), float(together), rtol=1e-5
+    )
     shifted = sample.predictions(outputs + torch.randn(2, 9, 1))
     np.testing.assert_allclose(shifted, found, atol=1e-5)
 
@@ -125,7 +133,7 @@ def test_outputs_that_make_one_are_compared_with_their_targets(judged, outputs, 
     check_outputs(judged, torch.zeros(outputs), answers, declared=declared)
     sample = Sample.of(judged, answers, declared=declared)
     found = sample.predictions(torch.zeros(2, *outputs))
-    assert np.isfinite(sample.jury.evidence(found).losses()).all()
+    assert np.isfinite(sample.evaluation_targets.evidence(found).losses()).all()
 
 
 def test_log_probabilities_are_judged_as_what_they_are() -> None:

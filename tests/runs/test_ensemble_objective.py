@@ -116,7 +116,7 @@ def test_outputs_that_make_no_ensemble_are_refused_before_anything_starts() -> N
 
 def test_a_network_that_fails_is_left_to_the_trials() -> None:
     broken = TorchTask(lambda: nn.Linear(7, 3), wine, loss=nn.CrossEntropyLoss())  # wine has 13 features
-    assert make_controller(experiment(candidate=broken), Random()).jury is not None
+    assert make_controller(experiment(candidate=broken), Random()).evaluation_targets is not None
 
 
 def mean_and_spread() -> nn.Module:
@@ -125,10 +125,11 @@ def mean_and_spread() -> nn.Module:
 
 def test_a_declared_kind_is_how_members_are_judged_and_the_model_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     matching = experiment(ensemble=Ensemble(kind="matching"))
-    jury = make_controller(matching, Random()).jury
-    assert jury is not None and jury.kind == "matching"
+    evaluation_targets = make_controller(matching, Random()).evaluation_targets
+    assert evaluation_targets is not None and evaluation_targets.kind == "matching"
     candidate = make_candidate(matching)
-    assert isinstance(candidate, TorchTask) and candidate.predictions and candidate.jury().kind == "matching"
+    assert isinstance(candidate, TorchTask) and candidate.predictions
+    assert candidate.evaluation_targets().kind == "matching"
     monkeypatch.setattr(comparison, "delivery_of", lambda *given, **settings: settings)
     trained: Any = SimpleNamespace(controller=SimpleNamespace(policy=Random()), states=None)
     for one, kind in ((matching, "matching"), (experiment(ensemble=None), None)):
@@ -139,7 +140,7 @@ def test_a_declared_kind_is_how_members_are_judged_and_the_model_is_delivered(mo
 def test_without_the_objective_nothing_is_reported() -> None:
     single = experiment(objective="single")
     controller = make_controller(single, Random())
-    assert controller.jury is None and not single.candidate.predictions  # type: ignore[union-attr]
+    assert controller.evaluation_targets is None and not single.candidate.predictions  # type: ignore[union-attr]
 
 
 @pytest.mark.cluster

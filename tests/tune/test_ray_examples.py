@@ -84,5 +84,5 @@ def test_the_example_survives_the_death_of_its_driver(example: str, tmp_path: Pa
     assert state is not None
     assert killed["members"].items() <= state["members"].items()
     # Each has made exactly its segments, wherever it was when the driver died, and none twice in the end.
-    for ledger in state["controller"]["ledgers"].values():
-        assert max(ledger["states"]) == SEGMENTS[example]
+    for history in state["controller"]["histories"].values():
+        assert max(history["states"]) == SEGMENTS[example]

@@ -14,7 +14,7 @@ import pytest
 from ray import tune
 from ray.tune.experiment import Trial
 
-from raytune_rl.controller.failures import CALMER, FailurePolicy
+from raytune_rl.controller.failures import DIVERGENCE_FACTOR, FailurePolicy
 from raytune_rl.tune import trial_adapter, trial_changes
 from raytune_rl.tune.adapter import resume_training
 from raytune_rl.tune.trial_members import ORIGIN
@@ -162,7 +162,7 @@ def test_a_function_that_diverges_without_checkpoints_begins_anew(tmp_path: Path
     reports = scheduler.reports(1)
     assert [r.segment for r in reports] == list(range(6))
     assert [r.status for r in reports] == ["ok", "ok", "diverged", "ok", "ok", "ok"]
-    assert reports[-1].metrics["lr_used"] == pytest.approx(CALMER)
+    assert reports[-1].metrics["lr_used"] == pytest.approx(DIVERGENCE_FACTOR)
 
 
 def test_a_copied_checkpoint_says_whose_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_a_member_that_diverges_goes_on_from_its_own_best(tmp_path: Path) -> Non
     reports = scheduler.reports(0)
     assert [r.status for r in reports[:4]] == ["ok", "ok", "diverged", "ok"]
     assert reports[3].copied_from == 0
-    assert reports[3].metrics["lr_used"] == pytest.approx(CALMER * reports[2].metrics["lr_used"])
+    assert reports[3].metrics["lr_used"] == pytest.approx(DIVERGENCE_FACTOR * reports[2].metrics["lr_used"])
 
 
 def test_a_member_without_anything_to_go_back_to_is_given_up(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_copy_that_collapses_goes_back_to_its_best_with_a_quarter_of_its_rate(
     good = refitting.copies._best.parameters.clone()
     refitting.train(0)
     torch.testing.assert_close(refitting.copies.present.parameters[1], good[1])
-    assert refitting._calmed[:4].tolist() == [1.0, 0.25, 1.0, 1.0]
+    assert refitting._rate_factors[:4].tolist() == [1.0, 0.25, 1.0, 1.0]
     before = refitting.copies._population.settings.learning_rate.clone()
     refitting.train(0)
     rates = refitting.copies._population.settings.learning_rate
@@ -150,7 +150,7 @@ def test_a_copy_that_collapses_goes_back_to_its_best_with_a_quarter_of_its_rate(
     torch.testing.assert_close(rates[[0, 2]], before[[0, 2]])
     refitting.copies.present.parameters[1] *= 1e4
     refitting.train(0)
-    assert refitting._calmed[1] == 0.0625
+    assert refitting._rate_factors[1] == 0.0625
 
 
 def test_copies_are_judged_by_the_rows_that_they_hold_out() -> None:

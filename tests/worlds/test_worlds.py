@@ -147,7 +147,7 @@ def test_the_ensemble_is_judged_by_validation_and_told_for_the_test_split(number
         told = played.steps[-1].reports
         assert len({report.metrics["ensemble_loss"] for report in told}) == 1
         assert all(report.predictions is None for report in told)
-    assert make_controller(world.task, Cosine(), members=4, segments=4, seed=0).jury is None
+    assert make_controller(world.task, Cosine(), members=4, segments=4, seed=0).evaluation_targets is None
 
 
 def test_who_predicts_nan_has_no_part_in_the_ensemble() -> None:

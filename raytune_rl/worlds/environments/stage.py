@@ -18,8 +18,8 @@ from raytune_rl.controller.controller import Controller
 from raytune_rl.controller.guided import Guided
 from raytune_rl.controller.policies import PBT
 from raytune_rl.controller.policy import Policy
-from raytune_rl.controller.schedule import Schedule
-from raytune_rl.controller.taken import Taken
+from raytune_rl.controller.schedule import LearningRateSchedule
+from raytune_rl.controller.step_inputs import StepInputs
 from raytune_rl.mdp.features import LIMIT
 from raytune_rl.mdp.reward import Reward
 from raytune_rl.worlds.cohort import Cohort
@@ -56,7 +56,7 @@ class Stage:
         segments: length of an episode, instead of the world's.
         populations: how many train together.
         others: makes the policy of the members that are given no action.
-        schedule: laid over the learning rates, unless ``others`` insists on one. In the cosine frame doing nothing is
+        schedule: laid over the learning rates, unless ``others`` requires one. In the cosine frame doing nothing is
             already a good schedule.
         reward: what a segment is paid (``raytune_rl.rewards``); by default the objective's own: improvement of the
             validation loss, or ``mixed`` for an ensemble.
@@ -77,7 +77,7 @@ class Stage:
         segments: int | None = None,
         populations: int = 1,
         others: Callable[[], Policy] = PBT,
-        schedule: Schedule = "cosine",
+        schedule: LearningRateSchedule = "cosine",
         reward: Reward | None = None,
         ensemble: bool | None = None,
         device: str = "cpu",
@@ -95,8 +95,8 @@ class Stage:
         ):
             if count < 1:
                 raise ValueError(f"{name}={count} must be at least 1")
-        if schedule not in get_args(Schedule):
-            raise ValueError(f"schedule={schedule!r} must be one of {', '.join(get_args(Schedule))}")
+        if schedule not in get_args(LearningRateSchedule):
+            raise ValueError(f"schedule={schedule!r} must be one of {', '.join(get_args(LearningRateSchedule))}")
         if reward is not None and not callable(reward):
             raise ValueError(f"reward={reward!r} must be one of raytune_rl.rewards, such as team(), or a function")
         for_team = bool(getattr(reward, "ensemble", False))
@@ -113,7 +113,7 @@ class Stage:
         self._controllers: list[Controller] = []
         self._cohort: Cohort | None = None
         self._rollout: Rollout | None = None
-        self._taken: list[Taken] = []
+        self._inputs: list[StepInputs] = []
         self.segment = 0
         """How many segments have been trained."""
 
@@ -126,7 +126,7 @@ class Stage:
         self._policies = [Guided(self._others(), schedule=self._schedule) for _ in range(count)]
         self._controllers = [self._controller(policy, seed + index) for index, policy in enumerate(self._policies)]
         self._cohort = Cohort(self.world.task, range(count * members), seed=seed, device=self._device)
-        self._rollout, self._taken, self.segment = None, [], 0
+        self._rollout, self._inputs, self.segment = None, [], 0
         return np.stack([[each.opening(member).observation for member in range(members)] for each in self._controllers])
 
     def step(self, actions: Sequence[Mapping[int, Sequence[int]]]) -> Trained:
@@ -145,12 +145,12 @@ class Stage:
             policy.tell(told)
         if self._rollout is None:
             self._rollout = Rollout(self._cohort, self._controllers, segments=self.world.segments)
-        for group, (controller, taken) in enumerate(zip(self._controllers, self._taken, strict=False)):
-            self._rollout.follow(group, controller.decide(taken))
+        for group, (controller, inputs) in enumerate(zip(self._controllers, self._inputs, strict=False)):
+            self._rollout.follow(group, controller.decide(inputs))
         reports = self._rollout.train(self.segment)
-        self._taken = [controller.take(said) for controller, said in zip(self._controllers, reports, strict=True)]
+        self._inputs = [controller.take(group) for controller, group in zip(self._controllers, reports, strict=True)]
         self.segment += 1
-        return _trained(self._taken)
+        return _trained(self._inputs)
 
     @property
     def over(self) -> bool:
@@ -171,12 +171,12 @@ class Stage:
         )
 
 
-def _trained(taken: Sequence[Taken]) -> Trained:
-    asked = np.array([[bool(decision.action) for decision in each.opened] for each in taken])
+def _trained(inputs: Sequence[StepInputs]) -> Trained:
+    asked = np.array([[bool(decision.action) for decision in each.opened] for each in inputs])
     return Trained(
-        observations=np.stack([np.stack(each.observations) for each in taken]),
-        rewards=np.where(asked, np.array([each.rewards for each in taken], dtype=np.float64), 0.0),
-        terminated=np.array([each.terminated for each in taken]),
-        truncated=np.array([each.truncated for each in taken]),
-        losses=np.array([[report.metrics[METRIC] for report in each.reports] for each in taken]),
+        observations=np.stack([np.stack(each.observations) for each in inputs]),
+        rewards=np.where(asked, np.array([each.rewards for each in inputs], dtype=np.float64), 0.0),
+        terminated=np.array([each.terminated for each in inputs]),
+        truncated=np.array([each.truncated for each in inputs]),
+        losses=np.array([[report.metrics[METRIC] for report in each.reports] for each in inputs]),
     )

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from raytune_rl import Fixed, rewards
+from raytune_rl.controller.policies import Replay
 from raytune_rl.hyperparameters import LEVELS
 from raytune_rl.worlds.environments import SegmentEnv, VectorSegmentEnv
 from raytune_rl.worlds.generator import make_world
@@ -30,6 +31,16 @@ def reckless(env: SegmentEnv) -> np.ndarray:
 def test_gymnasium_finds_nothing_wrong(members: int, device: str) -> None:
     env = gymnasium.make("raytune_rl/Segment-v0", world=3, members=members, segments=3, device=device).unwrapped
     check_env(env, skip_render_check=True)
+
+
+def test_the_others_can_replay_while_the_steered_member_acts() -> None:
+    space = make_world(3).task.space
+    values = space.decode([0.25] * len(space))
+    env = SegmentEnv(world=3, members=3, segments=3, others=lambda: Replay([values]))
+    env.reset(seed=0)
+    env.step(np.array([HIGHEST if head.name.startswith("hp/") else head.neutral for head in env.heads]))
+    started = [decision.hyperparameters for decision in env._stage._controllers[0].begin_all(range(3))]
+    assert started[1:] == [values] * 2 and started[0] != values
 
 
 def test_an_episode_is_the_worlds_segments_and_its_rewards_add_up_to_the_gain() -> None:

@@ -1,4 +1,4 @@
-"""The safe floor: when it acts, when it must not, and what a controller makes of it."""
+"""The safe floor: when it applies, when it must not, and what the controller decides then."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from raytune_rl import BadInput
 from raytune_rl.controller import Floor, Situation
-from raytune_rl.controller.floor import LEAST_NOISE, fallen
 from raytune_rl.controller.policies import Random, Replay, Rule
+from raytune_rl.controller.rollback import MIN_SCATTER, score_fall
 from raytune_rl.hyperparameters import STAY
 from raytune_rl.mdp import MemberState, Score, advance
 from raytune_rl.mdp.action import ActionSpec
@@ -49,16 +49,16 @@ def life(
 
 
 def test_a_change_that_ruins_a_member_is_taken_back() -> None:
-    assert FLOOR.acts(life([2.0, 1.0, 0.5, 2.0], {3: 0.9}), [])
-    assert FLOOR.acts(life([2.0, 1.0, 0.5, 0.52, 2.0], {3: 0.9}), [])  # it need not happen at once
-    assert FLOOR.acts(life([2.0, 1.0, 0.5, 0.4, 2.0], {}, {3: 1}), [])  # weights of somebody else
+    assert FLOOR.applies(life([2.0, 1.0, 0.5, 2.0], {3: 0.9}), [])
+    assert FLOOR.applies(life([2.0, 1.0, 0.5, 0.52, 2.0], {3: 0.9}), [])  # it need not happen at once
+    assert FLOOR.applies(life([2.0, 1.0, 0.5, 0.4, 2.0], {}, {3: 1}), [])  # weights of somebody else
 
 
 def test_what_nobody_changed_is_not_the_floors_business() -> None:
-    assert not FLOOR.acts(life([2.0, 1.0, 0.5, 2.0]), [])
-    assert not FLOOR.acts(life([2.0, 1.0, 0.5, 2.0], {1: 0.9}), [])  # the best came after the change
+    assert not FLOOR.applies(life([2.0, 1.0, 0.5, 2.0]), [])
+    assert not FLOOR.applies(life([2.0, 1.0, 0.5, 2.0], {1: 0.9}), [])  # the best came after the change
     long_ago = [2.0, 1.0, 0.5, *[0.52] * FLOOR.watch, 2.0]
-    assert not FLOOR.acts(life(long_ago, {3: 0.9}), [])
+    assert not FLOOR.applies(life(long_ago, {3: 0.9}), [])
 
 
 def test_a_return_is_no_change() -> None:
@@ -70,32 +70,32 @@ def test_a_return_is_no_change() -> None:
 def test_the_loss_of_half_of_a_small_gain_counts() -> None:
     """Accuracies span little on the scale of scores: nobody could fall by ``margin`` there."""
     accuracy = Score(metric="accuracy", mode="max")
-    assert FLOOR.acts(life([0.1, 0.6, 0.95, 0.3], {3: 0.9}, score=accuracy), [])
-    assert not FLOOR.acts(life([0.1, 0.6, 0.95, 0.85], {3: 0.9}, score=accuracy), [])
+    assert FLOOR.applies(life([0.1, 0.6, 0.95, 0.3], {3: 0.9}, score=accuracy), [])
+    assert not FLOOR.applies(life([0.1, 0.6, 0.95, 0.85], {3: 0.9}, score=accuracy), [])
 
 
 def test_whoever_comes_back_by_himself_is_left_alone() -> None:
     calm = life([2.0, 1.0, 0.9, 0.5, 1.3], {4: 0.9})
     wild = life([2.0, 0.6, 1.0, 0.5, 1.3], {4: 0.9})
-    assert FLOOR.acts(calm, []) and not FLOOR.acts(wild, [])
+    assert FLOOR.applies(calm, []) and not FLOOR.applies(wild, [])
     others = [life([2.0, 0.6, 1.0, 0.5], member=m) for m in (1, 2, 3)]
-    assert not FLOOR.acts(calm, others)  # what the population gets over is no collapse
+    assert not FLOOR.applies(calm, others)  # what the population gets over is no collapse
 
 
 def test_a_collapse_of_everybody_does_not_excuse_itself() -> None:
     ruined = [life([2.0, 1.0, 0.5, 3.0], {3: 0.9}, member=m) for m in range(4)]
-    assert all(FLOOR.acts(state, ruined) for state in ruined)
+    assert all(FLOOR.applies(state, ruined) for state in ruined)
 
 
 def test_rest_after_a_return() -> None:
     state = life([2.0, 1.0, 0.5, 2.0], {3: 0.9})
-    assert not FLOOR.acts(replace(state, returned_segment=state.segment - FLOOR.rest + 1), [])
-    assert FLOOR.acts(replace(state, returned_segment=state.segment - FLOOR.rest), [])
+    assert not FLOOR.applies(replace(state, returned_segment=state.segment - FLOOR.rest + 1), [])
+    assert FLOOR.applies(replace(state, returned_segment=state.segment - FLOOR.rest), [])
 
 
 def test_a_member_that_failed_is_left_to_the_failure_policy() -> None:
     state = life([2.0, 1.0, 0.5, float("nan")], {3: 0.9})
-    assert state.status == "diverged" and not FLOOR.acts(state, [])
+    assert state.status == "diverged" and not FLOOR.applies(state, [])
 
 
 @few
@@ -103,10 +103,10 @@ def test_a_member_that_failed_is_left_to_the_failure_policy() -> None:
 def test_never_on_a_healthy_member(values: list[float], change: int) -> None:
     """Whatever happened before: not at its best, nor within the least scatter of it, nor where nothing was changed."""
     whole = life(values, {change: 0.9})
-    if fallen(whole) <= FLOOR.noise * LEAST_NOISE or change >= len(values):
-        assert not FLOOR.acts(whole, [])
-    assert not FLOOR.acts(life(values), [])
-    assert not FLOOR.acts(life([*values, min(values)], {change: 0.9}), [])
+    if score_fall(whole) <= FLOOR.noise * MIN_SCATTER or change >= len(values):
+        assert not FLOOR.applies(whole, [])
+    assert not FLOOR.applies(life(values), [])
+    assert not FLOOR.applies(life([*values, min(values)], {change: 0.9}), [])
 
 
 @pytest.mark.parametrize(

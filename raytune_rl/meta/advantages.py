@@ -64,7 +64,7 @@ def ensemble_credit(contribution: np.ndarray) -> np.ndarray:
     decisions found none). Times the members, so that it does not shrink with the population.
 
     Args:
-        contribution: shape (segments, members), see ``mdp.standing``; NaN (a member that went wrong) counts as 0.
+        contribution: shape (segments, members), see ``mdp.ensemble_stats``; NaN (a member that went wrong) counts as 0.
     """
     known = np.nan_to_num(contribution, nan=0.0)
     before = np.vstack([np.zeros_like(known[:1]), known[:-1]])
@@ -79,7 +79,7 @@ def team_score(validation: np.ndarray, test: np.ndarray, ensemble: np.ndarray | 
     return float(test.flat[int(validation.argmax())])
 
 
-class Credit(ConnectorV2):
+class MetaAdvantages(ConnectorV2):
     """Puts advantages and value targets into the train batch; the last piece of the learner's pipeline.
 
     Args:

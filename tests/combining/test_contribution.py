@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raytune_rl.combining.credit import Jury, distances, greedy_score, greedy_weights, leave_one_out, score, standings
+from raytune_rl.combining.contribution import (
+    EvaluationTargets,
+    distances,
+    ensemble_stats,
+    greedy_weights,
+    leave_one_out,
+    score,
+)
 from raytune_rl.combining.diversity import disagreements
 from raytune_rl.combining.losses import Evidence, Kind, combine, losses
 from raytune_rl.mdp import Score
@@ -49,7 +56,8 @@ def test_a_copier_earns_nothing_and_ends_what_its_source_had_alone(seed: int) ->
     np.testing.assert_allclose(leave_one_out(copied), 0, atol=1e-12)
     # With replacement, a second copy gives the greedy ensemble nothing that the first did not.
     three = Evidence.of(predictions[[0, 1, 0]], targets, "classification")
-    assert greedy_score(three) == pytest.approx(greedy_score(three.take(members=np.array([0, 1]))))
+    two = three.take(members=np.array([0, 1]))
+    assert three.loss(greedy_weights(three)) == pytest.approx(two.loss(greedy_weights(two)))
 
 
 def test_alone_a_member_contributes_its_score() -> None:
@@ -62,7 +70,7 @@ def test_the_greedy_ensemble_is_at_least_its_best_member(seed: int, kind: Kind) 
     found, *_ = evidence(kind, rows=30, seed=seed)
     weights = greedy_weights(found)
     assert weights.sum() == pytest.approx(1.0) and (weights >= 0).all()
-    assert greedy_score(found) >= score(found.losses().min()) - 1e-12
+    assert found.loss(weights) <= found.losses().min() + 1e-12
     assert np.count_nonzero(greedy_weights(found, picks=1)) == 1
 
 
@@ -71,18 +79,22 @@ def test_distances() -> None:
     np.testing.assert_allclose(distances(predictions[0], predictions), [0.0, 0.0, np.sqrt(2)])
 
 
-def test_standings_tell_each_member_its_place() -> None:
+def test_the_stats_of_each_member() -> None:
     found, predictions, targets = evidence(members=4)
     between = np.stack([distances(one, predictions) for one in predictions])
-    told = standings(found, between, disagreements(predictions))
-    assert [one.contribution for one in told] == pytest.approx(list(leave_one_out(found)))
-    assert sum(one.weight for one in told) == pytest.approx(1.0)
-    assert all(0 < one.nearest <= one.distance for one in told)
-    assert [one.spread for one in told] == pytest.approx([np.mean([one.distance for one in told])] * 4)
-    assert told[0].best == pytest.approx(float(score(losses(predictions, targets, "classification").min())))
-    assert told[0].greedy >= told[0].best and told[0].ambiguity > 0 and 0 < told[0].disagreement < 1
+    stats = ensemble_stats(found, between, disagreements(predictions))
+    assert [one.contribution for one in stats] == pytest.approx(list(leave_one_out(found)))
+    assert sum(one.weight for one in stats) == pytest.approx(1.0)
+    assert all(0 < one.nearest <= one.distance for one in stats)
+    assert [one.spread for one in stats] == pytest.approx([np.mean([one.distance for one in stats])] * 4)
+    assert stats[0].best == pytest.approx(float(score(losses(predictions, targets, "classification").min())))
+    assert stats[0].greedy >= stats[0].best and stats[0].ambiguity > 0 and 0 < stats[0].disagreement < 1
 
 
 def test_distances_of_a_regression_are_in_the_targets_spread() -> None:
-    assert Jury(np.array([[0.0], [4.0]]), "regression").spread == 2.0
-    assert Jury(np.array([[3.0], [3.0]]), "regression").spread == Jury(np.array([0, 1]), "classification").spread == 1.0
+    assert EvaluationTargets(np.array([[0.0], [4.0]]), "regression").spread == 2.0
+    assert (
+        EvaluationTargets(np.array([[3.0], [3.0]]), "regression").spread
+        == EvaluationTargets(np.array([0, 1]), "classification").spread
+        == 1.0
+    )

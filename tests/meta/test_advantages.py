@@ -11,7 +11,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from raytune_rl.controller.tokens import initial_weights
-from raytune_rl.meta.credit import Credit, descendants, lineage_credit, team_score
+from raytune_rl.meta.advantages import MetaAdvantages, descendants, lineage_credit, team_score
 from raytune_rl.meta.episodes import episodes_of, play, recorder
 from raytune_rl.meta.training import ACTIONS, OBSERVATIONS
 from raytune_rl.rllib.token_module import TokenModule
@@ -64,7 +64,7 @@ def credited(played, **settings) -> tuple[list[np.ndarray], list[np.ndarray], li
     """Targets, advantages and the critic's values, an array per episode."""
     episodes, modules, observations = played
     batch = {DEFAULT_MODULE_ID: {Columns.OBS: observations}}
-    Credit(**settings)(rl_module=modules, batch=batch, episodes=episodes)
+    MetaAdvantages(**settings)(rl_module=modules, batch=batch, episodes=episodes)
     ends = np.cumsum([len(episode) for episode in episodes])[:-1]
     with torch.no_grad():
         values = modules[DEFAULT_MODULE_ID].compute_values({Columns.OBS: observations})

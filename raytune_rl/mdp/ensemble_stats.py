@@ -1,8 +1,8 @@
-"""What a member is to the ensemble of its population: plain numbers that observations and rewards read.
+"""A member's part in the ensemble of its population: plain numbers that observations and rewards read.
 
-``combining/credit.py`` works them out from what the members predict for the same validation examples. All scores are on
-the scale of ``mdp.score``, higher is better: -ln(loss + 0.02) of the loss on those examples by which ensembles of this
-kind of task are judged (``combining.losses``), whatever bends it in training.
+``combining/contribution.py`` computes them from the members' predictions for the same validation examples. All scores
+are on the scale of ``mdp.score``, higher is better: -ln(loss + 0.02), where the loss is the one by which ensembles of
+this kind of task are judged (``combining.losses``), without the regularisation of the training loss.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """One member in its population, as of the member's last sound report; before any, all is 0.
+class EnsembleStats:
+    """One member in its population, as of the member's last sound report; all 0 before the first.
 
     Attributes:
-        contribution: score of the mean prediction of all - of all others: what the uniform ensemble has of the member
-            (a difference reward, Wolpert & Tumer 2001). Alone, a member contributes its own score.
-        weight: its share of the greedy ensemble, in [0, 1].
+        contribution: score of the uniform ensemble of all members less that of the ensemble without this one (a
+            difference reward, Wolpert & Tumer 2001). A member that is alone contributes its own score.
+        weight: its weight in the greedy ensemble, in [0, 1].
         distance: mean over the other members of the root mean square distance between their predictions and its own
-            (of probabilities; of a regression in the targets' standard deviations); 0 when alone.
+            (of probabilities; for a regression in standard deviations of the targets); 0 when alone.
         nearest: the smallest of these distances.
         spread: mean distance of all pairs of the population.
         greedy, uniform: score of the greedy and of the uniform ensemble.
         best: score of the best single member.
         disagreement, ambiguity: of all members (``combining.diversity``): the share of examples for which two of them
             decide differently, and their mean loss - the loss of their mean prediction.
-        incumbent: the best score that any member has ever had by the experiment's metric.
-        greedy_change, contribution_change, incumbent_change: since the standing before, at first from 0.
+        incumbent: the best score of any member so far, by the experiment's metric.
+        greedy_change, contribution_change, incumbent_change: since the member's report before, at first from 0.
     """
 
     contribution: float = 0.0
@@ -45,8 +45,8 @@ class Standing:
     contribution_change: float = 0.0
     incumbent_change: float = 0.0
 
-    def after(self, before: Standing, *, incumbent: float) -> Standing:
-        """The same standing, with the incumbent's score and what has changed since ``before``."""
+    def after(self, before: EnsembleStats, *, incumbent: float) -> EnsembleStats:
+        """A copy with the incumbent's score and the changes since ``before``."""
         return replace(
             self,
             incumbent=incumbent,

@@ -1,4 +1,4 @@
-"""The gallery: what is worked out report by report is what all of it at once would give."""
+"""The prediction store gives the same report by report as for all predictions at once."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raytune_rl.combining.credit import Jury
+from raytune_rl.combining.contribution import EvaluationTargets
 from raytune_rl.combining.losses import Kind
-from raytune_rl.controller.gallery import Gallery, placed, told
 from raytune_rl.controller.policies import PBT, Random
-from raytune_rl.mdp import MemberState, Standing, mixed
+from raytune_rl.controller.prediction_store import PredictionStore, with_ensemble_metrics, with_ensemble_stats
+from raytune_rl.mdp import EnsembleStats, MemberState, mixed
 from raytune_rl.mdp.score import OFFSET
 from raytune_rl.records import Report
 from tests.combining.predictions import made_up
@@ -25,60 +25,60 @@ def report(member: int, predictions: Any, **fields: Any) -> Report:
     return Report(member=member, segment=0, steps=1, metrics={"loss": 1.0}, predictions=predictions, **fields)
 
 
-def gallery(kind: Kind = "classification", members: int = 5) -> tuple[Gallery, np.ndarray]:
+def filled(kind: Kind = "classification", members: int = 5) -> tuple[PredictionStore, np.ndarray]:
     predictions, targets = made_up(kind, members=members, rows=40)
-    return Gallery(Jury(targets, kind)), predictions.astype(np.float32)
+    return PredictionStore(EvaluationTargets(targets, kind)), predictions.astype(np.float32)
 
 
-def at_once(jury: Jury, predictions: Mapping[int, np.ndarray]) -> dict[int, Standing]:
-    fresh = Gallery(jury)
-    fresh.set_predictions(predictions)
-    return fresh.standings()
+def at_once(targets: EvaluationTargets, predictions: Mapping[int, np.ndarray]) -> dict[int, EnsembleStats]:
+    store = PredictionStore(targets)
+    store.set_predictions(predictions)
+    return store.ensemble_stats()
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_one_by_one_or_all_at_once(kind: Kind) -> None:
-    shown, predictions = gallery(kind)
+    store, predictions = filled(kind)
     rng = np.random.default_rng(0)
-    assert shown.standings() == {}
+    assert store.ensemble_stats() == {}
     newest: dict[int, np.ndarray] = {}
     for _ in range(20):
         member, which = (int(n) for n in rng.integers(5, size=2))
         newest[member] = predictions[which]
-        shown.take([report(member, predictions[which])])
-        expected = at_once(shown.jury, newest)
-        for index, standing in shown.standings().items():
-            for name in Standing.__slots__:
-                assert getattr(standing, name) == pytest.approx(getattr(expected[index], name)), name
+        store.update([report(member, predictions[which])])
+        expected = at_once(store.targets, newest)
+        for index, stats in store.ensemble_stats().items():
+            for name in EnsembleStats.__slots__:
+                assert getattr(stats, name) == pytest.approx(getattr(expected[index], name)), name
 
 
-def test_who_fails_or_predicts_nan_leaves_the_ensemble() -> None:
-    shown, predictions = gallery()
-    shown.take([report(m, predictions[m]) for m in range(4)])
+def test_a_member_that_fails_or_predicts_nan_leaves_the_ensemble() -> None:
+    store, predictions = filled()
+    store.update([report(m, predictions[m]) for m in range(4)])
     bad = np.full_like(predictions[0], np.nan)
-    shown.take([report(0, bad), report(1, None, status="failed"), report(2, predictions[4])])
-    assert shown.standings() == at_once(shown.jury, {2: predictions[4], 3: predictions[3]})
-    shown.take([report(2, None), report(3, None)])
-    assert shown.standings() == {}
+    store.update([report(0, bad), report(1, None, status="failed"), report(2, predictions[4])])
+    assert store.ensemble_stats() == at_once(store.targets, {2: predictions[4], 3: predictions[3]})
+    store.update([report(2, None), report(3, None)])
+    assert store.ensemble_stats() == {}
 
 
-def test_a_standing_tells_what_has_changed() -> None:
-    start = MemberState.start(0, (0.5,), team=Standing())
-    before = placed(start, start, Standing(greedy=1.0), None)
-    assert before.team is not None and before.team.greedy_change == 1.0 and before.team.incumbent == 0.0
-    after = placed(before, before, Standing(greedy=1.5, contribution=-0.1), 0.7).team
+def test_the_stats_hold_the_changes_since_the_report_before() -> None:
+    start = MemberState.start(0, (0.5,), ensemble=EnsembleStats())
+    before = with_ensemble_stats(start, start, EnsembleStats(greedy=1.0), None)
+    assert before.ensemble is not None and before.ensemble.greedy_change == 1.0 and before.ensemble.incumbent == 0.0
+    after = with_ensemble_stats(before, before, EnsembleStats(greedy=1.5, contribution=-0.1), 0.7).ensemble
     assert after is not None
     assert (after.greedy_change, after.contribution_change, after.incumbent_change) == pytest.approx((0.5, -0.1, 0.7))
-    kept = placed(before, before, None, None).team
+    kept = with_ensemble_stats(before, before, None, None).ensemble
     assert kept is not None and kept.greedy == 1.0 and kept.greedy_change == 0.0
 
 
-def test_others_see_measures_and_no_predictions() -> None:
-    state = MemberState.start(0, (0.5,), team=Standing(greedy=-np.log(0.3 + OFFSET), contribution=0.2))
-    seen = told(report(0, np.zeros((1, 1), dtype=np.float32)), state)
+def test_reports_show_measures_of_the_ensemble_instead_of_predictions() -> None:
+    state = MemberState.start(0, (0.5,), ensemble=EnsembleStats(greedy=-np.log(0.3 + OFFSET), contribution=0.2))
+    seen = with_ensemble_metrics(report(0, np.zeros((1, 1), dtype=np.float32)), state)
     assert seen.predictions is None
     assert seen.metrics["ensemble_loss"] == pytest.approx(0.3) and seen.metrics["ensemble_contribution"] == 0.2
-    plain = told(report(0, None), MemberState.start(0, (0.5,)))
+    plain = with_ensemble_metrics(report(0, None), MemberState.start(0, (0.5,)))
     assert plain.metrics == {"loss": 1.0}
 
 
@@ -99,10 +99,12 @@ class Seen(Paper):
 
 def seen(policy: Any) -> Seen:
     targets = np.random.default_rng(1).integers(3, size=50)
-    return Seen(make_controller(policy, reward=mixed(), jury=Jury(targets, "classification")))
+    return Seen(
+        make_controller(policy, reward=mixed(), evaluation_targets=EvaluationTargets(targets, "classification"))
+    )
 
 
-def test_the_controller_pays_and_shows_the_ensemble() -> None:
+def test_rewards_and_observations_are_those_of_the_ensemble() -> None:
     paper = seen(Random())
     steps = paper.play()
     controller = paper.controller
@@ -112,12 +114,12 @@ def test_the_controller_pays_and_shows_the_ensemble() -> None:
         for decision in step.decisions:
             assert not decision.observation or decision.observation[flag] == 1.0
     assert all(d.observation[share] != 0 for d in steps[-2].decisions)
-    finals = [state.team for state in controller.members.values()]
-    assert len({team.greedy for team in finals if team}) == 1
+    finals = [state.ensemble for state in controller.members.values()]
+    assert len({stats.greedy for stats in finals if stats}) == 1
     assert steps[0].rewards != steps[1].rewards
 
 
-def test_a_restarted_driver_knows_what_was_predicted() -> None:
+def test_predictions_survive_a_restart() -> None:
     paper = seen(PBT())
     for _ in range(2):
         paper.generation()
@@ -131,7 +133,7 @@ def test_a_restarted_driver_knows_what_was_predicted() -> None:
     assert one.reports[0].metrics == two.reports[0].metrics
 
 
-def test_a_failure_costs_and_moves_nothing_else() -> None:
+def test_a_failure_costs_and_changes_nothing_else() -> None:
     paper = seen(Random())
     paper.generation()
     step = paper.generation({1: {"status": "diverged", "metrics": {"loss": float("nan")}}})

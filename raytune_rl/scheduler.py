@@ -29,9 +29,9 @@ from raytune_rl.mdp.reward import Reward, improvement
 from raytune_rl.pretrained import Pretrained
 from raytune_rl.records import Mode, Value
 from raytune_rl.rllib.settings import Agent
-from raytune_rl.tune import trial_adapter
-from raytune_rl.tune.trial_scheduler import TrialScheduler
-from raytune_rl.tune.trial_state import TrialState
+from raytune_rl.tune.trials import adapter as trial_adapter
+from raytune_rl.tune.trials.scheduler import TrialScheduler
+from raytune_rl.tune.trials.state import TrialState
 
 logger = logging.getLogger(__name__)
 

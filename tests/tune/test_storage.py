@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
@@ -169,3 +170,10 @@ def test_the_size_is_that_of_the_newest_generation(tmp_path: Path) -> None:
     first = store.size()
     store.save({"weights": np.zeros(5000)})
     assert first >= 8000 and store.size() >= 40_000
+
+
+@pytest.mark.parametrize(("former", "present"), storage._MOVED.items())
+def test_older_files_find_classes_where_they_are_now(former: tuple[str, str], present: tuple[str, str]) -> None:
+    pickled = b"c" + "\n".join(former).encode() + b"\n."
+    found = storage._Unpickler(io.BytesIO(pickled)).load()
+    assert (found.__module__, found.__qualname__) == present

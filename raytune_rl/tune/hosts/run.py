@@ -1,7 +1,8 @@
 """Runs a population as Ray Tune trials: one ``Tuner.fit()`` from the first segment to the last.
 
-Resuming is a new ``PopulationRun`` over the same directory: the hosts find their own state files. Tune's checkpoints,
-snapshots, loggers and progress reports are switched off; they cost time at every result and nothing here reads them.
+To resume, make a new ``PopulationRun`` over the same directory: the hosts load their own state files. Tune's
+checkpoints, snapshots, loggers and progress reports are switched off: they cost time at every result, and nothing here
+reads them.
 """
 
 from __future__ import annotations
@@ -12,24 +13,23 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from raytune_rl.population.candidate import Candidate
 from raytune_rl.records import Decision, Mode
-from raytune_rl.tune.hosts.host import HostSpec, HostTrainable, export_best
-from raytune_rl.tune.hosts.scheduler import Controller, Live, PopulationScheduler, Sink
+from raytune_rl.tune.hosts.driver_state import Controller, DriverState, Sink
+from raytune_rl.tune.hosts.host import HostSpec, HostTrainable
+from raytune_rl.tune.hosts.scheduler import PopulationScheduler
 
 logger = logging.getLogger(__name__)
 
 STOP_GRACE = 60.0
-"""Seconds that trials have after ``request_stop`` to finish their segments and save; then they are ended anyway."""
+"""Seconds that trials get after ``request_stop`` to finish their segments and save before they are ended anyway."""
 
 _TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -42,7 +42,7 @@ _TUNE_ENVIRONMENT = {
 }
 
 _TUNE_LOGGERS = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
-"""Where Tune misses the result files that we have told it not to write, and repeats what we have logged."""
+"""Loggers to silence: they complain about result files that we disable, and repeat what we have logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class PopulationPlan:
     Attributes:
         candidate: what the members are.
         start: the decision that opens each member's training.
-        groups: the members of each trial. All trials must be able to run at the same time.
+        groups: the members of each trial. The cluster must be able to run all trials at the same time.
         resources: of one trial, by Ray's names: ``{"CPU": 1, "GPU": 0.25}``.
         directory: the run directory, local or any URI that ``pyarrow.fs`` reads. Uses ``tune/`` and ``state/`` in it.
         segment_length: optimiser steps (reports, for Trainables) per segment.
@@ -110,11 +110,6 @@ class PopulationPlan:
             for group, uri in zip(self.groups, self.state_uris, strict=True)
         )
 
-    def export_best(self, member: int, directory: Path) -> bool:
-        """Write a member's best model for users; False if its trial has saved none. Call after the run."""
-        home = next(i for i, group in enumerate(self.groups) if member in group)
-        return export_best(self.candidate, self.state_uris[home], member, directory)
-
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationOutcome:
@@ -134,52 +129,45 @@ class PopulationOutcome:
     errors: Mapping[int, str]
     decision_seconds: tuple[float, ...] = field(repr=False)
 
-    def decision_ms(self, quantile: float) -> float:
-        """A quantile (0 to 1) of the decision latency in milliseconds; NaN before the first decision."""
-        samples = self.decision_seconds
-        return float(np.quantile(samples, quantile) * 1e3) if samples else float("nan")
-
 
 class PopulationRun:
-    """One run of a plan. Needs a Ray that is initialised.
+    """One run of a plan. Ray must be initialised.
 
     Args:
         plan: what to run.
-        controller: who decides.
-        sink: who writes down.
-        clock: seconds, for the time between state files.
+        controller: decides.
+        sink: writes the tables.
     """
 
-    def __init__(
-        self, plan: PopulationPlan, controller: Controller, sink: Sink, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, plan: PopulationPlan, controller: Controller, sink: Sink) -> None:
         self.plan = plan
-        self.live = Live(controller=controller, sink=sink, clock=clock)
-        self._stopper = _DeadlineStopper(self.live)
+        self._driver = DriverState(controller=controller, sink=sink)
+        self._stopper = _DeadlineStopper(self._driver)
 
     def request_stop(self, reason: str) -> None:
-        """End the run after the segments that are being trained, saved so that it can be resumed. Returns at once;
+        """End the run after the segments that are being trained, with everything saved for a resume. Returns at once;
         may be called from a signal handler or another thread."""
         logger.warning("%s: stopping when the segments under way are done and saved; once more ends it at once", reason)
         self._stopper.start_clock()
-        self.live.interrupted = self.live.interrupted or reason
+        self._driver.interrupted = self._driver.interrupted or reason
 
     def fit(self) -> PopulationOutcome:
         """Run until every member has stopped.
 
-        Raises what the candidate's metrics or the controller got wrong (``ValueError`` for a metric that isn't
-        reported). What single members or trials do wrong is in their reports and in the outcome.
+        Raises:
+            ValueError: the candidate does not report the metric, or its trials cannot start. Failures of single members
+                and trials are in their reports and in the outcome instead.
         """
         with _environment(_TUNE_ENVIRONMENT), _quiet(_TUNE_LOGGERS), _frozen_heap():
             self._tuner().fit()
-        if self.live.fatal is not None:
-            raise self.live.fatal
+        if self._driver.fatal is not None:
+            raise self._driver.fatal
         return PopulationOutcome(
-            interrupted=self.live.interrupted,
-            restarts=self.live.restarts,
-            dropped=tuple(sorted(self.live.dropped)),
-            errors=dict(self.live.errors),
-            decision_seconds=tuple(self.live.latencies),
+            interrupted=self._driver.interrupted,
+            restarts=self._driver.restarts,
+            dropped=tuple(sorted(self._driver.dropped)),
+            errors=dict(self._driver.errors),
+            decision_seconds=tuple(self._driver.latencies),
         )
 
     def _tuner(self) -> tune.Tuner:
@@ -188,7 +176,7 @@ class PopulationRun:
             tune.with_parameters(HostTrainable, specs=plan.specs()), PlacementGroupFactory([dict(plan.resources)])
         )
         scheduler = PopulationScheduler(
-            live=self.live,
+            driver=self._driver,
             members=[tuple(group) for group in plan.groups],
             state_uris=plan.state_uris,
             metric=plan.metric,
@@ -213,10 +201,10 @@ class PopulationRun:
 
 
 class _DeadlineStopper(tune.Stopper):
-    """Ends what has not ended by itself after ``STOP_GRACE`` seconds, and everything after a fatal error."""
+    """Ends all trials ``STOP_GRACE`` seconds after ``start_clock``, or at once after a fatal error."""
 
-    def __init__(self, live: Live) -> None:
-        self._live = live
+    def __init__(self, driver: DriverState) -> None:
+        self._driver = driver
         self._deadline = float("inf")
 
     def start_clock(self) -> None:
@@ -226,12 +214,12 @@ class _DeadlineStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._live.fatal is not None or time.monotonic() > self._deadline
+        return self._driver.fatal is not None or time.monotonic() > self._deadline
 
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Tune takes these settings from environment variables only, and reads them when a run starts."""
+    """Set environment variables inside: Tune takes some settings from nowhere else. It reads them when a run starts."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -246,8 +234,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _frozen_heap() -> Iterator[None]:
-    """Garbage collections leave out what there is before: Ray's and torch's modules stay anyway, and nobody gets a
-    decision while all their objects are gone through."""
+    """Exempt all present objects from garbage collection inside: Ray's and torch's modules stay anyway, and no decision
+    should wait while the collector walks through them."""
     gc.freeze()
     try:
         yield
@@ -257,6 +245,7 @@ def _frozen_heap() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet(names: Sequence[str]) -> Iterator[None]:
+    """Silence these loggers inside."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [one.level for one in loggers]
     for one in loggers:

@@ -1,96 +1,48 @@
 """Carries reports from Tune to the controller and its decisions back to the trials; decides nothing itself.
 
 Tune's event loop calls ``on_trial_result`` between two ``train`` calls of a trial. That is the decision point: the
-reports go to the controller, its decisions go straight to the trial's actor, and the trial continues. Nothing pauses.
-With ``synchronous=True`` trials are parked until all of them have reported.
+reports go to the controller, its decisions to the trial (``delivery.py``), and the trial trains on. With
+``synchronous=True`` trials wait until all of them have reported.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Any
 
-import ray
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 
-from raytune_rl.records import Decision, Report, Step
+from raytune_rl.records import Decision, Report
 from raytune_rl.tune import actor_errors, adapter
-from raytune_rl.tune.hosts.host import MISSING_METRIC, REPORTS, SAID, UNPACKED, FileTransfer, Orders
+from raytune_rl.tune.hosts.delivery import STOP, ByPause, Delivery, InPlace
+from raytune_rl.tune.hosts.driver_state import Controller, DriverState, Sink
+from raytune_rl.tune.hosts.messages import MISSING_METRIC, REPORTS, UNPACKED, WARNINGS
 from raytune_rl.tune.hosts.slot import needs_donor
+from raytune_rl.tune.hosts.transfers import FileTransfer, Orders
 
 logger = logging.getLogger(__name__)
 
-LATENCY_SAMPLES = 100_000
-STILLBORN = 3
-"""Actors in a row that fail to start, with no report of anybody yet, after which the run is given up: what is wrong
-with them (a module that only the driver finds, say) will not go away."""
-
-
-class Controller(Protocol):
-    """What the scheduler calls of ``controller.Controller``."""
-
-    def step(self, reports: Sequence[Report]) -> Step: ...
-    def learn(self, *, wait: bool = False) -> None: ...
-    def lost(self, members: Iterable[int]) -> None: ...
-    def drop(self, members: Iterable[int]) -> None: ...
-    def durable(self, member: int, segment: int) -> None: ...
-
-
-class Sink(Protocol):
-    """Who writes down what happened."""
-
-    def record(self, step: Step) -> None:
-        """Take note of a step. Called at once for each, so it has to be quick."""
-        ...
-
-    def flush(self) -> bool:
-        """Make tables and controller state durable up to here; False if the disk refuses. A host saves its state only
-        afterwards, so no host ever knows a segment that the tables don't."""
-        ...
-
-
-@dataclass
-class Live:
-    """What works only in the driver's process, and what comes of the run there.
-
-    Tune pickles its schedulers when a run starts; the copy holds nothing of this.
-    """
-
-    controller: Controller | None = None
-    sink: Sink | None = None
-    clock: Callable[[], float] = time.monotonic
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_SAMPLES))
-    """Seconds from a report's arrival to its decision being on the way, the newest ones."""
-    interrupted: str | None = None
-    fatal: Exception | None = None
-    restarts: int = 0
-    dropped: list[int] = field(default_factory=list)
-    errors: dict[int, str] = field(default_factory=dict)
-    """By trial, why it was given up."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
+MAX_FAILED_STARTS = 3
+"""Actors that may fail to start, in a row and before anybody has reported, until the run is given up: what is wrong
+then (a module that only the driver can import, say) will not go away."""
 
 
 class PopulationScheduler(FIFOScheduler):
     """The scheduler of a population of ``HostTrainable`` trials.
 
     Args:
-        live: controller, sink and clock.
+        driver: controller, sink and clock.
         members: by trial index, the members that it hosts.
         state_uris: by trial index, where it keeps its state.
         metric: what the trials report, for Tune.
         checkpoint_every: seconds between two state files of a trial.
         synchronous: all trials take their decisions together, after learning from what they reported.
-        in_place: deliver decisions to running actors; otherwise with a pause and restart for each (public calls only).
+        in_place: deliver decisions to running actors, else with a pause and a restart for each; ``None`` = in place if
+            this version of Ray is known to allow it.
     """
 
     _supports_buffered_results = False  # each result is a decision point
@@ -98,7 +50,7 @@ class PopulationScheduler(FIFOScheduler):
     def __init__(
         self,
         *,
-        live: Live,
+        driver: DriverState,
         members: Sequence[tuple[int, ...]],
         state_uris: Sequence[str],
         metric: str,
@@ -107,76 +59,71 @@ class PopulationScheduler(FIFOScheduler):
         in_place: bool | None = None,
     ) -> None:
         super().__init__()
-        self.live = live
+        self.driver = driver
         self._metric = metric
         self._members = tuple(members)
         self._state_uris = tuple(state_uris)
         self._home = {member: trial for trial, group in enumerate(self._members) for member in group}
         self._checkpoint_every = checkpoint_every
         self._synchronous = synchronous
-        self._in_place = adapter.supports_in_place() if in_place is None else in_place
+        if in_place is None:
+            in_place = adapter.supports_in_place()
+        self._delivery: Delivery = InPlace() if in_place else ByPause()
         self._trials: dict[int, Trial] = {}
         self._expected = set(range(len(self._members)))  # trials that have not ended; one that restarts has not
-        self._parked: dict[int, list[Report]] = {}
-        self._held: set[int] = set()  # parked by PAUSE: not to be resumed by Tune before their decisions are there
+        self._parked: dict[int, list[Report]] = {}  # by trial, the reports of those that wait at the barrier
+        self._held: set[int] = set()  # trials that Tune must not start again before their decisions are there
         self._stopped_members: set[int] = set()
         self._saved_at: dict[int, float] = {}
         self._reported: dict[int, int] = {}  # by member, the last segment that it has reported
-        self._stillborn = 0
-        if not self._in_place:
-            logger.warning(
-                "ray %s is not among the versions checked (%s): each decision takes a pause and a restart (slow)",
-                ray.__version__,
-                ", ".join(adapter.CHECKED),
-            )
+        self._failed_starts = 0
 
     # -- what Tune calls -------------------------------------------------------------------------------------------
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Also called again for each restart of a trial."""
+        """Called again for each restart of a trial."""
         self._trials[_index(trial)] = trial
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         began = time.perf_counter()
         index = _index(trial)
         self._trials[index] = trial
-        if self._in_place:
-            adapter.forget_finished(tune_controller, trial)
+        self._delivery.received(tune_controller, trial)
         if MISSING_METRIC in result:
             return self._give_up(result[MISSING_METRIC])
         if UNPACKED in result:
             logger.info("trial %d trains members one by one: %s", index, result[UNPACKED])
-        for message in result.get(SAID, ()):
+        for message in result.get(WARNINGS, ()):
             logger.warning("trial %d: %s", index, message)
         reports = list(result[REPORTS])
-        result[REPORTS].clear()  # Tune keeps the last result, in memory and in its snapshots
-        if self.live.fatal is not None:
-            return str(TrialScheduler.STOP)
+        result[REPORTS].clear()  # because Tune keeps the last result, in memory and in its snapshots
+        if self.driver.fatal is not None:
+            return STOP
         if self._synchronous:
             self._parked[index] = reports
             self._held.add(index)
             answer = self._try_barrier(tune_controller, asking=index).get(index)
         else:
             answer = self._decide_at_once(tune_controller, index, reports, began)
-        if answer is not None:
-            self.live.latencies.append(time.perf_counter() - began)
-            return answer
-        return str(TrialScheduler.NOOP if self._in_place else TrialScheduler.PAUSE)
+        if answer is None:
+            return self._delivery.waiting
+        self.driver.latencies.append(time.perf_counter() - began)
+        return answer
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         index = _index(trial)
         self._parked.pop(index, None)
         self._held.discard(index)
         if not self._reported and actor_errors.failed_to_start(trial):
-            self._stillborn += 1
-            if self._stillborn >= STILLBORN:
-                self.live.fatal = ValueError(f"The trials cannot start: {actor_errors.cause(trial)}.")
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                self.driver.fatal = ValueError(f"The trials cannot start: {actor_errors.cause(trial)}.")
         if trial.should_recover():
             logger.warning("trial %d died; it starts again from its last state: %s", index, actor_errors.cause(trial))
-            self.live.restarts += 1
+            self.driver.restarts += 1
             self._controller.lost(self._running_members(index))
-            return  # on_trial_add comes next; the barrier waits for it
-        self.live.errors[index] = actor_errors.cause(trial)
+            return  # on_trial_add comes next; the barrier waits for the trial
+        self.driver.errors[index] = actor_errors.cause(trial)
         self._lose(index, tune_controller)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
@@ -198,9 +145,15 @@ class PopulationScheduler(FIFOScheduler):
     # -- the barrier -----------------------------------------------------------------------------------------------
 
     def _try_barrier(self, tune_controller: Any, asking: int | None) -> dict[int, str]:
-        """Decide once everybody waits; returns the answer for ``asking`` (the others are told here).
+        """Decide once all trials wait.
 
-        Those that are furthest behind go first: a trial that was restarted catches up before the others move on.
+        The trials that are furthest behind go first: one that was restarted catches up before the others move on.
+
+        Args:
+            asking: the trial that Tune waits for an answer about, if any. The others' answers are carried out here.
+
+        Returns:
+            ``{asking: answer}``, or nothing if that trial has to wait.
         """
         asked: dict[int, str] = {}
         while self._parked and self._parked.keys() >= self._expected:
@@ -214,39 +167,40 @@ class PopulationScheduler(FIFOScheduler):
                 if index == asking:
                     asked[index] = answer
                 else:
-                    self._tell(tune_controller, index, answer)
+                    self._carry_out(tune_controller, index, answer)
         return asked
 
-    def _tell(self, tune_controller: Any, index: int, answer: str) -> None:
-        """Carry out an answer for a trial that Tune isn't asking about at the moment."""
-        if answer == TrialScheduler.STOP:
+    def _carry_out(self, tune_controller: Any, index: int, answer: str) -> None:
+        """Do what ``answer`` would make Tune do, for a trial that Tune is not asking about at the moment."""
+        if answer == STOP:
             self._expected.discard(index)
             tune_controller.stop_trial(self._trials[index])
-        elif self._in_place:
-            adapter.resume_training(tune_controller, self._trials[index])
+        else:
+            self._delivery.resume(tune_controller, self._trials[index])
 
     # -- decisions -------------------------------------------------------------------------------------------------
 
     def _decide_at_once(self, tune_controller: Any, index: int, reports: Sequence[Report], began: float) -> str | None:
-        """Decide about one trial and send it on; what can wait is done while it trains. ``None``: it is on its way."""
+        """Decide about one trial and send it on; the tables are written while it trains. Returns the answer for Tune,
+        ``None`` if the trial trains on already."""
         self._note(reports)
         step = self._controller.step(reports)
-        if self._is_over(index, step.decisions) or not self._in_place or _went_wrong(reports):
+        if self._is_over(index, step.decisions) or self._delivery.saves_first or _went_wrong(reports):
             self._sink.record(step)
             self._controller.learn(wait=False)
             return self._deliver_and_save(step.decisions, {index: reports})[index]
         due = self._save_is_due(index)
         (orders,) = self._orders(step.decisions, [index], stage=due).values()
-        adapter.train_on(tune_controller, self._trials[index], "follow_and_train", orders)
-        self.live.latencies.append(time.perf_counter() - began)
+        self._delivery.deliver_and_train(tune_controller, self._trials[index], orders)
+        self.driver.latencies.append(time.perf_counter() - began)
         self._sink.record(step)
         self._controller.learn(wait=False)
         if due and self._flush(reports):
-            adapter.submit(self._trials[index], "commit")
+            self._delivery.commit(self._trials[index])
         return None
 
     def _decide_together(self, reports: Mapping[int, list[Report]]) -> dict[int, str]:
-        """One step of the controller for all that wait, after learning. Returns what Tune is to do with each trial."""
+        """Decide for several trials at once, after learning from their reports. Returns the answer for each trial."""
         together = sorted((report for group in reports.values() for report in group), key=lambda r: r.member)
         self._note(together)
         step = self._controller.step(together)
@@ -260,28 +214,17 @@ class PopulationScheduler(FIFOScheduler):
     def _deliver_and_save(
         self, decisions: Sequence[Decision], reports: Mapping[int, Sequence[Report]]
     ) -> dict[int, str]:
-        """Deliver decisions to trials that wait for us anyway: those that are to save do so with them."""
+        """Deliver decisions to trials that wait; those that have to save do so with them. Returns the answers."""
         over = {index: self._is_over(index, decisions) for index in reports}
-        # What went wrong is never to be trained again: a member that kills its process would do so for ever.
-        saves = {i for i, told in reports.items() if over[i] or _went_wrong(told) or self._save_is_due(i)}
+        # After a failure save at once: a member that crashes its process in some segment must not train that again.
+        saves = {i for i, group in reports.items() if over[i] or _went_wrong(group) or self._save_is_due(i)}
         saved = [report for index in saves for report in reports[index]]
-        if (saves or not self._in_place) and not self._flush(saved):
-            saves = set()  # nothing is saved that the tables lack
-        self._deliver(decisions, reports.keys(), saves=saves)
-        return {index: self._answer(over[index]) for index in reports}
-
-    def _answer(self, over: bool) -> str:
-        if self._in_place:
-            return str(TrialScheduler.STOP if over else TrialScheduler.CONTINUE)
-        # A pause saves the host. It comes back once more, finds all its members stopped, and ends by itself.
-        return str(TrialScheduler.STOP if self.live.interrupted else TrialScheduler.PAUSE)
-
-    def _deliver(self, decisions: Sequence[Decision], trials: Iterable[int], *, saves: Set[int]) -> None:
-        for index, orders in self._orders(decisions, trials, saves=saves).items():
-            if self._in_place:
-                adapter.submit(self._trials[index], "apply", orders)
-            else:
-                self._trials[index].set_config({**self._trials[index].config, "orders": orders})
+        if (saves or self._delivery.saves_first) and not self._flush(saved):
+            saves = set()  # no state file may hold what the tables lack
+        for index, orders in self._orders(decisions, reports.keys(), saves=saves).items():
+            self._delivery.deliver(self._trials[index], orders)
+        interrupted = self.driver.interrupted is not None
+        return {i: self._delivery.answer(over=over[i], interrupted=interrupted) for i in reports}
 
     def _orders(
         self,
@@ -291,22 +234,22 @@ class PopulationScheduler(FIFOScheduler):
         saves: Set[int] = frozenset(),
         stage: bool = False,
     ) -> dict[int, Orders]:
-        """What each trial is to do. Weights that have to come from another trial are asked for here, before anybody
-        gets an order: within a barrier nobody's weights change before they were copied."""
+        """The orders for each trial. Weights of other trials are requested here, before any trial gets its orders, so
+        that at a barrier nobody's weights change before they have been copied."""
         copies = self._copies(decisions)
-        found = {}
+        orders = {}
         for index in trials:
             own = tuple(_bare(d) for d in decisions if self._home[d.member] == index)
-            found[index] = Orders(
+            orders[index] = Orders(
                 decisions=own,
                 copies={d.member: copies[d.member] for d in own if d.member in copies},
                 save=index in saves,
                 stage=stage,
             )
-        return found
+        return orders
 
     def _copies(self, decisions: Sequence[Decision]) -> dict[int, Any]:
-        """By receiving member, the weights that have to come from another trial."""
+        """By receiving member, the weights that come from another trial: each donor exports once."""
         exports: dict[tuple[int, str], Any] = {}
         copies: dict[int, Any] = {}
         for decision in decisions:
@@ -322,15 +265,15 @@ class PopulationScheduler(FIFOScheduler):
 
     def _export(self, donor: int, kind: Any) -> Any:
         home = self._home[donor]
-        if self._in_place and (trial := self._trials.get(home)) is not None:
-            ref = adapter.submit(trial, "export_state", donor, kind)
-            if ref is not None:
-                return ref
+        trial = self._trials.get(home)
+        ref = None if trial is None else self._delivery.export(trial, donor, kind)
+        if ref is not None:
+            return ref
         uri, segment = self._state_uris[home], self._reported.get(donor, -1)
         return FileTransfer(state_uri=uri, member=donor, kind=kind, segment=segment)
 
     def _flush(self, saved: Sequence[Report]) -> bool:
-        """Bring everything up to here to the disk, so that the trials that reported ``saved`` may save as well."""
+        """Make everything up to here durable, so that the trials that reported ``saved`` may save their states."""
         if not self._sink.flush():
             return False
         for report in saved:
@@ -338,7 +281,7 @@ class PopulationScheduler(FIFOScheduler):
         return True
 
     def _save_is_due(self, index: int) -> bool:
-        now = self.live.clock()
+        now = self.driver.clock()
         if now - self._saved_at.setdefault(index, now) < self._checkpoint_every:
             return False
         self._saved_at[index] = now
@@ -347,12 +290,12 @@ class PopulationScheduler(FIFOScheduler):
     def _is_over(self, index: int, decisions: Sequence[Decision]) -> bool:
         self._stopped_members -= {d.member for d in decisions if not d.stop}
         self._stopped_members |= {d.member for d in decisions if d.stop}
-        return self.live.interrupted is not None or not self._running_members(index)
+        return self.driver.interrupted is not None or not self._running_members(index)
 
     # -- trials that go --------------------------------------------------------------------------------------------
 
     def _gone(self, tune_controller: Any, trial: Trial) -> None:
-        """A trial has ended: by our own answer, its last member being done, or because Tune stopped it."""
+        """A trial has ended: by our own answer, because its last member is done, or because Tune stopped it."""
         index = _index(trial)
         self._parked.pop(index, None)
         self._held.discard(index)
@@ -362,9 +305,9 @@ class PopulationScheduler(FIFOScheduler):
         """A trial that failed too often: its members are gone, the others go on."""
         lost = self._running_members(index)
         logger.error(
-            "trial %d fails again and again, members %s are given up: %s", index, lost, self.live.errors[index]
+            "trial %d fails again and again, members %s are given up: %s", index, lost, self.driver.errors[index]
         )
-        self.live.dropped.extend(lost)
+        self.driver.dropped.extend(lost)
         self._controller.drop(lost)
         self._end(index, tune_controller)
 
@@ -372,25 +315,27 @@ class PopulationScheduler(FIFOScheduler):
         self._trials.pop(index, None)
         if index in self._expected:
             self._expected.remove(index)
-            self._try_barrier(tune_controller, asking=None)  # it may have been the one that the others waited for
+            self._try_barrier(tune_controller, asking=None)  # the others may have been waiting for this trial only
 
     def _give_up(self, metrics: Sequence[str]) -> str:
         names = ", ".join(metrics) or "nothing"
-        self.live.fatal = ValueError(f"The candidate does not report the metric {self._metric!r}; it reports {names}.")
-        return str(TrialScheduler.STOP)
+        self.driver.fatal = ValueError(
+            f"The candidate does not report the metric {self._metric!r}; it reports {names}."
+        )
+        return STOP
 
     def _running_members(self, index: int) -> list[int]:
         return [member for member in self._members[index] if member not in self._stopped_members]
 
     @property
     def _controller(self) -> Controller:
-        assert self.live.controller is not None, "a pickled scheduler cannot run"
-        return self.live.controller
+        assert self.driver.controller is not None, "a pickled scheduler cannot run"
+        return self.driver.controller
 
     @property
     def _sink(self) -> Sink:
-        assert self.live.sink is not None, "a pickled scheduler cannot run"
-        return self.live.sink
+        assert self.driver.sink is not None, "a pickled scheduler cannot run"
+        return self.driver.sink
 
 
 def _index(trial: Trial) -> int:
@@ -406,5 +351,5 @@ def _generation(reports: Sequence[Report]) -> int:
 
 
 def _bare(decision: Decision) -> Decision:
-    """Without what only learners read: orders are sent, and kept in the state files, for every segment."""
+    """Without what only learners read, to keep orders and state files small."""
     return replace(decision, observation=(), action=(), extras={})

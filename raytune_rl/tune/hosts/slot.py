@@ -1,7 +1,7 @@
-"""One member in its host: trains it segment by segment and carries its decisions out. Knows nothing of Ray.
+"""One member in its host: trains it segment by segment and carries its decisions out. Independent of Ray.
 
-Whatever the candidate does wrong ends up in the member's next report and never leaves this class, so that the other
-members of the trial go on.
+An exception of the candidate ends up in the member's next report and never leaves this class, so that the other members
+of the trial go on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,25 +19,17 @@ import numpy as np
 from raytune_rl.errors import user_traceback
 from raytune_rl.mdp.score import TIE_BREAKER, order
 from raytune_rl.population.candidate import Candidate, Member, MemberContext, SegmentResult, State
-from raytune_rl.records import Decision, Mode, Report, SourceKind, Status, Value
+from raytune_rl.records import Decision, Mode, Report, SourceKind, Status
+from raytune_rl.tune.hosts.state_files import Memory, Snapshot
 
 logger = logging.getLogger(__name__)
 
 KILLED = "The process died in this segment: it was killed, or crashed."
-"""Error in the report of a member that trained in a process when that died."""
+"""Error in the report of the member that was training when the process died."""
 COPY_DROPPED = "copy_dropped"
-"""Signal in the report of a member whose copy could not be had (the donor died); it went on with its own."""
+"""Signal in the report of a member that kept its own weights because a copy failed (its donor died, say)."""
 
-_FAILURES = (Exception, SystemExit)  # a candidate that calls sys.exit() must not take its neighbours along
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A member's weights as they were after ``segment`` (-1: untrained)."""
-
-    member: int
-    segment: int
-    state: State
+_FAILURES = (Exception, SystemExit)  # a candidate that calls sys.exit() must not end the whole trial
 
 
 class Transfer(Protocol):
@@ -62,7 +54,7 @@ class SlotSettings:
         metric, mode: what "best" means.
         seed: the experiment's.
         trial_id, node: for the reports.
-        copy_deadline: seconds that a copy is waited for before each segment; 0 = the member trains on meanwhile.
+        copy_deadline: seconds to wait for a copy before each segment; 0 = the member trains on until it arrives.
         snapshot_every: segments between two states that are kept for good; 0 = none.
     """
 
@@ -79,38 +71,16 @@ class SlotSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A segment that was trained outside the slot; ``seconds`` is the member's share of the time."""
+    """A segment that was trained together with other members'; ``seconds`` is this member's share of the time."""
 
     result: SegmentResult | Exception
     seconds: float
 
     def get(self) -> SegmentResult:
-        """The result. Raises what the candidate has raised."""
+        """The result. Raises the candidate's exception, if it raised one."""
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What survives a restart of the actor, beside the member's own state."""
-
-    decision: Decision
-    segment: int = 0
-    steps: int = 0
-    effective: Mapping[str, Value] = field(default_factory=dict)
-    best: Snapshot | None = None
-    best_value: float = math.nan
-    stopped: bool = False
-    builds: int = 0
-    reported: bool = False
-    copied: tuple[int, int] | None = None
-    best_loss: float = math.nan
-
-    @classmethod
-    def revived(cls, saved: _Memory) -> _Memory:
-        """What was saved, perhaps by an earlier version, which has fewer fields."""
-        return cls(**{f.name: getattr(saved, f.name) for f in fields(cls) if hasattr(saved, f.name)})
 
 
 class Slot:
@@ -120,22 +90,24 @@ class Slot:
         settings: shared with the trial's other members.
         start: the decision for segment 0.
         device: ``"cpu"``, or one of the trial's own GPUs (``"cuda:0"``).
+
+    Attributes:
+        missing_metrics: if the first report lacks the experiment's metric, the metrics that it has.
     """
 
     def __init__(self, settings: SlotSettings, start: Decision, *, device: str = "cpu") -> None:
         self.index = start.member
         self.missing_metrics: tuple[str, ...] | None = None
-        """The metrics that there are, where the first report lacked the one that counts."""
         self._settings = settings
         self._device = device
         self._start = start
-        self._memory = _Memory(decision=start)
+        self._memory = Memory(decision=start)
         self._member: Member | None = None
         self._pending: tuple[Decision, Transfer] | None = None
-        self._stored: State | None = None  # of a member that was restored stopped: it needs no instance any more
+        self._stored: State | None = None  # of a member that was stopped when restored: it is not built again
         self._error: str | None = None
         self._snapshots: list[Snapshot] = []
-        self._spoilt: tuple[int, Status] | None = None
+        self._marked: tuple[int, Status] | None = None
         self._signals: dict[str, float] = {}
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -154,11 +126,11 @@ class Slot:
         self._guarded(lambda: self._build(self._memory.decision))
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what ``to_save`` gave."""
-        self._memory = _Memory.revived(saved["memory"])
+        """Continue from what ``to_save`` returned."""
+        self._memory = Memory.from_saved(saved["memory"])
         self._snapshots = list(saved.get("snapshots", []))
 
-        def revive() -> None:
+        def rebuild() -> None:
             decision = self._memory.decision
             member = self._build(decision)
             if saved["state"] is not None:
@@ -166,20 +138,20 @@ class Slot:
                 self._apply(decision)
 
         if not self.stopped:
-            self._guarded(revive)
+            self._guarded(rebuild)
         self._stored = saved["state"] if self._member is None else None
 
     def to_save(self) -> dict[str, Any]:
-        """Everything that a restart needs. Snapshots in it are never changed later."""
+        """Everything that a restart needs; training on does not change it."""
         return {
             "memory": replace(self._memory),
             "state": self._state_or_none(),
             "snapshots": list(self._snapshots),
         }
 
-    def spoil(self, segment: int, status: Literal["hung", "failed"]) -> None:
-        """That segment never ended, or killed the process: when it comes to it again it does not train, but says so."""
-        self._spoilt = (segment, status)
+    def mark(self, segment: int, status: Literal["hung", "failed"]) -> None:
+        """Mark ``segment`` as hung or failed: on reaching it the member reports that status instead of training."""
+        self._marked = (segment, status)
 
     def close(self) -> None:
         if self._member is not None:
@@ -188,49 +160,47 @@ class Slot:
     # -- training --------------------------------------------------------------------------------------------------
 
     def ready(self) -> Member | None:
-        """The member, all that was under way landed, if it can train its next segment."""
+        """The member, if it can train its next segment. A copy that has arrived is taken first."""
         self._receive()
-        return None if self._fate or self._error is not None else self._member
+        return None if self._marked_status or self._error is not None else self._member
 
-    def run_segment(
-        self, watching: Callable[[], AbstractContextManager[None]], trained: Trained | None = None
-    ) -> Report:
-        """Train the next segment inside ``watching()`` and report it. Never raises for what the candidate does.
-
-        ``trained``: the segment as it was trained together with others, after ``ready``; it is only reported then.
-        """
-        if trained is None:
-            self._receive()
-        fate = self._fate
-        if fate == "failed":
-            self._error = KILLED
+    def run_segment(self, watching: AbstractContextManager[None]) -> Report:
+        """Train the next segment inside ``watching`` and report it. Never raises an error of the candidate's."""
+        self._receive()
         began = time.perf_counter()
-        with watching():
-            if trained is not None:
-                result: SegmentResult | None = self._guarded(trained.get)
-                seconds = trained.seconds
-            else:
-                result = None if fate or self._error is not None else self._guarded(self._train)
-                seconds = time.perf_counter() - began
-            status: Status = fate or self._judge(result)
-            report = self._report(status, result, seconds)
-            if status == "ok":
-                self._keep_best(report)
-                self._keep_snapshot(report)
-        if fate:
-            self._spoilt = None
+        with watching:
+            status = self._marked_status
+            if status is not None:
+                self._marked = None
+            if status == "failed":
+                self._error = KILLED
+            result = None if status or self._error is not None else self._guarded(self._train)
+            return self._finish(result, time.perf_counter() - began, status or self._judge(result))
+
+    def report_trained(self, trained: Trained, watching: AbstractContextManager[None]) -> Report:
+        """Report the next segment, which the member that ``ready`` returned has trained together with others."""
+        with watching:
+            result: SegmentResult | None = self._guarded(trained.get)
+            return self._finish(result, trained.seconds, self._judge(result))
+
+    def _finish(self, result: SegmentResult | None, seconds: float, status: Status) -> Report:
+        """Report a segment, keep the weights if they are worth it, and move on to the next."""
+        report = self._report(status, result, seconds)
+        if status == "ok":
+            self._keep_best(report)
+            self._keep_snapshot(report)
         self._memory.reported = True
         self._memory.segment += 1
         self._memory.copied = None
         return report
 
     @property
-    def _fate(self) -> Status | None:
-        """How the next segment ends without being trained."""
-        return self._spoilt[1] if self._spoilt is not None and self.segment >= self._spoilt[0] else None
+    def _marked_status(self) -> Status | None:
+        """The status to report instead of training the next segment, if there is one."""
+        return self._marked[1] if self._marked is not None and self.segment >= self._marked[0] else None
 
     def _train(self) -> SegmentResult:
-        return self._live().train(self._settings.segment_length)
+        return self._built().train(self._settings.segment_length)
 
     def _judge(self, result: SegmentResult | None) -> Status:
         if result is None:
@@ -252,7 +222,7 @@ class Slot:
             signals = {**result.signals, **signals}
             memory.steps += result.steps
         signals.setdefault("train_seconds", seconds)
-        # A metric with a hyperparameter's own name says what was really in force.
+        # A metric with a hyperparameter's own name is the value that was really in force.
         read_back = {name: metrics[name] for name in memory.effective if name in metrics}
         copied_from, copied_segment = memory.copied or (None, None)
         return Report(
@@ -276,7 +246,7 @@ class Slot:
 
     def _keep_best(self, report: Report) -> None:
         metric, memory = self._settings.metric, self._memory
-        best = {TIE_BREAKER: memory.best_loss, metric: memory.best_value}  # where both are the same, the value
+        best = {TIE_BREAKER: memory.best_loss, metric: memory.best_value}  # the value wins if both are one metric
         now, then = (order(m, metric=metric, mode=self._settings.mode) for m in (report.metrics, best))
         if now < then:
             snapshot = self._guarded(self.snapshot)
@@ -297,9 +267,11 @@ class Slot:
     def follow(self, decision: Decision, source: Snapshot | Transfer | None = None) -> None:
         """Carry out a decision between two segments.
 
-        ``source`` is what its ``source`` field asks for of another member: a snapshot, or one that is still on its
-        way. Then the member goes on under its old decision until the weights are there; plain decisions that come
-        meanwhile pass it by, a stop and another copy take its place.
+        Args:
+            decision: what to do.
+            source: the weights of another member that ``decision.source`` asks for: a snapshot, or one on its way.
+                Until that arrives, the member continues under its old decision. Decisions without a copy are ignored
+                meanwhile; a stop, or another copy, replaces the one on its way.
         """
         if self.stopped:
             return
@@ -312,14 +284,14 @@ class Slot:
         elif decision.source.member == self.index:
             self._guarded(lambda: self._roll_back(decision))
         elif isinstance(source, Snapshot):
-            self._guarded(lambda: self._land(decision, source))
+            self._guarded(lambda: self._adopt(decision, source))
         elif source is not None:
             self._pending = (decision, source)
         else:
             self._drop_copy(decision, "the donor is gone")
 
     def snapshot(self, kind: SourceKind = "member") -> Snapshot:
-        """Its present weights, or (``checkpoint``) its best ones so far. Raises ``LookupError`` if it has none."""
+        """Its present weights, or (``checkpoint``) its best so far. Raises ``LookupError`` if it has none."""
         if kind == "checkpoint":
             if self._memory.best is None:
                 raise LookupError(f"member {self.index} has no best checkpoint yet")
@@ -330,7 +302,7 @@ class Slot:
         return Snapshot(member=self.index, segment=self._memory.segment - 1, state=state)
 
     def _receive(self) -> None:
-        """Land the copy that was under way, if it has arrived."""
+        """Take the weights of the copy that was on its way, if they have arrived."""
         if self._pending is None:
             return
         decision, transfer = self._pending
@@ -345,7 +317,7 @@ class Slot:
         except Exception as error:
             self._drop_copy(decision, f"{type(error).__name__} at the donor")
             return
-        self._guarded(lambda: self._land(decision, snapshot))
+        self._guarded(lambda: self._adopt(decision, snapshot))
 
     def _drop_copy(self, decision: Decision, why: str) -> None:
         logger.warning(
@@ -353,29 +325,30 @@ class Slot:
         )
         self._signals[COPY_DROPPED] = 1.0
 
-    def _land(self, decision: Decision, snapshot: Snapshot) -> None:
-        # After an exception nobody knows what the old instance is worth.
+    def _adopt(self, decision: Decision, snapshot: Snapshot) -> None:
+        """Continue from ``snapshot`` under ``decision``."""
+        # After an exception the old instance may be in any state, so it is replaced.
         member = self._build(decision) if self._error is not None or self._member is None else self._member
         self._pending = None
         member.set_state(snapshot.state)
         self._apply(decision)
         self._memory.copied = (snapshot.member, snapshot.segment)
         for name, asked in decision.hyperparameters.items():
-            found = self._memory.effective.get(name, asked)
-            if found != asked:
-                logger.warning("member %d: %s is %r after the copy, not %r", self.index, name, found, asked)
+            effective = self._memory.effective.get(name, asked)
+            if effective != asked:
+                logger.warning("member %d: %s is %r after the copy, not %r", self.index, name, effective, asked)
         logger.debug("member %d goes on from %d: %s", self.index, snapshot.member, self._memory.effective)
 
     def _roll_back(self, decision: Decision) -> None:
-        """Go back to its own best weights; without any, begin again."""
+        """Go back to its own best weights; without any, start again from the beginning."""
         if self._memory.best is not None:
-            self._land(decision, self._memory.best)
+            self._adopt(decision, self._memory.best)
         else:
             self._pending = None
             self._build(decision)
 
     def _apply(self, decision: Decision) -> None:
-        self._memory.effective = dict(self._live().apply(decision.hyperparameters))
+        self._memory.effective = dict(self._built().apply(decision.hyperparameters))
         self._memory.decision = decision
 
     def _build(self, decision: Decision) -> Member:
@@ -389,13 +362,13 @@ class Slot:
         return self._member
 
     def _seed(self) -> int:
-        """Of its own for each time that it is built: the same bad luck must not repeat itself."""
+        """A new seed for each build, so that a member that failed by an unlucky start does not get the same again."""
         sequence = np.random.SeedSequence([self._settings.seed, self.index, self._memory.builds])
         return int(sequence.generate_state(1)[0])
 
     # -- help ------------------------------------------------------------------------------------------------------
 
-    def _live(self) -> Member:
+    def _built(self) -> Member:
         if self._member is None:
             raise LookupError(f"member {self.index} could not be built")
         return self._member
@@ -406,7 +379,7 @@ class Slot:
         return self._guarded(self._member.get_state)
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
-        """What ``call`` returns; when the candidate raises, ``None``, and the member has failed."""
+        """What ``call`` returns; if the candidate raises, ``None``, and the member has failed."""
         try:
             return call()
         except _FAILURES as error:

@@ -1,7 +1,7 @@
-"""Ends the process when a member's segment never ends.
+"""Ends the process when a member's segment takes too long.
 
-Nothing in Python can stop a training loop that hangs, so the actor kills itself, and Tune, which restarts it, is told
-by a note in the state directory who was to blame.
+Python cannot stop a training loop that hangs, so the actor ends its own process. Tune restarts it, and a note in the
+state directory tells the new process which member hung.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 logger = logging.getLogger(__name__)
 
 EXIT_CODE = 75
-"""Exit status of a process that ended itself for a hang."""
+"""Exit status of a process that ended itself because of a hang."""
 
 
 class Watchdog:
@@ -24,9 +24,9 @@ class Watchdog:
 
     Args:
         timeout: seconds that one piece of work may take; ``None`` or infinity: for ever.
-        exit: ends the process (tests pass something gentler).
+        exit: ends the process; tests pass a function that doesn't.
 
-    It needs Python's interpreter lock to act: code that holds the lock for ever inside a C extension is not caught.
+    Its thread needs Python's global interpreter lock: a C extension that never releases the lock is not caught.
     """
 
     def __init__(self, timeout: float | None, *, exit: Callable[[int], object] = os._exit) -> None:
@@ -40,15 +40,14 @@ class Watchdog:
 
     @contextmanager
     def watching(self, expired: Callable[[], None], pieces: int = 1) -> Iterator[None]:
-        """While inside, the clock runs; when it is over, ``expired`` is called and the process ends. Inside are
-        ``pieces`` of work, with as much time each."""
+        """Inside, the clock runs: after ``pieces`` times the timeout ``expired`` is called and the process ends."""
         if self.timeout is None or self.timeout == float("inf"):
             yield
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="raytune_rl-watchdog", daemon=True)
             self._thread.start()
-        # No notify: the thread wakes by itself often enough, and waking it would cost every segment a thread switch.
+        # No notify: the thread polls often enough, and waking it would cost a thread switch per segment.
         self._expired, self._deadline = expired, time.monotonic() + pieces * self.timeout
         try:
             yield

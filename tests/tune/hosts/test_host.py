@@ -15,18 +15,9 @@ from torch import nn
 
 from raytune_rl.records import KEEP, Decision, Report, Source
 from raytune_rl.tune.adapter import homeless
-from raytune_rl.tune.hosts.host import (
-    HUNG_NOTE,
-    PACK_HUNG_NOTE,
-    UNPACKED,
-    FileTransfer,
-    HostSpec,
-    HostTrainable,
-    Orders,
-    export_best,
-    read_snapshot,
-    read_snapshots,
-)
+from raytune_rl.tune.hosts.host import HUNG_NOTE, PACK_HUNG_NOTE, HostSpec, HostTrainable
+from raytune_rl.tune.hosts.messages import UNPACKED
+from raytune_rl.tune.hosts.transfers import Orders
 from raytune_rl.tune.storage import StateStore
 from tests.population.models import TASK
 from tests.tune.hosts.scripted import Counting, best_of, member
@@ -175,22 +166,6 @@ def test_export_state_gives_present_or_best_weights(make: Make) -> None:
     assert (present.state["score"], present.segment, best.state["score"], best.segment) == (-4.0, 1, 1.0, 0)
 
 
-def test_other_trials_and_the_driver_read_the_state_file(make: Make, tmp_path: Path) -> None:
-    uri = str(tmp_path / "state")
-    assert read_snapshot(uri, 0) is None and not export_best(Counting(), uri, 0, tmp_path / "best")
-    host = make(2)
-    host.train()
-    host.apply(orders(decide(0, 1, -5.0), save=True))
-    snapshot = read_snapshot(uri, 1)
-    assert snapshot is not None and snapshot.state["score"] == 10.0
-    assert export_best(Counting(), uri, 0, tmp_path / "best")
-    assert (tmp_path / "best" / "score.txt").read_text() == "1.0"
-    transfer = FileTransfer(state_uri=uri, member=1, kind="member", segment=0)
-    assert transfer.ready(1.0) and transfer.get().state["score"] == 10.0
-    with pytest.raises(LookupError):
-        FileTransfer(state_uri=uri, member=9, kind="member", segment=0).get()
-
-
 def test_orders_in_the_configuration_are_carried_out_at_the_start(make: Make) -> None:
     host = make(1)
     host.train()
@@ -240,16 +215,3 @@ def test_after_a_hang_in_a_pack_members_train_one_by_one(make: Make, tmp_path: P
     host = torch_host(make, network=plain_mlp)
     assert host._pack is None
     assert torch_host(make, network=plain_mlp)._pack is not None, "once"
-
-
-def test_all_that_a_trial_has_kept_can_be_read(make: Make, tmp_path: Path) -> None:
-    host = make(members=2, snapshot_every=2)
-    for _ in range(3):
-        host.step()
-    assert read_snapshots(str(tmp_path / "state")) == {"best": [], "final": [], "snapshot": []}
-    host.save_state()
-    found = read_snapshots(str(tmp_path / "state"))
-    assert [(one.member, one.segment) for one in found["final"]] == [(0, 2), (1, 2)]
-    assert [(one.member, one.segment) for one in found["best"]] == [(0, 2), (1, 2)]
-    assert [(one.member, one.segment) for one in found["snapshot"]] == [(0, 1), (1, 1)]
-    host.cleanup()

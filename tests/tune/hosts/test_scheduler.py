@@ -13,8 +13,9 @@ from ray.tune.experiment import Trial
 
 from raytune_rl.records import KEEP, Report
 from raytune_rl.tune import adapter
-from raytune_rl.tune.hosts.host import FileTransfer, Orders
-from raytune_rl.tune.hosts.scheduler import Live, PopulationScheduler
+from raytune_rl.tune.hosts.driver_state import DriverState
+from raytune_rl.tune.hosts.scheduler import PopulationScheduler
+from raytune_rl.tune.hosts.transfers import FileTransfer, Orders
 from tests.tune.hosts.scripted import Answer, Recorder, Script, ScriptedController, member
 
 
@@ -53,9 +54,9 @@ class World:
         self.now = 0.0
         self.controller = ScriptedController(segments=segments, script=script or (lambda report: Answer()))
         self.sink = Recorder()
-        self.live = Live(controller=self.controller, sink=self.sink, clock=lambda: self.now)
+        self.driver = DriverState(controller=self.controller, sink=self.sink, clock=lambda: self.now)
         self.scheduler = PopulationScheduler(
-            live=self.live,
+            driver=self.driver,
             members=[(2 * i, 2 * i + 1) for i in range(trials)],
             state_uris=[f"/state/{i}" for i in range(trials)],
             metric="score",
@@ -120,7 +121,7 @@ def test_a_result_becomes_orders_and_the_next_train_in_one_call() -> None:
     assert result["reports"] == []  # Tune keeps the result
     assert world.sink.rows.keys() == {(0, 0), (1, 0)}
     assert world.controller.calls == [("step", ((0, 0), (1, 0))), ("learn", False)]
-    assert len(world.live.latencies) == 1
+    assert len(world.driver.latencies) == 1
 
 
 def test_the_results_of_finished_tasks_are_let_go() -> None:
@@ -189,7 +190,7 @@ def test_a_trial_ends_with_its_last_member_and_saves() -> None:
 
 def test_an_interrupted_run_saves_and_ends_with_real_decisions() -> None:
     world = World()
-    world.live.interrupted = "Ctrl-C"
+    world.driver.interrupted = "Ctrl-C"
     assert world.result(0, 3) == "STOP"
     orders = world.sent("apply")[-1][2]
     assert orders.save and not any(decision.stop for decision in orders.decisions)
@@ -199,7 +200,7 @@ def test_a_missing_metric_ends_everything_with_one_sentence() -> None:
     world = World()
     answer = world.scheduler.on_trial_result(world, world.trials[0], {"reports": [], "missing_metric": ["loss", "x"]})
     assert answer == "STOP"
-    assert str(world.live.fatal) == "The candidate does not report the metric 'score'; it reports loss, x."
+    assert str(world.driver.fatal) == "The candidate does not report the metric 'score'; it reports loss, x."
     assert world.result(1, 0) == "STOP"
     assert world.controller.calls == []
 
@@ -210,7 +211,7 @@ def test_a_trial_that_restarts_is_lost_and_comes_again() -> None:
     world.scheduler.on_trial_add(world, world.trials[0])
     world.scheduler.on_trial_add(world, world.trials[0])
     assert world.controller.calls == [("lost", (0, 1))]
-    assert world.live.restarts == 1
+    assert world.driver.restarts == 1
     assert world.result(0, 0) == "NOOP"
 
 
@@ -222,7 +223,7 @@ def test_a_trial_that_fails_too_often_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "error.txt").write_text("Failure # 1\nold\nFailure # 2 (now)\nTraceback ...\nValueError: broken\n\n")
     world.scheduler.on_trial_error(world, world.trials[0])
     assert world.controller.calls[-1] == ("drop", (1,))
-    assert world.live.dropped == [1] and world.live.errors == {0: "ValueError: broken"}
+    assert world.driver.dropped == [1] and world.driver.errors == {0: "ValueError: broken"}
     assert world.result(1, 0) == "NOOP"
 
 
@@ -234,10 +235,10 @@ def test_trials_that_never_start_are_given_up_with_the_reason(tmp_path: Path) ->
         "  File host.py\nModuleNotFoundError: No module named 'mine'\n"
     )
     for trial in (0, 1, 0):
-        assert world.live.fatal is None
+        assert world.driver.fatal is None
         world.trials[trial].error_file = str(error)
         world.scheduler.on_trial_error(world, world.trials[trial])
-    assert str(world.live.fatal) == "The trials cannot start: ModuleNotFoundError: No module named 'mine'."
+    assert str(world.driver.fatal) == "The trials cannot start: ModuleNotFoundError: No module named 'mine'."
 
 
 def test_a_trial_that_fails_to_start_again_later_ends_nobody_else(tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ def test_a_trial_that_fails_to_start_again_later_ends_nobody_else(tmp_path: Path
     )
     for _ in range(4):
         world.scheduler.on_trial_error(world, world.trials[0])
-    assert world.live.fatal is None and world.live.restarts == 4
+    assert world.driver.fatal is None and world.driver.restarts == 4
 
 
 # -- the barrier -------------------------------------------------------------------------------------------------------
@@ -361,11 +362,11 @@ def test_whether_to_go_in_place_is_decided_by_the_version(monkeypatch: pytest.Mo
     assert World().result(0, 0) == "PAUSE"
 
 
-def test_it_pickles_without_what_is_live() -> None:
+def test_it_pickles_without_the_drivers_state() -> None:
     world = World()
-    world.live.controller = lambda: None  # type: ignore[assignment]  # nothing that pickles
-    world.live.sink = lambda: None  # type: ignore[assignment]
+    world.driver.controller = lambda: None  # type: ignore[assignment]  # nothing that pickles
+    world.driver.sink = lambda: None  # type: ignore[assignment]
     world.scheduler._trials = {}
     copy = pickle.loads(pickle.dumps(world.scheduler))
-    assert copy.live.controller is None and copy.live.restarts == 0
+    assert copy.driver.controller is None and copy.driver.restarts == 0
     assert copy.metric == "score" and not copy.supports_buffered_results

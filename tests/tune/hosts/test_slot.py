@@ -14,7 +14,8 @@ import pytest
 
 from raytune_rl.mdp.score import order
 from raytune_rl.records import KEEP, Decision, Report, Source
-from raytune_rl.tune.hosts.slot import COPY_DROPPED, Slot, SlotSettings, Snapshot, Trained
+from raytune_rl.tune.hosts.slot import COPY_DROPPED, Slot, SlotSettings, Trained
+from raytune_rl.tune.hosts.state_files import Snapshot
 from tests.population.models import START, TASK
 from tests.tune.hosts.scripted import Counting, CountingMember, best_of, member
 
@@ -39,7 +40,7 @@ def slot(index: int = 0, lr: float = 1.0, shared: SlotSettings | None = None) ->
 
 
 def train(one: Slot) -> Report:
-    return one.run_segment(nullcontext)
+    return one.run_segment(nullcontext())
 
 
 def test_snapshots_are_kept_every_so_many_segments_and_survive_a_restart() -> None:
@@ -110,7 +111,7 @@ def test_an_exception_is_reported_with_the_users_frames_only() -> None:
     assert report.status == "failed" and report.segment == 1
     assert report.error is not None
     assert "ZeroDivisionError: by hand" in report.error and "in fails" in report.error
-    assert "raytune_rl/tune/slot.py" not in report.error
+    assert "raytune_rl/tune/hosts/slot.py" not in report.error
     # It goes on from its own best, as a new instance.
     one.follow(decide(0, 2, 1.0, best_of(0)))
     report = train(one)
@@ -271,7 +272,7 @@ def test_synchronous_members_wait_for_a_copy_but_not_for_ever() -> None:
 def test_a_hung_segment_is_reported_instead_of_trained() -> None:
     one = slot()
     train(one)
-    one.spoil(0, "hung")
+    one.mark(0, "hung")
     report = train(one)
     assert (report.status, report.segment, report.metrics) == ("hung", 1, {})
     one.follow(decide(0, 2, 1.0, best_of(0)))
@@ -357,7 +358,7 @@ def test_what_an_earlier_version_has_saved_is_revived() -> None:
 
 def test_what_a_member_raised_in_a_pack_is_its_failure() -> None:
     one = slot()
-    report = one.run_segment(nullcontext, Trained(result=ValueError("my metric is picky"), seconds=0.5))
+    report = one.report_trained(Trained(result=ValueError("my metric is picky"), seconds=0.5), nullcontext())
     assert report.status == "failed" and report.error is not None and "my metric is picky" in report.error
     assert train(one).status == "failed", "until it is told how to go on"
 

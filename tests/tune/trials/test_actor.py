@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ray import tune
 
+from raytune_rl.tune import trainable
 from raytune_rl.tune.adapter import homeless
 from raytune_rl.tune.trials import actor
 from tests.tune.trainables import BreaksOnLoad, Counter, InFiles, Overwriting, Rebuilding, Refusing
@@ -16,9 +17,9 @@ from tests.tune.trainables import BreaksOnLoad, Counter, InFiles, Overwriting, R
 
 @pytest.fixture(autouse=True)
 def fresh_orders() -> Iterator[None]:
-    actor._orders.clear()
+    trainable._orders.clear()
     yield
-    actor._orders.clear()
+    trainable._orders.clear()
 
 
 def trained(cls: type[tune.Trainable], lr: float, steps: int = 3) -> Any:

@@ -30,7 +30,7 @@ from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.scheduler import MetaAgentScheduler
 from raytune_rl.sink import RunSink
 from raytune_rl.trained import Trained
-from raytune_rl.tune.trials.scheduler import TrialScheduler
+from raytune_rl.tune.trials.scheduler import OneMemberPerTrialScheduler as TrialScheduler
 from raytune_rl.tune.trials.snapshots import Snapshots
 from raytune_rl.tune.trials.state import TrialState
 

@@ -30,7 +30,7 @@ from raytune_rl.pretrained import Pretrained
 from raytune_rl.records import Mode, Value
 from raytune_rl.rllib.settings import Agent
 from raytune_rl.tune.trials import adapter as trial_adapter
-from raytune_rl.tune.trials.scheduler import TrialScheduler
+from raytune_rl.tune.trials.scheduler import OneMemberPerTrialScheduler as TrialScheduler
 from raytune_rl.tune.trials.state import TrialState
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""What ended a trial's actor, in one line, from the file that Tune keeps its errors in."""
+"""Why a trial's actor ended, in one line, from the file where Tune keeps the trial's errors."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from pathlib import Path
 
 from ray.tune.experiment import Trial
 
-_AT_ITS_START = "The actor died because of an error raised in its creation task"
+_IN_CREATION = "The actor died because of an error raised in its creation task"
 
 
 def cause(trial: Trial) -> str:
-    """The newest failure. A dead actor's story begins with what happened, a traceback ends with it."""
-    story = _story(trial)
-    if not story:
+    """The reason of the newest failure: the first line of a message about a dead actor, the last one of a traceback."""
+    lines = _newest_failure(trial)
+    if not lines:
         return "for an unknown reason"
-    return story[0] if story[0].startswith("The actor died") and not failed_to_start(trial) else story[-1]
+    return lines[0] if lines[0].startswith("The actor died") and not failed_to_start(trial) else lines[-1]
 
 
 def failed_to_start(trial: Trial) -> bool:
-    """Whether that was an exception before the actor could be called at all."""
-    return any(line.startswith(_AT_ITS_START) for line in _story(trial)[:1])
+    """Whether the actor raised an exception while it was created, before anything could be called."""
+    return any(line.startswith(_IN_CREATION) for line in _newest_failure(trial)[:1])
 
 
-def _story(trial: Trial) -> list[str]:
+def _newest_failure(trial: Trial) -> list[str]:
     try:
         text = Path(trial.error_file).read_text().rpartition("Failure #")[2]
     except (OSError, TypeError):

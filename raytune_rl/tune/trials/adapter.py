@@ -1,7 +1,9 @@
-"""The private side of Ray that a scheduler of one-member trials needs: which checkpoint a trial goes on from.
+"""Private calls of Ray that only trials of one member need: above all, from which checkpoint a trial continues.
 
-Tune has no public way to say "go on from that trial's checkpoint". Ray's own PBT writes into the trial's checkpoint
-manager, and so does this file, which holds all such places; ``adapter.CHECKED`` names the Ray versions they hold for.
+Tune has no public way to say "continue from that trial's checkpoint". Like Ray's own PBT, this file writes into the
+trial's checkpoint manager. It also pauses, saves, resets and kills trials at moments when Tune would not. The private
+calls that hosts need too are in ``raytune_rl/tune/adapter.py``, whose ``CHECKED`` names the versions of Ray that both
+files were tested with.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Abilities:
         function: it is a function that reports; it can be interrupted only where it reports a checkpoint.
         saves: it can be saved and restored.
         in_place: it is a class with ``reset_config``, so its running actor can be changed.
-        restarts: it is a function whose actor can be reset and restored where it is (the user reuses actors).
+        restarts: it is a function whose actor can be reset and restored without a pause (the user reuses actors).
     """
 
     function: bool = False
@@ -75,7 +77,7 @@ class Abilities:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
+class SavedCheckpoint:
     """A checkpoint in storage and the result that it was taken at."""
 
     checkpoint: tune.Checkpoint
@@ -92,7 +94,7 @@ class Saved:
         return PurePosixPath(self.checkpoint.path).name
 
     def exists(self) -> bool:
-        """Whether it has not been deleted meanwhile (``num_to_keep``; ray issues 9036, 8441)."""
+        """Whether it still exists: ``num_to_keep`` deletes checkpoints (ray issues 9036, 8441)."""
         with contextlib.suppress(OSError):
             info = self.checkpoint.filesystem.get_file_info(self.checkpoint.path)
             return bool(info.type != pafs.FileType.NotFound)
@@ -102,48 +104,48 @@ class Saved:
 # -- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def latest(trial: Trial) -> Saved | None:
-    """What the trial would go on from."""
+def latest(trial: Trial) -> SavedCheckpoint | None:
+    """What the trial would continue from."""
     return _saved(trial.latest_checkpoint_result)
 
 
-def best(trial: Trial, metric: str, mode: Mode) -> Saved | None:
+def best(trial: Trial, metric: str, mode: Mode) -> SavedCheckpoint | None:
     """The trial's own checkpoint with the best metric, of those that still exist."""
 
-    def score(saved: Saved) -> float:
+    def score(saved: SavedCheckpoint) -> float:
         value = flatten_dict(dict(saved.metrics)).get(metric)
         if not isinstance(value, int | float) or math.isnan(value):
             return -math.inf
         return -value if mode == "min" else value
 
-    found = [saved for saved in _kept(trial) if score(saved) > -math.inf]
-    return next((saved for saved in sorted(found, key=score, reverse=True) if saved.exists()), None)
+    scored = [saved for saved in _kept(trial) if score(saved) > -math.inf]
+    return next((saved for saved in sorted(scored, key=score, reverse=True) if saved.exists()), None)
 
 
-def goes_on_from(trial: Trial, checkpoint: tune.Checkpoint, metrics: Mapping[str, Any]) -> None:
-    """Let the paused trial go on from ``checkpoint``, with the counters in ``metrics``."""
+def start_from(trial: Trial, checkpoint: tune.Checkpoint, metrics: Mapping[str, Any]) -> None:
+    """Let the paused trial continue from ``checkpoint``, with the counters in ``metrics``."""
     result = _TrainingResult(checkpoint=checkpoint, metrics=dict(metrics))
     trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
     trial.run_metadata.invalidate_cache()
 
 
-def goes_on_from_nothing(trial: Trial) -> None:
-    """Let the paused trial begin anew."""
+def start_from_nothing(trial: Trial) -> None:
+    """Let the paused trial start again from the beginning."""
     trial.run_metadata.checkpoint_manager._latest_checkpoint_result = None
     trial.run_metadata.last_result = {}
     trial.run_metadata.invalidate_cache()
 
 
-def find_checkpoint(trial: Trial, known: Mapping[str, tuple[int, float]] | None = None) -> Saved | None:
-    """What a trial that comes back can go on from: its latest checkpoint, or the newest one that still exists.
+def find_checkpoint(trial: Trial, known: Mapping[str, tuple[int, float]] | None = None) -> SavedCheckpoint | None:
+    """What a trial that comes back can continue from: its latest checkpoint, or the newest one that still exists.
 
     Args:
         trial: not running.
         known: checkpoints in its folder that Tune may have forgotten, by name: iteration and seconds of training.
 
-    Tune's snapshot of the experiment may be older than the checkpoints: what it calls the latest can have been deleted
-    since, and a trial that is sent there fails. So is the rest of its list cleared of what is gone: Tune would count on
-    from it, and delete new checkpoints by the names of old ones.
+    Tune's snapshot of the experiment may be older than the checkpoints. What it calls the latest may have been deleted
+    since then, and a trial that is to restore it fails. The rest of Tune's list is cleared of missing checkpoints too,
+    and the count for new names is advanced: Tune would reuse names, and then delete new checkpoints for old ones.
     """
     manager = trial.run_metadata.checkpoint_manager
     newest = latest(trial)
@@ -158,9 +160,9 @@ def find_checkpoint(trial: Trial, known: Mapping[str, tuple[int, float]] | None 
     there = [saved for saved in (*_kept(trial), *also) if saved.exists()]
     kept = max(there, key=lambda saved: saved.iteration, default=None)
     if kept is not None:
-        goes_on_from(trial, kept.checkpoint, kept.metrics)
+        start_from(trial, kept.checkpoint, kept.metrics)
     else:
-        goes_on_from_nothing(trial)
+        start_from_nothing(trial)
     gone = f"{newest.checkpoint.path} is gone" if newest else "is newer than Tune's snapshot"
     goes_on = f"iteration {kept.iteration}" if kept else "its start"
     logger.warning("the checkpoint of trial %s %s; it goes on from %s", trial.trial_id, gone, goes_on)
@@ -168,12 +170,13 @@ def find_checkpoint(trial: Trial, known: Mapping[str, tuple[int, float]] | None 
 
 
 def copy_into(trial: Trial, checkpoint: tune.Checkpoint, at: int) -> tune.Checkpoint:
-    """A copy of ``checkpoint`` in the trial's own folder, so that its owner may delete the original; older copies go.
+    """A copy of ``checkpoint`` in the trial's own folder, because its owner may delete the original. Older copies are
+    deleted.
 
-    On a local disk the files are linked, not copied: checkpoints are written once.
+    On a local disk the files are linked, not copied: nobody changes the files of a checkpoint.
 
     Raises:
-        OSError: it is gone, or there is no room.
+        OSError: the checkpoint is gone, or the disk is full.
     """
     storage = trial.storage
     target = f"{storage.trial_fs_path}/{COPY_PREFIX}{at:06d}"
@@ -199,17 +202,17 @@ def reports_checkpoint(result: Mapping[str, Any]) -> bool:
 
 
 def save(controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
-    """Have a running trial write a checkpoint after what it is doing now."""
+    """Have a running trial write a checkpoint after its present task."""
     core = tune_controller_of(controller)
     if not trial.is_saving and trial in core._trial_to_actor:
         core._schedule_trial_save(trial, result=dict(result))
 
 
 def pause_parked(controller: Any, trial: Trial) -> None:
-    """Take a parked trial out of its actor, with what it has trained.
+    """Pause a parked trial, saved.
 
-    A function was saved at its report. Saved again, it would stand twice in Tune's list with one folder for both,
-    which Tune deletes as soon as either is not among the best (``num_to_keep``), be it the trial's latest or not.
+    A function has been saved with its report already. Saved again, it would be twice in Tune's list with one folder for
+    both, which Tune deletes as soon as either is not among the best (``num_to_keep``), even if it is the latest.
     """
     is_function = issubclass(trial.get_trainable_cls() or tune.Trainable, FunctionTrainable)
     saved = latest(trial) if is_function else None
@@ -218,11 +221,11 @@ def pause_parked(controller: Any, trial: Trial) -> None:
 
 
 def restart_in_place(controller: Any, trial: Trial) -> None:
-    """Reset a parked trial's actor to the trial's configuration and let it go on from its latest checkpoint.
+    """Reset a parked trial's actor to the trial's configuration and let it continue from its latest checkpoint.
 
-    That is what Tune does when it hands a trial a used actor, here the trial's own, which saves the start of a process
-    where no other trial waits. An actor that refuses is given up for a new one. A trial that Tune has paused meanwhile
-    has none, and will do the same when it comes back.
+    Tune does the same when it gives a trial a used actor. Here that is the trial's own, which saves the start of a
+    process if no other trial waits for the slot. If the actor refuses, the trial gets a new one. A trial that Tune has
+    paused meanwhile has no actor, and starts with the new configuration when it comes back.
     """
     core = tune_controller_of(controller)
     if trial not in core._trial_to_actor:
@@ -252,12 +255,12 @@ def restart_in_place(controller: Any, trial: Trial) -> None:
 
 
 def will_recover(trial: Trial) -> bool:
-    """In ``on_trial_error``: whether Tune starts the trial again (it has been marked as failed already, then)."""
+    """In ``on_trial_error``: whether Tune will start the trial again. Only then is its status ``ERROR`` already."""
     return bool(trial.status == Trial.ERROR)
 
 
 def is_at_work(controller: Any, trial: Trial) -> bool:
-    """Whether the trial's actor has been asked for something and has not answered. That of a parked trial has not."""
+    """Whether the trial's actor is working on a task. That of a parked trial is not."""
     core = tune_controller_of(controller)
     manager = core._actor_manager
     asked: set[Any] = manager._tracked_actors_to_task_futures.get(core._trial_to_actor.get(trial), set())
@@ -265,15 +268,15 @@ def is_at_work(controller: Any, trial: Trial) -> bool:
 
 
 def kill(trial: Trial) -> None:
-    """End the trial's process. Tune notices, and treats the trial as failed. It would ask an actor that it is told of
-    to stop, and wait: one that hangs does not answer, and keeps its slot."""
+    """End the trial's process. Tune notices that, and treats the trial as failed. Stopped through Tune, an actor that
+    hangs would keep its slot, because Tune asks it to stop and waits."""
     actor = trial.temporary_state.ray_actor
     if actor is not None:
         ray.kill(actor)
 
 
 def fail(controller: Any, trial: Trial, error: str) -> None:
-    """Treat the trial as failed, by the user's ``FailureConfig``."""
+    """Treat the trial as failed, as the user's ``FailureConfig`` says."""
     tune_controller_of(controller)._trial_task_failure(trial, exception=tune.TuneError(error))
 
 
@@ -282,8 +285,11 @@ def reuses_actors(controller: Any) -> bool:
 
 
 def is_being_handed_an_actor(controller: Any, trial: Trial) -> bool:
-    """Whether a waiting trial has got another one's actor, and is about to run. Who names it again as the next to run
-    keeps Tune from seeing that a second actor is wanted, and an actor that is set free meanwhile is stopped."""
+    """Whether a waiting trial is being given another one's actor, and is about to run.
+
+    Offering such a trial again would hide from Tune that a second actor is needed; Tune would stop one that becomes
+    free meanwhile.
+    """
     return supports_in_place() and trial in tune_controller_of(controller)._resetting_trials
 
 
@@ -293,14 +299,14 @@ def search_is_over(controller: Any) -> bool:
 
 
 def at_end(controller: Any, action: Callable[[], None]) -> None:
-    """Call ``action`` when the experiment has ended, whichever way, while its Ray is still there; at the latest when
-    the controller is gone or this process exits. It may be called more than once.
+    """Call ``action`` when the experiment has ended, in whatever way, while Ray is still running; at the latest when
+    the controller is deleted or this process exits. It may be called more than once.
 
-    Schedulers are not told of an end by a ``Stopper`` for all trials, but callbacks are."""
+    A callback of Tune's does it: schedulers are not told when a ``Stopper`` ends all trials."""
     core = tune_controller_of(controller)
     weakref.finalize(core, action)
     callbacks = core._callbacks
-    # Another list, since this one is the user's own, for the next Tuner as well.
+    # A new list: this one is the user's, who may give it to another Tuner.
     callbacks._callbacks = [*callbacks._callbacks, _AtEnd(action)]
 
 
@@ -311,7 +317,7 @@ class _AtEnd(tune.Callback):
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         try:
             self._action()
-        except Exception as error:  # must not take the place of the experiment's results, or of its own error
+        except Exception as error:  # must not replace the experiment's results, or its own error
             logger.warning("the end of the experiment: %s: %s", type(error).__name__, error)
             logger.debug("the traceback", exc_info=True)
 
@@ -321,7 +327,7 @@ class _AtEnd(tune.Callback):
 
 @contextlib.contextmanager
 def detached(instance: tune.Trainable) -> Iterator[None]:
-    """Saves and restores inside do not touch the trial's storage or counters: Tune does not know about them."""
+    """Inside, saves and restores leave the trial's storage and counters alone, because Tune does not know of them."""
     names = ("_storage", "_timesteps_total", "_episodes_total", "_time_since_restore", "_iterations_since_restore")
     before = {name: getattr(instance, name) for name in names}
     instance._storage = None
@@ -332,7 +338,7 @@ def detached(instance: tune.Trainable) -> Iterator[None]:
 
 
 def counters(instance: tune.Trainable) -> dict[str, Any]:
-    """What ``Trainable.restore`` takes from a checkpoint's result, as it is now."""
+    """The present values of what ``Trainable.restore`` takes from a checkpoint's result."""
     state = instance.get_state()
     return {
         TRAINING_ITERATION: state["iteration"],
@@ -342,25 +348,25 @@ def counters(instance: tune.Trainable) -> dict[str, Any]:
     }
 
 
-def _kept(trial: Trial) -> list[Saved]:
+def _kept(trial: Trial) -> list[SavedCheckpoint]:
     """The trial's own checkpoints that Tune holds."""
     results = trial.run_metadata.checkpoint_manager.best_checkpoint_results
     return [saved for saved in map(_saved, results) if saved is not None]
 
 
-def _saved(result: Any) -> Saved | None:
+def _saved(result: Any) -> SavedCheckpoint | None:
     if result is None or result.checkpoint is None:
         return None
-    return Saved(checkpoint=result.checkpoint, metrics=result.metrics or {})
+    return SavedCheckpoint(checkpoint=result.checkpoint, metrics=result.metrics or {})
 
 
-def _known(trial: Trial, name: str, iteration: int, seconds: float) -> Saved:
+def _known(trial: Trial, name: str, iteration: int, seconds: float) -> SavedCheckpoint:
     checkpoint = tune.Checkpoint(f"{trial.storage.trial_fs_path}/{name}", trial.storage.storage_filesystem)
-    return Saved(checkpoint=checkpoint, metrics={TRAINING_ITERATION: iteration, TIME_TOTAL_S: seconds})
+    return SavedCheckpoint(checkpoint=checkpoint, metrics={TRAINING_ITERATION: iteration, TIME_TOTAL_S: seconds})
 
 
-def _number(saved: Saved) -> int:
-    """The number in the name of a checkpoint that Tune has named, else -1."""
+def _number(saved: SavedCheckpoint) -> int:
+    """The number in the name of a checkpoint that Tune has named; -1 for a copy."""
     match = _OWN.fullmatch(saved.name)
     return int(match[1]) if match else -1
 

@@ -1,16 +1,17 @@
-"""How a decision is carried out on a trial: by changing it where it runs, or by pausing it.
+"""Carries a decision out on a trial, by changing it where it runs or by pausing it.
 
-==========================  ========================================================================================
-trial                       way
-==========================  ========================================================================================
-nothing changes             it goes on
-class with ``reset_config`` in its actor, between two calls of ``train``
-function                    at its checkpoint: reset and restored in its own actor, which Tune does for reused actors
-everything else             paused, and restored with its new configuration when it gets a slot
-somebody waits for the slot paused in any case
-==========================  ========================================================================================
+===========================  =======================================================================================
+case                         what happens
+===========================  =======================================================================================
+nothing changes              the trial trains on
+class with ``reset_config``  changed in its actor, between two calls of ``train``
+function                     at a checkpoint, reset and restored in its own actor, as Tune does with reused actors
+everything else              paused, and restored with its new configuration when it gets a slot
+another trial needs the slot paused in any case
+===========================  =======================================================================================
 
-In the first three the trial keeps its slot. Tune is told ``NOOP`` while that lasts, which parks the trial.
+In the first three cases the trial keeps its slot. While a change takes place, the answer to Tune is ``NOOP``, which
+parks the trial.
 """
 
 from __future__ import annotations
@@ -55,10 +56,14 @@ class Changes:
         self._changed_trials: list[Trial] = []
 
     def prepare(self, tune_controller: Any, trial: Trial, decision: Decision, *, at: int, stays: bool) -> Any:
-        """See to the weights that ``decision`` takes, before any of the donors changes.
+        """Get the weights that ``decision`` takes, before any of the donors changes.
 
-        Returns what ``apply`` needs: weights for a change in place, ``None`` where there are none or where the trial
-        will find them in storage.
+        Returns what ``apply`` needs: the weights for a change in place; ``None`` if there are none to take, or if the
+        trial will find them in storage.
+
+        Args:
+            at: the trial's report count.
+            stays: the trial keeps its slot.
         """
         if decision.source.kind == "keep" or not self.abilities.saves:
             return None
@@ -79,14 +84,14 @@ class Changes:
     ) -> str:
         """Carry ``decision`` out on a trial that has just reported ``result``.
 
-        Returns Tune's word for what happens to a running trial next (a paused one comes back by itself).
+        Returns the answer for Tune, if the trial is running (a paused one comes back by itself).
         """
         config = set_values(trial.config, decision.hyperparameters)
-        lands = self._copies.awaited_by(decision.member)
-        if config == trial.config and weights is None and not lands:
+        waits_for_copy = self._copies.awaited_by(decision.member)
+        if config == trial.config and weights is None and not waits_for_copy:
             self._open(trial, result, decision)
             return CONTINUE if stays else PAUSE
-        if stays and self.abilities.in_place and not lands:
+        if stays and self.abilities.in_place and not waits_for_copy:
             self._change_in_place(tune_controller, trial, decision, config, weights, result)
             return NOOP
         if not self.abilities.saves:
@@ -101,7 +106,7 @@ class Changes:
         return PAUSE
 
     def settle(self, tune_controller: Any) -> None:
-        """Carry out what had to wait for checkpoints. To be called in every turn of Tune's loop."""
+        """Do what had to wait for checkpoints. To be called in every turn of Tune's loop."""
         changed, self._changed_trials = self._changed_trials, []
         for trial in changed:
             if trial.status == Trial.RUNNING:
@@ -118,12 +123,12 @@ class Changes:
         """The member's actor is gone."""
         self._resets.discard(member)
 
-    def go_on(self, trial: Trial, result: Mapping[str, Any]) -> None:
-        """A segment is over at ``result``, and the next is like it."""
+    def keep_on(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Open the next segment at ``result``, with everything as in the one before."""
         self._open(trial, result, None)
 
     def _open(self, trial: Trial, result: Mapping[str, Any], decision: Decision | None) -> None:
-        """Open the trial's next segment, with the decision or, without one, like the last."""
+        """Open the trial's next segment at ``result``; without a decision, like the one before."""
         values = decision.hyperparameters if decision else None
         at = self._members.at(trial, result)
         self._members.track(trial).open(at=at, seconds=seconds_of(result), values=values)
@@ -153,15 +158,15 @@ class Changes:
             self._train_on(tune_controller, trial)
 
         def failed(trial: Trial, error: Exception) -> None:
-            if not isinstance(error, RayActorError):  # a dead actor is Tune's to deal with
+            if not isinstance(error, RayActorError):  # Tune deals with a dead actor
                 finished(trial, Outcome(unsupported=True, error=str(error)))
 
         arguments = (reconfigure, config, weights)
         call_in_place(tune_controller, trial, "__ray_call__", *arguments, on_result=finished, on_error=failed)
 
     def _train_on(self, tune_controller: Any, trial: Trial) -> None:
-        """Wake a trial that has been changed in place, but not before Tune knows that it is saved: until then it keeps
-        the ``NOOP`` of the last report, and would take that for the answer to the next report as well."""
+        """Let a trial that has been changed in place train on, but not while it is being saved: until Tune has seen the
+        end of that, it keeps the ``NOOP`` of the last report, and would apply it to the next report as well."""
         if trial.is_saving:
             self._changed_trials.append(trial)
         else:

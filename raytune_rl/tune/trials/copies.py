@@ -1,8 +1,8 @@
-"""Weights that travel between trials: from a running actor where that is possible, else through checkpoints in storage.
+"""Copies of weights between trials: from a running actor where that is possible, else through checkpoints in storage.
 
-A trial that has been paused goes on from whatever its checkpoint manager calls its latest checkpoint. A copy is a
-*landing*: it is noted when it is decided, and carried out when the receiver has been saved and its donor is not just
-saving. What cannot land leaves the receiver as it was, values included, and says so.
+A paused trial continues from what its checkpoint manager calls its latest checkpoint, so a copy puts another one there.
+The copy is pending from its decision until the receiver has been saved and the donor is not being saved. If it fails,
+the receiver keeps its weights and its hyperparameters, with a warning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raytune_rl.records import Decision, Source
 from raytune_rl.tune.adapter import submit
 from raytune_rl.tune.trials import adapter
 from raytune_rl.tune.trials.actor import export
-from raytune_rl.tune.trials.adapter import Saved
+from raytune_rl.tune.trials.adapter import SavedCheckpoint
 from raytune_rl.tune.trials.members import ORIGIN, Members
 from raytune_rl.tune.trials.report import ITERATION, set_values
 
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Landing:
+class PendingCopy:
     """A copy that a paused trial waits for.
 
     Attributes:
         member: the receiver.
         source: where the weights come from.
         at: the receiver's report count.
-        anew: begin from nothing where there is no such checkpoint (a member that failed before it had any).
+        anew: start from the beginning if there is no such checkpoint (a member that failed before it had any).
     """
 
     member: int
@@ -49,14 +49,14 @@ class Copies:
     def __init__(self, controller: Controller, members: Members) -> None:
         self._controller = controller
         self._members = members
-        self._landings: dict[int, Landing] = {}
+        self._pending: dict[int, PendingCopy] = {}
 
     def awaited_by(self, member: int) -> bool:
-        """Whether ``member`` must not go on yet."""
-        return member in self._landings
+        """Whether ``member`` must not train on yet."""
+        return member in self._pending
 
     def origin(self, source: Source) -> dict[str, int | None]:
-        """What the tables say about weights that come from ``source``."""
+        """The columns of the tables that name the donor of ``source``: ``copied_from``, ``copied_segment``."""
         if source.kind == "keep" or source.member not in self._controller.members:
             return {}
         state = self._controller.members[source.member]
@@ -69,17 +69,16 @@ class Copies:
         if donor is not None and source.kind == "member" and donor.status == Trial.RUNNING:
             reference = submit(donor, "__ray_call__", export)
             if reference is not None:
-                return [
-                    reference
-                ]  # in a list, so that Ray does not resolve it: a dead donor must not fail the receiver
+                # In a list, so that Ray does not resolve it: a dead donor must not fail the receiver.
+                return [reference]
         saved = self._find(source)
         return saved.checkpoint if saved else None
 
     def note(self, tune_controller: Any, decision: Decision, at: int, *, by_class: bool) -> None:
         """A copy has been decided for a trial that is being paused.
 
-        A donor that runs has in storage what it was paused or asked to save with. A class Trainable that has nothing
-        fresh there is asked to save; a function cannot be.
+        The weights will come from the donor's latest checkpoint. If a running class Trainable has reported since that,
+        it is told to save; a function cannot be.
         """
         source = decision.source
         donor = self._members.trial(source.member)
@@ -88,44 +87,50 @@ class Copies:
             if saved is None or self._members.at(donor, saved.metrics) < reported:
                 adapter.save(tune_controller, donor, donor.last_result)
         anew = self._controller.members[decision.member].status != "ok"
-        self._landings[decision.member] = Landing(member=decision.member, source=source, at=at, anew=anew)
+        self._pending[decision.member] = PendingCopy(member=decision.member, source=source, at=at, anew=anew)
 
     def forget(self, member: int, *, unless_at: int | None = None) -> None:
-        landing = self._landings.get(member)
-        if landing is not None and landing.at != unless_at:
-            del self._landings[member]
+        """Drop the member's pending copy, unless it was decided after ``unless_at`` reports."""
+        pending = self._pending.get(member)
+        if pending is not None and pending.at != unless_at:
+            del self._pending[member]
 
     def settle(self, *, parked: Container[int]) -> bool:
-        """Land what can land now (``parked``: members that wait in their running actors); whether anything has."""
-        if not self._landings:
+        """Make the copies that can be made now; returns whether there were any.
+
+        Args:
+            parked: members that wait in their running actors.
+        """
+        if not self._pending:
             return False
-        ready = [(trial, landing) for landing in self._landings.values() if (trial := self._ready(landing, parked))]
-        # All of them take what the donors have now, before a donor takes up somebody else's.
-        for trial, landing, saved in [(trial, landing, self._find(landing.source)) for trial, landing in ready]:
-            del self._landings[landing.member]
-            self._land(trial, landing, saved)
+        ready = [(trial, copy) for copy in self._pending.values() if (trial := self._ready(copy, parked))]
+        # Find all weights first: a donor may itself be about to get other ones.
+        for trial, copy, saved in [(trial, copy, self._find(copy.source)) for trial, copy in ready]:
+            del self._pending[copy.member]
+            self._make(trial, copy, saved)
         return bool(ready)
 
     def get_state(self) -> list[dict[str, Any]]:
-        return [asdict(landing) for landing in self._landings.values()]
+        return [asdict(copy) for copy in self._pending.values()]
 
     def set_state(self, state: list[Mapping[str, Any]]) -> None:
-        landings = [Landing(**{**plain, "source": Source(**plain["source"])}) for plain in state]
-        self._landings = {landing.member: landing for landing in landings}
+        copies = [PendingCopy(**{**plain, "source": Source(**plain["source"])}) for plain in state]
+        self._pending = {copy.member: copy for copy in copies}
 
-    def _ready(self, landing: Landing, parked: Container[int]) -> Trial | None:
-        """The receiver, if it is saved and at rest and its donor is not just saving. After a crash the donor is not
-        waited for: a pending trial starts when Tune likes."""
-        trial, donor = self._members.trial(landing.member), self._members.trial(landing.source.member)
+    def _ready(self, copy: PendingCopy, parked: Container[int]) -> Trial | None:
+        """The receiver, if it is saved and at rest and its donor is not being saved. A receiver that is pending (after
+        a crash) does not wait for its donor, because Tune may start it at any time."""
+        trial, donor = self._members.trial(copy.member), self._members.trial(copy.source.member)
         if trial is None or trial.is_saving:
             return None
         if trial.status == Trial.PENDING:
             return trial
-        if trial.status != Trial.PAUSED and landing.member not in parked:
+        if trial.status != Trial.PAUSED and copy.member not in parked:
             return None
         return None if donor is not None and donor.is_saving else trial
 
-    def _find(self, source: Source) -> Saved | None:
+    def _find(self, source: Source) -> SavedCheckpoint | None:
+        """The checkpoint that ``source`` asks for, if there is one."""
         donor = self._members.trial(source.member)
         if donor is None:
             return None
@@ -133,16 +138,16 @@ class Copies:
             return adapter.best(donor, self._controller.metric, self._controller.mode)
         return adapter.latest(donor)
 
-    def _land(self, trial: Trial, landing: Landing, saved: Saved | None) -> None:
+    def _make(self, trial: Trial, copy: PendingCopy, saved: SavedCheckpoint | None) -> None:
         track = self._members.track(trial)
         try:
             if saved is None or not saved.exists():
-                raise FileNotFoundError(f"member {landing.source.member} has no checkpoint")
-            copy = adapter.copy_into(trial, saved.checkpoint, landing.at)
+                raise FileNotFoundError(f"member {copy.source.member} has no checkpoint")
+            checkpoint = adapter.copy_into(trial, saved.checkpoint, copy.at)
         except OSError as error:
-            if landing.anew:
-                track.begin_anew(landing.at)
-                adapter.goes_on_from_nothing(trial)
+            if copy.anew:
+                track.begin_anew(copy.at)
+                adapter.start_from_nothing(trial)
                 logger.warning("trial %s begins anew: it has no checkpoint from before it failed", trial.trial_id)
             else:
                 track.take_back()
@@ -150,8 +155,8 @@ class Copies:
                 logger.warning("trial %s keeps its weights: %s", trial.trial_id, error)
             return
         # The receiver keeps its own counters: its training is as long as everybody's.
-        metrics = {**trial.last_result, ITERATION: landing.at - track.offset}
-        origin = self.origin(landing.source)
-        adapter.goes_on_from(trial, copy, {**metrics, ORIGIN: origin})
+        metrics = {**trial.last_result, ITERATION: copy.at - track.offset}
+        origin = self.origin(copy.source)
+        adapter.start_from(trial, checkpoint, {**metrics, ORIGIN: origin})
         track.amend(**origin)
-        logger.info("member %d takes the weights of member %s", landing.member, landing.source.member)
+        logger.info("member %d takes the weights of member %s", copy.member, copy.source.member)

@@ -1,4 +1,4 @@
-"""Which trial is which member, and where each of them stands: what the trial path remembers of its population."""
+"""Which trial is which member, and how far each of them is."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from raytune_rl.tune.trials.track import Track
 logger = logging.getLogger(__name__)
 
 ORIGIN = "raytune_rl_origin"
-"""Where a copied checkpoint's metrics say whose it was: Tune's snapshot may be newer than our state, and then holds
-copies that nothing else knows of."""
+"""Key in a copied checkpoint's metrics: whose weights they are. Tune's snapshot of the experiment may be newer than our
+state, and is then the only place that knows of a copy."""
 SNAPSHOT_LAG = 120.0
-"""Seconds after which a checkpoint is taken to be in Tune's snapshot of the experiment."""
+"""Seconds after which we assume that Tune's snapshot of the experiment knows a checkpoint."""
 
 
 class Members:
@@ -31,8 +31,8 @@ class Members:
     Args:
         controller: knows the hyperparameters and the starting values.
         segment_length: reports between two decisions.
-        starts: starting values of member ``n`` for the hyperparameters that its trial's config lacks while it has
-            others; a config without any of them is left to the controller.
+        starts: starting values of member ``n``, for the hyperparameters that its trial's config lacks. If the config
+            has none at all, the controller chooses instead.
     """
 
     def __init__(
@@ -64,16 +64,17 @@ class Members:
         return None if member is None else self._trials.get(member)
 
     def turn(self, trial: Trial) -> tuple[int, int]:
-        """What decides which waiting trial comes next: the least trained, then the first."""
+        """The sort key of waiting trials: the least trained one comes first, then the lowest member."""
         member = self._members.get(trial.trial_id)
         return (0, 0) if member is None else (self._tracks[member].segment, member)
 
     def at(self, trial: Trial, result: Mapping[str, Any]) -> int:
-        """Reports that the member had made at ``result``."""
+        """How many reports the member had made at ``result``."""
         return self.track(trial).offset + int(result.get(ITERATION) or 0)
 
     def join(self, trial: Trial) -> int:
-        """A new member: begins with the values in its trial's config, taken into their bounds."""
+        """Add a new member. It begins with the values in its trial's config, clipped to their bounds. Returns its
+        number."""
         member, names = len(self._members), self._controller.space.names
         given = self._within_bounds(trial, get_values(trial.config, names))
         missing = [name for name in names if name not in given]
@@ -83,7 +84,7 @@ class Members:
         for name in missing:
             trial.evaluated_params[name] = decision.hyperparameters[name]  # shown in Tune's tables
         trial.set_config(set_values(trial.config, decision.hyperparameters))
-        # A trial that has a checkpoint belongs to a run that is restored without our state.
+        # A new trial with a checkpoint belongs to a run that is restored without our state.
         saved = adapter.find_checkpoint(trial) if trial.has_checkpoint() else None
         self._members[trial.trial_id] = member
         self._trials[member] = trial
@@ -91,9 +92,10 @@ class Members:
         return member
 
     def rejoin(self, trial: Trial) -> int:
-        """A trial comes back after a crash, its own or the driver's, from the last checkpoint that is there.
+        """A trial comes back after a crash, its own or the driver's, from its last existing checkpoint.
 
-        Its config is put back to what was in force at that checkpoint: Tune keeps the newest. Returns its report count.
+        Its config is set back to what was in force at that checkpoint, because Tune keeps the newest one. Returns the
+        member's report count.
         """
         member = self.member(trial)
         track = self._tracks[member]
@@ -109,15 +111,15 @@ class Members:
         return at
 
     def see(self, trial: Trial, result: Mapping[str, Any]) -> int:
-        """A trial comes back that is over, with ``result`` as its last. It does not train any more."""
+        """A trial comes back that has ended; ``result`` is its last. Returns its member."""
         member = self.member(trial)
         self._trials[member] = trial
         self._catch_up(trial, result, open_at=self.at(trial, result) - 1)
         return member
 
     def note_checkpoint(self, trial: Trial) -> None:
-        """Remember what the trial could go on from now, and let the controller forget what lies before checkpoints
-        that Tune's snapshot must know by now."""
+        """Remember the trial's latest checkpoint. Tell the controller which segments are durable: those before
+        checkpoints that Tune's snapshot must know by now."""
         now, track, saved = time.monotonic(), self.track(trial), adapter.latest(trial)
         if saved is not None:
             track.note_saved(saved.name, saved.iteration, seconds_of(saved.metrics))
@@ -129,9 +131,14 @@ class Members:
                 self._controller.durable(member, segment)
 
     def _catch_up(self, trial: Trial, result: Mapping[str, Any], *, open_at: int) -> bool:
-        """Pass over the segments that were decided after our state had been written, the last of them begun by
-        ``open_at`` reports, and are forgotten. Whether there were any: the trial's config is then newer than what is
-        known here."""
+        """Skip the segments that were decided after our state was written, and are lost with it.
+
+        Args:
+            open_at: the report count at which the last of them had been opened.
+
+        Returns:
+            Whether there were any. Then the trial's config is newer than what is known here.
+        """
         track = self.track(trial)
         missed = (open_at - track.newest.at) // self._segment_length
         if missed < 1 or open_at <= track.reported:
@@ -148,16 +155,16 @@ class Members:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Before the trials come back."""
+        """To be called before the trials come back."""
         self._members = dict(state["members"])
         self._tracks = {member: Track.from_dict(track) for member, track in state["tracks"].items()}
 
     def _within_bounds(self, trial: Trial, values: Mapping[str, Value]) -> dict[str, Value]:
-        """The config's values; a number outside its range becomes the nearer bound."""
+        """The config's values, clipped to their bounds with a warning."""
         inside: dict[str, Value] = {}
         for name, value in values.items():
             hyperparameter = self._controller.space[name]
-            position = hyperparameter.encode(value)  # refuses what is no number, or none of the options
+            position = hyperparameter.encode(value)  # raises if it is not a number, or not one of the options
             lower, upper = getattr(hyperparameter, "lower", None), getattr(hyperparameter, "upper", None)
             if lower is None or upper is None or lower <= value <= upper:
                 inside[name] = value

@@ -1,4 +1,4 @@
-"""What a user is told about the Trainable, each thing once."""
+"""Warnings to the user about the Trainable, each given once."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ logger = logging.getLogger(__name__)
 
 
 class Remarks:
-    """The remarks of one experiment."""
+    """The warnings of one experiment."""
 
     def __init__(self) -> None:
         self._made: set[str] = set()
 
     def abilities(self, tune_controller: Any, abilities: Abilities) -> None:
-        """Say what cannot be done with the trials, before the first one starts."""
+        """Warn of what cannot be done with the trials, before the first one starts."""
         if not abilities.saves:
             logger.warning("the Trainable has no save_checkpoint: no weights are copied, and trials cannot take turns")
         if not adapter.reuses_actors(tune_controller):
             logger.warning("set reuse_actors=True in TuneConfig: without it each pause costs the start of a process")
 
     def compare(self, report: Report, asked: Mapping[str, Value]) -> None:
-        """Say when a trial does not train with what was decided (ray issue 62173)."""
+        """Warn when a trial does not train with the values that were decided (ray issue 62173)."""
         for name, value in report.hyperparameters.items():
             if name in asked and not same(value, asked[name]) and self._is_new(name):
                 logger.warning(
@@ -39,7 +39,7 @@ class Remarks:
                 )
 
     def no_checkpoints(self, trial: Trial) -> None:
-        """Say that a function gets no decisions, or fewer than it has segments."""
+        """Warn that a function gets no decisions, or fewer than it has segments."""
         if not self._is_new("no checkpoints"):
             return
         if adapter.latest(trial) is None:

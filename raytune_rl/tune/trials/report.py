@@ -1,4 +1,4 @@
-"""Turns Tune's results and configurations into the project's records and back. Pure, and knows no scheduler."""
+"""Turns Tune's results and configurations into the project's records and back. Pure functions."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ SECONDS = TIME_TOTAL_S
 
 def get_values(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Value]:
     """The named entries that ``config`` has. A name such as ``optimizer/lr`` means a nested entry."""
-    found = {}
+    values = {}
     for name in names:
         value: Any = config.get(name, config)
         if value is config:
             for key in name.split("/"):
                 value = value.get(key) if isinstance(value, Mapping) else None
         if isinstance(value, int | float | str | bool):
-            found[name] = value
+            values[name] = value
         elif hasattr(value, "item"):  # numpy scalars
-            found[name] = value.item()
-    return found
+            values[name] = value.item()
+    return values
 
 
 def set_values(config: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
-    """A copy of ``config`` with ``values`` in it, nested where their names are.
+    """A copy of ``config`` with ``values`` in it, nested as their names say.
 
-    What differs by rounding only stays as it is, so that a decision to stay changes nothing.
+    Values that differ only by rounding are left alone, so that a decision to stay changes nothing.
     """
     changed, present = dict(config), get_values(config, values)
     for name, value in values.items():
@@ -54,7 +54,7 @@ def set_values(config: Mapping[str, Any], values: Mapping[str, Value]) -> dict[s
 
 
 def same(a: Value, b: Value) -> bool:
-    """Whether two values are equal, but for rounding."""
+    """Whether two values are equal up to rounding."""
     if type(a) is float and isinstance(b, float):
         return math.isclose(a, b, rel_tol=1e-6)
     return a == b and isinstance(a, bool) == isinstance(b, bool)
@@ -71,15 +71,15 @@ def make_report(
     metric: str,
     done: bool,
 ) -> Report:
-    """The report that a (flattened) result is.
+    """The report of a (flattened) result.
 
-    A hyperparameter's effective value is the number of its own name in the result, where the candidate reports one,
-    else what stands in the configuration that the running Trainable holds.
+    A hyperparameter's effective value is the number that the result has under its name, or else the entry in the
+    configuration of the running Trainable.
     """
     config = {key.removeprefix("config/"): value for key, value in result.items() if key.startswith("config/")}
     effective = get_values(config, names) or get_values(trial.config, names)
     for name in effective:
-        # A number that is reported under the hyperparameter's own name says more than the configuration.
+        # What the candidate reports is more certain than its configuration.
         if isinstance(effective[name], int | float) and isinstance(result.get(name), int | float):
             effective[name] = result[name]
     metrics = {k: v for k, v in numbers(result).items() if not k.startswith("config/") and k != "should_checkpoint"}
@@ -104,7 +104,7 @@ def make_report(
 
 
 def is_out_of_budget(trial: Trial, result: Mapping[str, Any]) -> bool:
-    """Whether a stop criterion of the user's ended the trial, and not the trial itself."""
+    """Whether the user's stop criterion ended the trial, rather than the trial itself."""
     criteria = ((key, limit) for key, limit in trial.stopping_criterion.items() if key != DONE)
     return any(key in result and result[key] >= limit for key, limit in criteria)
 

@@ -1,9 +1,9 @@
 """Carries reports and decisions between Tune's trials and the controller where every trial is one member.
 
-It translates and nothing else: a result becomes a ``Report``, a ``Decision`` becomes what Tune can do. There are two
-ways to carry one out. *In place*: a running class Trainable is changed inside its actor and goes on. *By pause*: the
-trial saves, gives its slot up and comes back with another configuration, perhaps from another trial's checkpoint. That
-is the way of Ray's PBT, and the only one for functions and where the population takes turns on fewer slots.
+It only translates: a result becomes a ``Report``, and a ``Decision`` becomes something that Tune can do. There are two
+ways to do it. *In place*: a running class Trainable is changed inside its actor and trains on. *By pause*: the trial
+saves, gives up its slot and comes back with another configuration, perhaps from another trial's checkpoint. Ray's own
+PBT works by pause. It is the only way where the population takes turns on fewer slots.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from ray.tune.utils import flatten_dict
 from raytune_rl.controller.controller import Controller
 from raytune_rl.records import Decision, Report, Step, Value
 from raytune_rl.tune.actor_errors import cause
-from raytune_rl.tune.adapter import resume_training
 from raytune_rl.tune.trials import adapter
 from raytune_rl.tune.trials.adapter import Abilities
+from raytune_rl.tune.trials.barrier import Barrier
 from raytune_rl.tune.trials.changes import Changes
 from raytune_rl.tune.trials.copies import Copies
-from raytune_rl.tune.trials.hangs import Silence
+from raytune_rl.tune.trials.hangs import HangDetector
 from raytune_rl.tune.trials.members import Members
 from raytune_rl.tune.trials.remarks import Remarks
 from raytune_rl.tune.trials.report import ITERATION, is_out_of_budget, make_report
 from raytune_rl.tune.trials.state import TrialState
 from raytune_rl.tune.trials.turns import Turns
-from raytune_rl.tune.trials.unsaved import Unsaved
+from raytune_rl.tune.trials.unsaved import UnsavedSegments
 
 logger = logging.getLogger(__name__)
 
 
-class TrialScheduler(FIFOScheduler):
-    """One trial = one member.
+class OneMemberPerTrialScheduler(FIFOScheduler):
+    """The scheduler behind ``MetaAgentScheduler``: every trial is one member.
 
     Args:
         controller: decides.
-        segment_length: reports between two decisions, at least (a function is interrupted at checkpoints only).
-        synchronous: let all members wait until each has finished its segment, and decide for them at once.
-        horizon: reports after which Tune stops a trial, if known; corrects ``controller.segments`` where a function's
+        segment_length: the least number of reports between two decisions (a function has to reach a checkpoint).
+        synchronous: let all members wait until each has finished its segment, and decide for all at once.
+        horizon: reports after which Tune stops a trial, if known; corrects ``controller.segments`` if a function's
             checkpoints turn out to be further apart than ``segment_length``.
         state: where to keep what a restored run needs; ``None`` keeps nothing.
         record: called with each step of the controller.
-        failed: called when a trial has failed: its member, why, and whether it starts again.
+        failed: called when a trial has failed, with its member, the reason, and whether it starts again.
         timeout: seconds without a report after which a running trial has hung, and fails; ``None`` = never.
-        strict: take a report without the metric for a mistake of the user's that ends everything.
+        strict: a report without the metric is the user's mistake, and ends the run.
         starts: starting values of member ``n``, for the hyperparameters that its trial's config lacks.
         population: number of members, kept with the state (a restored Tuner does not know its ``num_samples``).
 
@@ -88,16 +88,16 @@ class TrialScheduler(FIFOScheduler):
         self._record = record
         self._failed = failed
         self._strict = strict
-        self._silence = Silence(timeout)
-        self._unsaved = Unsaved()
+        self._hangs = HangDetector(timeout)
+        self._unsaved = UnsavedSegments()
+        self._remarks = Remarks()
         self._members = Members(controller, segment_length=segment_length, starts=starts)
         self._copies = Copies(controller, self._members)
         self._turns = Turns(self._members, is_held=self._is_held)
-        self._arrived: dict[int, Report] = {}
         self._changes = Changes(self._members, self._copies, Abilities(), changed=lambda: self._save(changed=True))
+        self._barrier = Barrier(controller, self._members, self._turns, self._changes, decide=self._step)
         self._added = False
         self._closed = False
-        self._remarks = Remarks()
 
     # -- trials come and go --------------------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class TrialScheduler(FIFOScheduler):
             self._members.join(trial)
 
     def _finished_unseen(self, trial: Trial) -> None:
-        """A restored trial that is over. It may have ended after our state was written."""
+        """A restored trial that has ended, perhaps after our state was written."""
         if trial not in self._members:
             return
         result = flatten_dict(trial.last_result)
@@ -135,11 +135,12 @@ class TrialScheduler(FIFOScheduler):
             self._leave(tune_controller, trial)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
-        """The end of a trial. Tune skips ``on_trial_result`` for the result that stops it, so it is reported here."""
+        """Report the trial's last result: Tune skips ``on_trial_result`` for the result that stops a trial."""
         if self._changes.abilities.function and adapter.latest(trial) is None:
             self._remarks.no_checkpoints(trial)
             unsaved = self._unsaved.take(self._members.member(trial))
-            self._pass_over(trial, [r for r in unsaved if self._members.at(trial, r) < self._members.at(trial, result)])
+            earlier = [r for r in unsaved if self._members.at(trial, r) < self._members.at(trial, result)]
+            self._report_past(trial, earlier)
         self._report_end(trial, result)
         self._leave(tune_controller, trial)
 
@@ -165,20 +166,22 @@ class TrialScheduler(FIFOScheduler):
             self._save(changed=False)
 
     def _forget(self, member: int) -> None:
-        """The member's actor is gone, and with it what waited there."""
-        self._arrived.pop(member, None)
+        """The member's actor is gone, and with it everything that waited there."""
+        self._barrier.forget(member)
         self._changes.forget(member)
         self._unsaved.take(member)
 
     def stop(self, reason: str) -> None:
-        """Have every member stop at the end of its segment. Segments that are over already are recorded before."""
-        self._unsaved.known = True
-        steps = [step for member, trial in self._members for step in self._go_past(trial, self._unsaved.take(member))]
+        """Have every member stop at the end of its segment. Segments that are already over are reported first."""
+        self._unsaved.given_up = True
+        steps = [
+            step for member, trial in self._members for step in self._past_steps(trial, self._unsaved.take(member))
+        ]
         self.controller.stop_all(reason)
         self._note(steps)
 
     def close(self) -> None:
-        """The experiment is over: save everything and let the agent go. May be called again."""
+        """The experiment is over: save everything and close the agent. May be called again."""
         if self._closed:
             return
         self._closed = True
@@ -193,8 +196,8 @@ class TrialScheduler(FIFOScheduler):
     # -- results -------------------------------------------------------------------------------------------------------
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        started = time.perf_counter()
-        self._silence.heard(trial)
+        began = time.perf_counter()
+        self._hangs.reported(trial)
         if self._strict and self._metric not in result:
             self._step([self._report(trial, result)])  # the controller sees what is missing
             return str(self.STOP)
@@ -205,27 +208,29 @@ class TrialScheduler(FIFOScheduler):
         self._unsaved.take(self._members.member(trial))
         report = self._report(trial, result)
         if self.synchronous:
-            return self._arrive(tune_controller, trial, report, result)
+            return self._barrier.arrive(tune_controller, trial, report, result)
         (decision,) = self._step([report]).decisions
         answer = self._carry_out(tune_controller, trial, decision, result)
-        self.latencies.append(time.perf_counter() - started)
+        self.latencies.append(time.perf_counter() - began)
         return answer
 
     def _is_segment_over(self, trial: Trial, result: Mapping[str, Any]) -> bool:
-        """Whether the trial has finished a segment. One of a function goes on up to a checkpoint, if one comes."""
-        at, began = self._members.at(trial, result), self._members.track(trial).newest.at
-        saves = not self._changes.abilities.function or adapter.reports_checkpoint(result)
-        since = at - (began if saves else max(began, self._unsaved.end(self._members.member(trial))))
-        if since < self.segment_length or self._metric not in result:
+        """Whether the trial has finished a segment. A function's segment lasts until a checkpoint, if one comes."""
+        at, opened_at = self._members.at(trial, result), self._members.track(trial).newest.at
+        has_checkpoint = not self._changes.abilities.function or adapter.reports_checkpoint(result)
+        if not has_checkpoint:
+            opened_at = max(opened_at, self._unsaved.end(self._members.member(trial)))
+        length = at - opened_at
+        if length < self.segment_length or self._metric not in result:
             return False
-        if saves:
-            if self._horizon is not None and since > self.segment_length:
-                self.controller.segments = math.ceil(self._horizon / since)
+        if has_checkpoint:
+            if self._horizon is not None and length > self.segment_length:
+                self.controller.segments = math.ceil(self._horizon / length)
             self._horizon = None  # the first segment has shown how long segments really are
         return True
 
     def _wait_for_checkpoint(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
-        """A function has finished a segment where it cannot be interrupted."""
+        """A function has finished a segment without a checkpoint, so it cannot be interrupted now."""
         member, at, track = self._members.member(trial), self._members.at(trial, result), self._members.track(trial)
         budget = self.controller.segments
         left = None if budget is None or adapter.latest(trial) is not None else budget - track.segment
@@ -233,29 +238,29 @@ class TrialScheduler(FIFOScheduler):
             return str(self.CONTINUE)
         self._horizon = None
         self._remarks.no_checkpoints(trial)
-        decision = self._pass_over(trial, self._unsaved.take(member))
+        decision = self._report_past(trial, self._unsaved.take(member))
         self._save(changed=False)
         if decision is None:
             return str(self.CONTINUE)
-        track.reported = at  # what is passed over after an end, or a failure, is not reported any more
+        track.reported = at  # after an end, or a failure, the later ones of these segments are not reported any more
         return self._carry_out(tune_controller, trial, decision, result)
 
-    def _pass_over(self, trial: Trial, results: Sequence[Mapping[str, Any]]) -> Decision | None:
-        """Report segments that are over and about which nothing could be decided. Returns the decision about the last
-        one if it has to be carried out nevertheless: an end, or a restart after a failure."""
-        steps = self._go_past(trial, results)
+    def _report_past(self, trial: Trial, results: Sequence[Mapping[str, Any]]) -> Decision | None:
+        """Report segments that ended without a chance to decide anything. Returns the decision about the last one if it
+        must be carried out nevertheless: an end, or a restart after a failure."""
+        steps = self._past_steps(trial, results)
         self._note(steps)
         last = steps[-1].decisions[0] if steps else None
         return last if last is not None and _changes_anything(last) else None
 
-    def _go_past(self, trial: Trial, results: Sequence[Mapping[str, Any]]) -> list[Step]:
-        """The controller's steps for such segments, up to one after which the trial cannot go on as it was."""
+    def _past_steps(self, trial: Trial, results: Sequence[Mapping[str, Any]]) -> list[Step]:
+        """The controller's steps for such segments, up to one after which the trial cannot continue as it was."""
         steps = []
         for result in results:
             steps.append(self.controller.step([self._report(trial, result)], steered=False))
             if _changes_anything(steps[-1].decisions[0]):
                 break
-            self._changes.go_on(trial, result)
+            self._changes.keep_on(trial, result)
         return steps
 
     def _report(self, trial: Trial, result: Mapping[str, Any], *, done: bool = False) -> Report:
@@ -280,8 +285,8 @@ class TrialScheduler(FIFOScheduler):
         return step
 
     def _note(self, steps: Iterable[Step]) -> None:
-        """Write steps down and let the agent learn from them. Only when all have been made: whoever writes them down
-        may find that time is over, and no decision after that would be anything but a stop."""
+        """Record steps and let the agent learn from them. To be called when all of them have been made: the recorder
+        may find that the time budget is used up, and every later decision would be a stop."""
         for step in steps:
             if self._record is not None:
                 self._record(step)
@@ -290,7 +295,7 @@ class TrialScheduler(FIFOScheduler):
     # -- decisions -----------------------------------------------------------------------------------------------------
 
     def _carry_out(self, tune_controller: Any, trial: Trial, decision: Decision, result: Mapping[str, Any]) -> str:
-        """Do what was decided for a running trial, and give Tune its answer."""
+        """Do what was decided for a running trial. Returns the answer for Tune."""
         if decision.stop:
             return str(self.STOP)
         self._members.note_checkpoint(trial)
@@ -307,7 +312,7 @@ class TrialScheduler(FIFOScheduler):
         return answer
 
     def _save_record(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
-        """Have a trial that is not paused save its best weights, where they may be asked for next."""
+        """Have a trial that is not paused save its best weights if the next decision may copy them."""
         state = self.controller.members[self._members.member(trial)]
         is_best = state.status == "ok" and state.best_segment == state.segment - 1
         due = self.controller.actions.copy_allowed(state.segment) or adapter.latest(trial) is None
@@ -320,14 +325,16 @@ class TrialScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """The waiting trial that has trained least, of those that nothing holds back.
 
-        Tune asks in every turn of its loop, so this is also where everything happens that had to wait for something.
+        Tune asks in every turn of its loop, so everything that had to wait for something is done here as well.
         """
-        if self._arrived:
-            self._settle_barrier(tune_controller)
+        began = time.perf_counter()
+        if self._barrier.settle(tune_controller):
+            self.latencies.append(time.perf_counter() - began)
+            self._save(changed=True)
         self._changes.settle(tune_controller)
         self._turns.settle(tune_controller)
-        for trial in self._silence.hung(tune_controller):
-            logger.warning("trial %s has not reported for %g seconds: killed", trial.trial_id, self._silence.timeout)
+        for trial in self._hangs.hung(tune_controller):
+            logger.warning("trial %s has not reported for %g seconds: killed", trial.trial_id, self._hangs.timeout)
             adapter.kill(trial)
         return self._turns.next(tune_controller)
 
@@ -335,62 +342,12 @@ class TrialScheduler(FIFOScheduler):
         if trial not in self._members:
             return False
         member = self._members.member(trial)
-        return member in self._arrived or self._copies.awaited_by(member)
-
-    def _arrive(self, tune_controller: Any, trial: Trial, report: Report, result: Mapping[str, Any]) -> str:
-        """Wait at the barrier: in the own actor, or outside where others need the slot to get there."""
-        self._arrived[report.member] = report
-        if self._missing(tune_controller):
-            return str(self.PAUSE)
-        if self._changes.abilities.in_place and self.controller.actions.copy_allowed(report.segment + 1):
-            adapter.save(tune_controller, trial, result)  # it may be its best
-        return str(self.NOOP)
-
-    def _missing(self, tune_controller: Any) -> bool:
-        """Whether a member that has not arrived waits for a slot."""
-        waiting = any(True for _ in self._turns.waiting(tune_controller))
-        return waiting and self._turns.all_taken(tune_controller)
-
-    def _settle_barrier(self, tune_controller: Any) -> None:
-        """Decide for all, once every member that is alive has arrived and is at rest. A member that dies or finishes
-        is not waited for, and one that needs a slot to come back gets one."""
-        live = [(member, trial) for member, trial in self._members if not trial.is_finished()]
-        if any(member not in self._arrived for member, _ in live):
-            parked = [t for m, t in live if m in self._arrived and t.status == Trial.RUNNING and not t.is_saving]
-            if parked and self._missing(tune_controller):
-                adapter.pause_parked(tune_controller, parked[0])
-            return
-        if any(trial.is_saving for _, trial in live):
-            return
-        started = time.perf_counter()
-        reports = [self._arrived[member] for member, _ in live]
-        self._arrived.clear()
-        decisions = dict(zip([member for member, _ in live], self._step(reports).decisions, strict=True))
-        for member, trial in live:
-            self._members.note_checkpoint(trial)
-            if decisions[member].stop:
-                tune_controller.stop_trial(trial)
-        go_on = [(trial, decisions[member]) for member, trial in live if not decisions[member].stop]
-        # First see to all copies, then change anybody: everyone takes what the donors had at the barrier.
-        weights = []
-        for trial, decision in go_on:
-            at, stays = self._members.at(trial, trial.last_result), trial.status == Trial.RUNNING
-            weights.append(self._changes.prepare(tune_controller, trial, decision, at=at, stays=stays))
-        for (trial, decision), taken in zip(go_on, weights, strict=True):
-            stays = trial.status == Trial.RUNNING
-            result = trial.last_result
-            answer = self._changes.apply(tune_controller, trial, decision, result, taken, stays=stays)
-            if stays and answer == self.CONTINUE:
-                resume_training(tune_controller, trial)
-            elif stays and answer == self.PAUSE:
-                adapter.pause_parked(tune_controller, trial)
-        self.latencies.append(time.perf_counter() - started)
-        self._save(changed=True)
+        return self._barrier.holds(member) or self._copies.awaited_by(member)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """All that a restored run needs, but for the agent's own checkpoint."""
+        """All that a restored run needs, except the agent's own checkpoint."""
         return {
             **self._members.get_state(),
             "copies": self._copies.get_state(),
@@ -400,7 +357,7 @@ class TrialScheduler(FIFOScheduler):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take up where ``get_state`` was called. Comes before the first ``on_trial_add``."""
+        """Continue from ``get_state``. To be called before the first ``on_trial_add``."""
         self._members.set_state(state)
         self._copies.set_state(state["copies"])
         self._horizon = None
@@ -414,8 +371,8 @@ class TrialScheduler(FIFOScheduler):
 
     def debug_string(self) -> str:
         best = self.controller.incumbent
-        found = f"best {self._metric}: {best.value:.6g} (member {best.member})" if best else "no result yet"
-        return f"{len(self.controller.members)} members, {found}"
+        result = f"best {self._metric}: {best.value:.6g} (member {best.member})" if best else "no result yet"
+        return f"{len(self.controller.members)} members, {result}"
 
 
 def _changes_anything(decision: Decision) -> bool:

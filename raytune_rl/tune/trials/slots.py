@@ -1,8 +1,8 @@
-"""How many trials can run at once: whether a trial has to give its slot up so that others get their turn.
+"""How many trials can run at once, so that none gives up its slot while others are free.
 
-Tune does not say. A trial that is *pending* may be waiting for a slot, or for its own actor to start in a free one; who
-pauses for the second kind hands over an actor, cancels the start of the other, and the experiment collapses to one
-slot. So slots are worked out from the cluster's resources, and nobody gives way before they are filled.
+Tune does not tell. A *pending* trial may be waiting for a slot, or for its own actor to start in a free one. A trial
+that is paused for one of the second kind hands over its actor, which cancels the start of the other, and the experiment
+collapses to one slot. So the number of slots is calculated from the cluster's resources.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import ray
 from ray.tune.experiment import Trial
 
 REFRESH = 5.0
-"""Seconds between two looks at the cluster, which may grow."""
+"""Seconds between two queries of the cluster's resources; the cluster may grow."""
 PATIENCE = 30.0
-"""Seconds after which slots that nobody has managed to fill are taken to be in use by somebody else."""
+"""Seconds after which slots that stay free are assumed to be in use by somebody else."""
 
 
 class Slots:
-    """The slots of one experiment, whose trials all ask for the same.
+    """The slots of one experiment, whose trials all need the same resources.
 
     Args:
         cluster: the cluster's resources by name.

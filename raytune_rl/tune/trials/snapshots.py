@@ -1,7 +1,7 @@
-"""Copies of Tune's own snapshot of an experiment, for a restore that finds it broken.
+"""Backups of Tune's own snapshot of an experiment, for a restore that finds it broken.
 
-Tune overwrites its files where they are, so a crash can leave any of them cut short, and then there is nothing to go on
-from. The copies are state files of ours: whole, checked, and in two generations.
+Tune overwrites its files in place, so a crash can truncate any of them, and then the experiment cannot be restored. The
+backups are state files of ours: atomic, with a checksum, in two generations.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _SESSION = re.compile(r"(?<=-)\d{4}-[\d_-]+(?=\.)")
 TUNER = "tuner.pkl"
 TRIALS = "experiment_state-*.json"
 PERIOD = 5.0
-"""Seconds between two looks for changes."""
+"""Seconds between two checks for changes."""
 SHARE = 20
 """Copying takes at most 1/20 of the time."""
 
 
 class Snapshots:
-    """Tune's files in an experiment's directory: settings, trials, searcher.
+    """Backups of Tune's files in an experiment's directory: settings, trials, searcher.
 
     Args:
         path: of that directory, local or a URI.
@@ -46,7 +46,7 @@ class Snapshots:
         self._stamps: dict[str, tuple[int, int | None]] = {}
 
     def keep(self) -> None:
-        """Copy what has changed and is whole, unless it is too early."""
+        """Back up the files that have changed and are complete, unless it is too early for that."""
         began = self._clock()
         if began < self._due:
             return
@@ -57,7 +57,7 @@ class Snapshots:
                 names.append(info.base_name)
                 if self._stamps.get(info.base_name) != stamp:
                     data = self._read(info.base_name)
-                    if _is_whole(data) and self._copies(info.base_name).save(data):  # Tune may be writing it just now
+                    if _is_whole(data) and self._copies(info.base_name).save(data):  # Tune may be writing it now
                         self._stamps[info.base_name] = stamp
         except OSError as error:
             logger.warning("Tune's snapshot cannot be copied (%s); training goes on", error)
@@ -66,10 +66,10 @@ class Snapshots:
         self._due = now + SHARE * (now - began) + (PERIOD if complete else 0.0)
 
     def mend(self) -> bool:
-        """Put a copy in the place of what is broken; whether there is an experiment to go on with.
+        """Replace broken files by their backups. Returns whether there is an experiment to continue.
 
         Raises:
-            BadInput: a file is broken, and there is no copy of it.
+            BadInput: a file is broken, and there is no backup of it.
         """
         sessions: dict[str, list[str]] = {}
         for info in self._files():
@@ -81,7 +81,7 @@ class Snapshots:
         return True
 
     def _mend_newest(self, names: list[str]) -> None:
-        """``names``: the same file of all sessions, oldest first. Tune reads the newest one only."""
+        """Mend the newest of ``names``, the same file of all sessions, oldest first: Tune reads only that one."""
         *earlier, name = names
         if _is_whole(self._read(name)):
             return
@@ -108,8 +108,8 @@ class Snapshots:
         return StateStore(f"{self._root}/{FOLDER}/tune/{name}", self._filesystem)
 
     def _files(self) -> list[pafs.FileInfo]:
-        """What Tune reads again. (It writes the searcher's state beside its place first, under a hidden name, which a
-        crash leaves behind.)"""
+        """The files that Tune reads in a restore. Hidden ones are left over from a crash: Tune writes the searcher's
+        state under a hidden name first."""
         infos = self._filesystem.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
         files = [info for info in infos if info.is_file and info.extension in ("json", "pkl")]
         return [info for info in files if not info.base_name.startswith(".")]
@@ -127,11 +127,11 @@ def _opened(path: str) -> tuple[pafs.FileSystem, str]:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether the bytes are all of a JSON file or of a pickle."""
-    return _reads(lambda: json.loads(data)) or _reads(lambda: list(pickletools.genops(data)))  # executes nothing
+    """Whether the bytes are a complete JSON file or a complete pickle, which is parsed without running it."""
+    return _parses(lambda: json.loads(data)) or _parses(lambda: list(pickletools.genops(data)))
 
 
-def _reads(parse: Callable[[], object]) -> bool:
+def _parses(parse: Callable[[], object]) -> bool:
     try:
         parse()
     except ValueError:

@@ -1,7 +1,7 @@
-"""Where a scheduler that is used alone keeps what it must not forget: beside Tune's own snapshot of the experiment.
+"""Saves the state of a scheduler beside Tune's own snapshot of the experiment.
 
-Tune saves trials, searcher and callbacks, but no scheduler. So the scheduler writes its state itself, in two
-generations, into ``<experiment>/raytune_rl/``, and finds it again when ``Tuner.restore`` brings its trials back.
+Tune saves trials, searcher and callbacks, but not the scheduler. So the scheduler writes its state itself, in two
+generations, into ``<experiment>/raytune_rl/``, and loads it when ``Tuner.restore`` brings its trials back.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ AGENT = "agent"
 QUIET_PERIOD = 5.0
 """Seconds between two saves when no decision has changed anything."""
 CHANGED_PERIOD = 0.5
-"""Seconds between two saves when decisions do. What a crash loses of these is also in Tune's snapshot."""
+"""Seconds between two saves when decisions have. What a crash loses of these is also in Tune's snapshot."""
 AGENT_PERIOD = 10.0
 """Seconds between two checkpoints of the agent."""
 SHARE = 20
-"""Saving takes at most 1/20 of the time: after a slow one the next waits that many times longer."""
+"""Saving takes at most 1/20 of the time: the next save comes no earlier than 20 times the last one's duration."""
 
 
 class TrialState:
@@ -54,11 +54,12 @@ class TrialState:
         self._agent_last = clock()
 
     def load(self) -> Any | None:
-        """The newest state that is complete, or ``None``."""
+        """The newest complete state, or ``None``."""
         return self._store.load()
 
     def save(self, state: Callable[[], Any], *, changed: bool, force: bool = False) -> bool:
-        """Write what ``state()`` gives, unless it is too early; whether it was written."""
+        """Write what ``state()`` returns, unless it is too early (``force``: even then). Returns whether it was
+        written."""
         now = self._clock()
         period = CHANGED_PERIOD if changed else QUIET_PERIOD
         if not force and (now < self._due or now - self._last < period):
@@ -69,20 +70,20 @@ class TrialState:
         return written
 
     def save_agent(self, policy: Policy, *, force: bool = False) -> None:
-        """Have the policy write its own checkpoint, unless it is too early. Waits for it only with ``force``."""
+        """Have the policy write its own checkpoint, unless it is too early. With ``force`` always, and wait for it."""
         if not force and self._clock() - self._agent_last < AGENT_PERIOD:
             return
         self._agent_last = self._clock()
         try:
             if not self._local:
-                self._upload()  # what the last call began has been written by now
+                self._upload()  # what the last call started has been written by now
             if policy.save(self._agent_directory(), wait=force) and force and not self._local:
                 self._upload()
         except (OSError, RuntimeError) as error:
             logger.warning("the agent's checkpoint could not be written (%s); training goes on", error)
 
     def restore_agent(self, policy: Policy) -> None:
-        """Bring the agent back as it was saved, if it was."""
+        """Restore the agent from its checkpoint, if there is one."""
         directory = self._agent_directory()
         source = f"{self._root}/{AGENT}"
         if self._filesystem.get_file_info(source).type != pafs.FileType.Directory:

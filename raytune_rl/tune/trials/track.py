@@ -1,9 +1,9 @@
 """Which segment a trial is in, and how each of its segments began.
 
-On the trial path Tune counts reports (``training_iteration``) and the controller counts segments. They are not in step:
-a function can only be interrupted where it reports a checkpoint, and a trial that died goes on from an older one. A
-track keeps the report count at which each segment was opened, so that segments are consecutive, a crash leads back to
-the segment that the checkpoint lies in, and the values that were in force there are known.
+Tune counts a trial's reports (``training_iteration``), and the controller counts segments. The two are not in step: a
+function can be interrupted only where it reports a checkpoint, and a trial that died continues from an older one. A
+track keeps the report count at which each segment was opened. So segments are consecutive, a crash leads back to the
+segment that the checkpoint lies in, and the values that were in force there are known.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from raytune_rl.records import Value
 
 HISTORY = 512
-"""Openings kept per trial; nothing older than a checkpoint can come back."""
+"""Openings kept per trial; a trial never goes back further than its last checkpoint."""
 CHECKPOINTS = 8
 """Checkpoints remembered per trial."""
 
@@ -28,8 +28,8 @@ class Opening:
         at: reports that the member had made.
         seconds: training time that it had spent.
         values: its hyperparameters.
-        decision: the segment whose decision they come from (an older one where a decision could not be carried out).
-        copied_from, copied_segment: whose weights it began with, and in which segment those were trained last.
+        decision: the segment whose decision they come from (an older one if a decision could not be carried out).
+        copied_from, copied_segment: the member whose weights it began with, and the segment that they are from.
     """
 
     at: int
@@ -56,11 +56,11 @@ class Track:
     openings: list[Opening]
     first: int = 0
     offset: int = 0
-    """Reports made before the member last began from nothing, which starts Tune's count at zero again."""
+    """Reports made before the member last started from nothing, which reset Tune's count to zero."""
     reported: int = -1
-    """The report count of the newest report that the controller has had."""
+    """The report count of the newest report that the controller has seen."""
     saved: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """The newest checkpoints, by the name of their folder: Tune's count of reports and seconds."""
+    """The newest checkpoints: Tune's counts of reports and seconds, by the name of their folder."""
 
     @classmethod
     def start(cls, values: Mapping[str, Value], *, at: int = 0) -> Track:
@@ -76,7 +76,7 @@ class Track:
         return self.first + len(self.openings) - 1
 
     def open(self, *, at: int, seconds: float, values: Mapping[str, Value] | None) -> None:
-        """Open the next segment with newly decided values; ``None`` = as the one before."""
+        """Open the next segment with newly decided values; ``None`` = those of the one before."""
         before = self.newest
         opening = Opening(
             at=at,
@@ -91,19 +91,19 @@ class Track:
             self.first += surplus
 
     def skip(self, segments: int, *, at: int, seconds: float, values: Mapping[str, Value]) -> None:
-        """The member has gone on by some segments that nobody remembers; nothing before ``at`` is known any more."""
+        """The member has finished ``segments`` segments of which nothing is known; forget everything before ``at``."""
         self.first = self.segment + segments
         self.openings = [Opening(at=at, seconds=seconds, values=dict(values), decision=self.first)]
 
     def note_saved(self, name: str, iteration: int, seconds: float) -> None:
-        """Remember a checkpoint: Tune's snapshot may know older ones only."""
+        """Remember a checkpoint, because Tune's snapshot may know only older ones."""
         self.saved.pop(name, None)
         self.saved[name] = (iteration, seconds)
         while len(self.saved) > CHECKPOINTS:
             del self.saved[next(iter(self.saved))]
 
     def begin_anew(self, at: int) -> None:
-        """Tune's count starts at zero again; the checkpoints from before are of no use."""
+        """The member starts from nothing: Tune's count is zero again, and earlier checkpoints are of no use."""
         self.offset = at
         self.saved.clear()
 
@@ -116,13 +116,13 @@ class Track:
         self.openings[-1] = replace(self.newest, **changes)
 
     def take_back(self) -> None:
-        """The newest segment's decision was not carried out after all: it has begun like the one before."""
+        """The newest segment's decision was not carried out after all: it began like the segment before."""
         if len(self.openings) > 1:
             before = self.openings[-2]
             self.amend(values=before.values, decision=before.decision, copied_from=None, copied_segment=None)
 
     def rewind(self, at: int) -> None:
-        """The member goes on from its state after ``at`` reports."""
+        """The member continues from its state after ``at`` reports."""
         while len(self.openings) > 1 and self.newest.at > at:
             self.openings.pop()
         self.reported = min(self.reported, at)

@@ -1,4 +1,4 @@
-"""Taking turns where there are more trials than slots: nobody is left far behind, and nobody runs far ahead."""
+"""Lets trials take turns where there are more of them than slots, so that all advance together."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from raytune_rl.tune.trials.members import Members
 from raytune_rl.tune.trials.slots import Slots
 
 LEAD = 4
-"""So many segments a member may be ahead of one that is about to get a free slot, or of one that waits for its slot
-where each turn costs the start of a process."""
+"""Segments that a member may be ahead of one that is about to get a free slot, or, if each turn costs the start of a
+process, of one that waits for its slot."""
 
 
 class Turns:
-    """Says who gives its slot to whom.
+    """Decides which trial gives its slot to which.
 
     Args:
-        members: how far each has come.
-        is_held: whether a trial waits for something else than a slot.
-        slots: how many trials can run.
+        members: know how far each has come.
+        is_held: whether a trial waits for something other than a slot.
+        slots: know how many trials can run.
     """
 
     def __init__(self, members: Members, *, is_held: Callable[[Trial], bool], slots: Slots | None = None) -> None:
@@ -39,7 +39,7 @@ class Turns:
                 yield trial
 
     def next(self, tune_controller: Any) -> Trial | None:
-        """The waiting trial that has trained least, of those that have no actor on its way."""
+        """The waiting trial that has trained least, of those that are not being given an actor already."""
         waiting = [t for t in self.waiting(tune_controller) if not is_being_handed_an_actor(tune_controller, t)]
         return min(waiting, key=self._members.turn, default=None)
 
@@ -50,7 +50,7 @@ class Turns:
     def gives_way(self, tune_controller: Any, trial: Trial) -> bool:
         """Whether another trial that has trained less waits for the slot."""
         trials = tune_controller.get_trials()
-        own, _ = self._members.turn(trial)  # the own segment has just been finished
+        own, _ = self._members.turn(trial)  # the segment that it has just finished
         ahead = 0 if reuses_actors(tune_controller) else LEAD
         behind = any(
             other is not trial
@@ -63,7 +63,8 @@ class Turns:
     def rests(self, tune_controller: Any, trial: Trial) -> bool:
         """Whether a trial that could train on waits, in its actor, for one that is about to get a free slot.
 
-        Where segments take milliseconds and starting an actor takes seconds, it would be done before it met the others.
+        Segments may take milliseconds, and starting an actor seconds: without this it would finish before the others
+        begin.
         """
         rests = self._is_far_ahead(tune_controller, trial)
         if rests:
@@ -71,7 +72,7 @@ class Turns:
         return rests
 
     def settle(self, tune_controller: Any) -> None:
-        """Let those that have rested long enough train on, or give way. To be called in every turn of Tune's loop."""
+        """Let trials that have rested long enough train on or give way. To be called in every turn of Tune's loop."""
         resting, self._resting = self._resting, []
         for trial in resting:
             if trial.status != Trial.RUNNING:

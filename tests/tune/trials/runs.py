@@ -1,4 +1,4 @@
-"""Runs of the trial path in the tests' cluster, with decisions that a test writes down."""
+"""Runs with one member per trial in the tests' cluster, with decisions that a test scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raytune_rl.controller.policy import Situation
 from raytune_rl.hyperparameters import STAY
 from raytune_rl.mdp.action import SOURCES
 from raytune_rl.records import Report, Step
-from raytune_rl.tune.trials.scheduler import TrialScheduler
+from raytune_rl.tune.trials.scheduler import OneMemberPerTrialScheduler
 
 LR = {"lr": roles.learning_rate(tune.loguniform(1e-3, 10.0))}
 UP, DOWN = STAY + 1, STAY - 1  # times 1.6, times 0.6
@@ -51,14 +51,14 @@ class Script(Rule):
 class Recording(MetaAgentScheduler):
     """Keeps the steps of its controller."""
 
-    def build(self, state: Any) -> TrialScheduler:
+    def build(self, state: Any) -> OneMemberPerTrialScheduler:
         core = super().build(state)
         self.steps: list[Step] = []
         core._record = self.steps.append
         return core
 
     @property
-    def core(self) -> TrialScheduler:
+    def core(self) -> OneMemberPerTrialScheduler:
         assert self._core is not None
         return self._core
 

@@ -90,7 +90,7 @@ def test_a_copy_outlives_its_original(tmp_path: Path) -> None:
     register(donor, 2, 20.0)  # deletes the first one
     assert not saved.exists()
     assert Path(copy.path, "state").read_text() == "10.0"
-    adapter.goes_on_from(receiver, copy, {"training_iteration": 7})
+    adapter.start_from(receiver, copy, {"training_iteration": 7})
     latest = adapter.latest(receiver)
     assert latest is not None
     assert (latest.iteration, latest.exists()) == (7, True)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from raytune_rl.tune.trials import hangs
-from raytune_rl.tune.trials.hangs import LAG, LOOK, Silence
+from raytune_rl.tune.trials.hangs import CHECK_PERIOD, MAX_COUNTED, HangDetector
 
 
 class World:
-    """Two trials that run, and are at work unless said otherwise."""
+    """Two trials that run, and are at work except those in ``idle``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -26,42 +26,42 @@ class World:
     def get_trials(self) -> list[Any]:
         return self.trials
 
-    def hung(self, silence: Silence, seconds: float) -> list[str]:
-        """Whoever is found while time goes by in small steps."""
+    def hung(self, detector: HangDetector, seconds: float) -> list[str]:
+        """Who is found to hang while time passes in small steps."""
         found, end = [], self.now + seconds
         while self.now < end:
-            self.now += LOOK
-            found += [trial.trial_id for trial in silence.hung(self)]
+            self.now += CHECK_PERIOD
+            found += [trial.trial_id for trial in detector.hung(self)]
         return found
 
 
 def test_who_reports_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
-    silence = Silence(3.0, clock=world)
-    assert world.hung(silence, 2.5) == []
-    silence.heard(world.trials[0])
-    assert world.hung(silence, 2.0) == ["b"]
-    assert world.hung(silence, 2.0) == ["a"]
+    detector = HangDetector(3.0, clock=world)
+    assert world.hung(detector, 2.5) == []
+    detector.reported(world.trials[0])
+    assert world.hung(detector, 2.0) == ["b"]
+    assert world.hung(detector, 2.0) == ["a"]
 
 
 def test_who_waits_or_does_not_run_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
-    silence = Silence(3.0, clock=world)
+    detector = HangDetector(3.0, clock=world)
     world.idle.add("a")
     world.trials[1].status = "PAUSED"
-    assert world.hung(silence, 20.0) == []
+    assert world.hung(detector, 20.0) == []
     world.idle.clear()
-    assert world.hung(silence, 2.0) == []
+    assert world.hung(detector, 2.0) == []
 
 
 def test_time_in_which_the_driver_slept_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
-    silence = Silence(3.0, clock=world)
+    detector = HangDetector(3.0, clock=world)
     world.now += 1000.0
-    assert silence.hung(world) == []
-    assert world.hung(silence, 3.0 - LAG + LOOK) == ["a", "b"]
+    assert detector.hung(world) == []
+    assert world.hung(detector, 3.0 - MAX_COUNTED + CHECK_PERIOD) == ["a", "b"]
 
 
 def test_without_a_timeout_nobody_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
-    assert world.hung(Silence(None, clock=world), 1000.0) == []
+    assert world.hung(HangDetector(None, clock=world), 1000.0) == []

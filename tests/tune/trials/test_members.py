@@ -30,7 +30,7 @@ def test_a_copy_that_only_tunes_snapshot_knows_keeps_its_origin(tmp_path: Path, 
     donor = trial_in(tmp_path / "donor")
     copy = adapter.copy_into(trial, tune.Checkpoint(str(register(donor, 5, 1.0))), 3)
     origin = {"copied_from": 2, "copied_segment": 4}
-    adapter.goes_on_from(trial, copy, {"training_iteration": 3, ORIGIN: origin})
+    adapter.start_from(trial, copy, {"training_iteration": 3, ORIGIN: origin})
     assert members.rejoin(trial) == 3
     assert (track.segment, track.newest.at) == (3, 3)
     assert (track.newest.copied_from, track.newest.copied_segment) == (2, 4)

@@ -167,13 +167,13 @@ def test_a_function_that_diverges_without_checkpoints_begins_anew(tmp_path: Path
 
 def test_a_copied_checkpoint_says_whose_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tune's snapshot may hold it before our own state does."""
-    go_on, found = adapter.goes_on_from, []
+    go_on, found = adapter.start_from, []
 
-    def goes_on_from(trial: Trial, checkpoint: tune.Checkpoint, metrics: Mapping[str, Any]) -> None:
+    def start_from(trial: Trial, checkpoint: tune.Checkpoint, metrics: Mapping[str, Any]) -> None:
         found.append(metrics)
         go_on(trial, checkpoint, metrics)
 
-    monkeypatch.setattr(adapter, "goes_on_from", goes_on_from)
+    monkeypatch.setattr(adapter, "start_from", start_from)
     script = {(0, 4): Do(source="best")}
     results, scheduler = fit(tmp_path, counting, script, iterations=30, constants={"meet": str(tmp_path / "meet")})
     assert not results.errors
@@ -200,7 +200,7 @@ def test_what_cannot_be_changed_in_place_is_paused(
     assert ("cannot be changed in place" in caplog.text) == (trainable is Refusing)
 
 
-def test_a_member_that_diverges_goes_on_from_its_own_best(tmp_path: Path) -> None:
+def test_a_member_that_diverges_start_from_its_own_best(tmp_path: Path) -> None:
     script = {(0, 2): Do(UP)}
     results, scheduler = fit(tmp_path, NanAfterThree, script, lrs=(0.6, 0.1), iterations=6)
     assert not results.errors

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from raytune_rl.tune.trials.unsaved import PATIENCE, Unsaved
+from raytune_rl.tune.trials.unsaved import PATIENCE, UnsavedSegments
 
 
 def test_results_wait_until_patience_is_over() -> None:
-    unsaved = Unsaved()
+    unsaved = UnsavedSegments()
     given = [unsaved.add(0, at, {"n": at}, left=None) for at in range(1, PATIENCE + 1)]
     assert given == [False] * (PATIENCE - 1) + [True]
     assert unsaved.end(0) == PATIENCE
@@ -15,11 +15,11 @@ def test_results_wait_until_patience_is_over() -> None:
 
 
 def test_nobody_waits_beyond_the_budget() -> None:
-    unsaved = Unsaved()
+    unsaved = UnsavedSegments()
     assert [unsaved.add(0, at, {}, left=3) for at in (1, 2, 3)] == [False, False, True]
 
 
 def test_what_is_known_of_one_member_is_known_of_all() -> None:
-    unsaved = Unsaved()
+    unsaved = UnsavedSegments()
     assert unsaved.add(0, 1, {}, left=1)
     assert unsaved.add(1, 1, {}, left=50)

@@ -100,7 +100,6 @@ class Slot:
         self.missing_metrics: tuple[str, ...] | None = None
         self._settings = settings
         self._device = device
-        self._start = start
         self._memory = Memory(decision=start)
         self._member: Member | None = None
         self._pending: tuple[Decision, Transfer] | None = None

@@ -110,7 +110,7 @@ class Members:
         self._controller.lost([member])
         return at
 
-    def see(self, trial: Trial, result: Mapping[str, Any]) -> int:
+    def rejoin_finished(self, trial: Trial, result: Mapping[str, Any]) -> int:
         """A trial comes back that has ended; ``result`` is its last. Returns its member."""
         member = self.member(trial)
         self._trials[member] = trial

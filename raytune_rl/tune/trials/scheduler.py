@@ -122,7 +122,7 @@ class OneMemberPerTrialScheduler(FIFOScheduler):
         if trial not in self._members:
             return
         result = flatten_dict(trial.last_result)
-        member = self._members.see(trial, result)
+        member = self._members.rejoin_finished(trial, result)
         if trial.status == Trial.TERMINATED:
             self._report_end(trial, result)
         self.controller.drop([member])
@@ -302,7 +302,7 @@ class OneMemberPerTrialScheduler(FIFOScheduler):
         saves = self._changes.abilities.saves
         stays = not (saves and self._turns.gives_way(tune_controller, trial))
         if stays:
-            self._save_record(tune_controller, trial, result)
+            self._save_best(tune_controller, trial, result)
         at = self._members.at(trial, result)
         weights = self._changes.prepare(tune_controller, trial, decision, at=at, stays=stays)
         answer = self._changes.apply(tune_controller, trial, decision, result, weights, stays=stays)
@@ -311,7 +311,7 @@ class OneMemberPerTrialScheduler(FIFOScheduler):
             return str(self.NOOP)
         return answer
 
-    def _save_record(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
+    def _save_best(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """Have a trial that is not paused save its best weights if the next decision may copy them."""
         state = self.controller.members[self._members.member(trial)]
         is_best = state.status == "ok" and state.best_segment == state.segment - 1

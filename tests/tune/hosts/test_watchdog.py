@@ -8,11 +8,11 @@ from raytune_rl.tune.hosts.watchdog import EXIT_CODE, Watchdog
 
 
 def test_it_leaves_a_note_and_ends_the_process() -> None:
-    ended, said = threading.Event(), []
-    watchdog = Watchdog(0.05, exit=lambda code: (said.append(code), ended.set()))
-    with watchdog.watching(lambda: said.append("note")):
+    ended, calls = threading.Event(), []
+    watchdog = Watchdog(0.05, exit=lambda code: (calls.append(code), ended.set()))
+    with watchdog.watching(lambda: calls.append("note")):
         assert ended.wait(10.0)
-    assert said == ["note", EXIT_CODE]
+    assert calls == ["note", EXIT_CODE]
 
 
 def test_it_ends_the_process_even_if_the_note_fails() -> None:

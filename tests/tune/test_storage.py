@@ -175,5 +175,5 @@ def test_the_size_is_that_of_the_newest_generation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("former", "present"), storage._MOVED.items())
 def test_older_files_find_classes_where_they_are_now(former: tuple[str, str], present: tuple[str, str]) -> None:
     pickled = b"c" + "\n".join(former).encode() + b"\n."
-    found = storage._Unpickler(io.BytesIO(pickled)).load()
-    assert (found.__module__, found.__qualname__) == present
+    loaded = storage._Unpickler(io.BytesIO(pickled)).load()
+    assert (loaded.__module__, loaded.__qualname__) == present

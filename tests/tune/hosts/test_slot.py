@@ -297,9 +297,9 @@ def test_restored_it_goes_on_exactly_there() -> None:
     saved = pickle.loads(pickle.dumps(one.to_save()))
     again = Slot(settings(), decide(0, 0, 1.0))
     again.restore(saved)
-    expected, found = train(one), train(again)
-    assert replace(found, seconds=0.0, signals={}) == replace(expected, seconds=0.0, signals={})
-    assert found.metrics["score"] == 12.0
+    expected, report = train(one), train(again)
+    assert replace(report, seconds=0.0, signals={}) == replace(expected, seconds=0.0, signals={})
+    assert report.metrics["score"] == 12.0
     assert again.snapshot("checkpoint").segment == 1
 
 

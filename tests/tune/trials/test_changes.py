@@ -18,21 +18,21 @@ from raytune_rl.tune.trials.changes import NOOP, Changes
 
 @pytest.fixture
 def woken(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    found: list[Any] = []
-    monkeypatch.setattr("raytune_rl.tune.trials.changes.resume_training", lambda _, trial: found.append(trial))
-    return found
+    resumed: list[Any] = []
+    monkeypatch.setattr("raytune_rl.tune.trials.changes.resume_training", lambda _, trial: resumed.append(trial))
+    return resumed
 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[Any, Outcome], None]]:
     """What is called when a running actor has been changed."""
-    found: list[Callable[[Any, Outcome], None]] = []
+    callbacks: list[Callable[[Any, Outcome], None]] = []
 
     def call(controller: Any, trial: Any, *arguments: Any, on_result: Any, on_error: Any) -> None:
-        found.append(on_result)
+        callbacks.append(on_result)
 
     monkeypatch.setattr("raytune_rl.tune.trials.changes.call_in_place", call)
-    return found
+    return callbacks
 
 
 @pytest.mark.parametrize("saving", [True, False])

@@ -28,11 +28,11 @@ class World:
 
     def hung(self, detector: HangDetector, seconds: float) -> list[str]:
         """Who is found to hang while time passes in small steps."""
-        found, end = [], self.now + seconds
+        hung, end = [], self.now + seconds
         while self.now < end:
             self.now += CHECK_PERIOD
-            found += [trial.trial_id for trial in detector.hung(self)]
-        return found
+            hung += [trial.trial_id for trial in detector.hung(self)]
+        return hung
 
 
 def test_who_reports_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:

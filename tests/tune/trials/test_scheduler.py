@@ -167,10 +167,10 @@ def test_a_function_that_diverges_without_checkpoints_begins_anew(tmp_path: Path
 
 def test_a_copied_checkpoint_says_whose_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tune's snapshot may hold it before our own state does."""
-    go_on, found = adapter.start_from, []
+    go_on, given = adapter.start_from, []
 
     def start_from(trial: Trial, checkpoint: tune.Checkpoint, metrics: Mapping[str, Any]) -> None:
-        found.append(metrics)
+        given.append(metrics)
         go_on(trial, checkpoint, metrics)
 
     monkeypatch.setattr(adapter, "start_from", start_from)
@@ -179,7 +179,7 @@ def test_a_copied_checkpoint_says_whose_it_was(tmp_path: Path, monkeypatch: pyte
     assert not results.errors
     report = scheduler.reports(0)[4]
     assert report.copied_from == 1
-    assert [m[ORIGIN] for m in found] == [{"copied_from": 1, "copied_segment": report.copied_segment}]
+    assert [m[ORIGIN] for m in given] == [{"copied_from": 1, "copied_segment": report.copied_segment}]
     assert not any(ORIGIN in r.metrics for step in scheduler.steps for r in step.reports)
 
 

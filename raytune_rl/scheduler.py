@@ -27,9 +27,9 @@ from raytune_rl.mdp.reward import Reward, improvement
 from raytune_rl.pretrained import Pretrained
 from raytune_rl.records import Mode, Value
 from raytune_rl.rllib.settings import Agent
-from raytune_rl.tune import trial_adapter
-from raytune_rl.tune.trial_scheduler import TrialScheduler
-from raytune_rl.tune.trial_state import TrialState
+from raytune_rl.tune.trials import adapter as trial_adapter
+from raytune_rl.tune.trials.scheduler import OneMemberPerTrialScheduler
+from raytune_rl.tune.trials.state import TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class MetaAgentScheduler(FIFOScheduler):
         self._metric, self._mode = metric, mode
         self._population = 1
         self._horizon: int | None = None
-        self._core: TrialScheduler | None = None
+        self._core: OneMemberPerTrialScheduler | None = None
 
     # -- Tune's hooks --------------------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class MetaAgentScheduler(FIFOScheduler):
 
     # -- composition ---------------------------------------------------------------------------------------------------
 
-    def build(self, state: TrialState | None) -> TrialScheduler:
+    def build(self, state: TrialState | None) -> OneMemberPerTrialScheduler:
         """Controller and policy for one run, inside the scheduler that drives its trials."""
         assert self._metric is not None and self._mode is not None
         # A policy is bound to one run, so a given one is copied.
@@ -184,7 +184,7 @@ class MetaAgentScheduler(FIFOScheduler):
             failures=self.failures,
             floor=self.floor,
         )
-        return TrialScheduler(
+        return OneMemberPerTrialScheduler(
             controller,
             segment_length=self.segment_length,
             synchronous=self.synchronous,
@@ -194,7 +194,7 @@ class MetaAgentScheduler(FIFOScheduler):
             population=self._population,
         )
 
-    def _begin(self, tune_controller: Any, trial: Trial) -> TrialScheduler:
+    def _begin(self, tune_controller: Any, trial: Trial) -> OneMemberPerTrialScheduler:
         """Begin a run, or continue one that Tune has just restored."""
         state = TrialState(trial.storage.storage_filesystem, trial.storage.experiment_fs_path)
         saved = state.load()
@@ -216,7 +216,7 @@ class MetaAgentScheduler(FIFOScheduler):
         return self.space.decode(self.space.sample(np.random.default_rng([self.seed, member])))
 
     @property
-    def _running(self) -> TrialScheduler:
+    def _running(self) -> OneMemberPerTrialScheduler:
         assert self._core is not None, "Tune adds trials before anything else"
         return self._core
 

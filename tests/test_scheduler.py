@@ -14,9 +14,9 @@ from ray._private.state import actors
 from raytune_rl import PBT, Agent, BadInput, MetaAgentScheduler, Random, roles
 from raytune_rl.records import Report
 from raytune_rl.tune.storage import StateStore
-from raytune_rl.tune.trial_state import FOLDER
+from raytune_rl.tune.trials.state import FOLDER
 from tests.tune.trainables import Counter, DiesOnce, counting
-from tests.tune.trial_runs import LR, UP, Do, Recording, Script, fit
+from tests.tune.trials.runs import LR, UP, Do, Recording, Script, fit
 
 cluster = pytest.mark.usefixtures("ray_cluster")
 

@@ -30,9 +30,9 @@ from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.runs.sink import RunSink
 from raytune_rl.runs.trained import TrainedPopulation
 from raytune_rl.scheduler import MetaAgentScheduler
-from raytune_rl.tune.trial_scheduler import TrialScheduler
-from raytune_rl.tune.trial_snapshots import Snapshots
-from raytune_rl.tune.trial_state import TrialState
+from raytune_rl.tune.trials.scheduler import OneMemberPerTrialScheduler
+from raytune_rl.tune.trials.snapshots import Snapshots
+from raytune_rl.tune.trials.state import TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class _Run:
     ) -> None:
         self.experiment = experiment
         self.controller = controller
-        self.cores: list[TrialScheduler] = []
+        self.cores: list[OneMemberPerTrialScheduler] = []
         self._sink = sink
         self._snapshots = snapshots
         self._clock = clock
@@ -114,9 +114,9 @@ class _RunScheduler(MetaAgentScheduler):
             seed=experiment.seed,
         )
 
-    def build(self, state: TrialState | None) -> TrialScheduler:
+    def build(self, state: TrialState | None) -> OneMemberPerTrialScheduler:
         run = _under_way[-1]
-        core = TrialScheduler(
+        core = OneMemberPerTrialScheduler(
             run.controller,
             segment_length=self.segment_length,
             synchronous=self.synchronous,

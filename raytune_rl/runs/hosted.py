@@ -16,8 +16,8 @@ from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.runs.sink import RunSink
 from raytune_rl.runs.trained import TrainedPopulation
 from raytune_rl.signals import Stoppable
-from raytune_rl.tune.host import read_snapshot, read_snapshots
-from raytune_rl.tune.population import PopulationPlan, PopulationRun
+from raytune_rl.tune.hosts.run import PopulationPlan, PopulationRun
+from raytune_rl.tune.hosts.state_files import read_snapshot, read_snapshots
 from raytune_rl.tune.storage import StateStore
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from raytune_rl.rundir import layout
 from raytune_rl.rundir.environment import describe_experiment
 from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.plain import plain
-from raytune_rl.tune.storage import refuse_foreign
+from raytune_rl.tune.storage import StateStore, refuse_foreign
 
 DIFFERENCES = 3
 """So many fields are named where an experiment is not the one of the run that it is to go on with."""
@@ -80,6 +80,7 @@ def opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
         directory.open()
         if directory.local is not None:
             refuse_foreign(directory.local)
+        StateStore(directory.uri(f"{layout.STATE}/driver")).load()  # raises if another version has written it
     except (OSError, ValueError) as error:
         raise BadInput(f"--resume {directory}: {error}") from None
     there = directory.read_json(layout.EXPERIMENT)["experiment"]

@@ -1,9 +1,10 @@
-"""Every call of Ray that Ray does not promise to keep, in one place.
+"""Private calls of Ray that hosts and trials need: to a running trial's actor, and to wake a parked trial.
 
-Tune has no public way to call a method of a running trial's actor or to wake a trial that a scheduler has parked with
-``NOOP``. Both exist underneath and are what keeps the members training while decisions are made; they were read in and
-checked with the versions in ``CHECKED``. With any other Ray ``supports_in_place`` says no and ``PopulationScheduler``
-goes the public way: ``Trial.set_config``, ``PAUSE`` and a restart from the host's state file, which is slow but right.
+Tune has no public way to call a trial's actor, or to wake a trial that a scheduler has parked with ``NOOP``. Both are
+needed so that members train on while decisions are made. Private calls that only trials of one member need are in
+``trials/adapter.py``. All were read in the source of, and tested with, the versions of Ray in ``CHECKED``. With any
+other version ``supports_in_place`` is false, and decisions are delivered by pauses and restarts instead, which is slow
+but correct (``hosts.delivery.ByPause``, ``trials.changes``).
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from ray.train._internal.session import _TrainingResult
 from ray.tune.experiment import Trial
 
 CHECKED = ("2.60",)
-"""Ray's minor versions that the calls in this file were checked with."""
+"""Ray's minor versions that the calls in both files were checked with."""
 
 
 def supports_in_place(version: str = ray.__version__) -> bool:
-    """Whether the calls below are known to hold for this version of Ray."""
+    """Whether the private calls are known to work with this version of Ray."""
     return ".".join(version.split(".")[:2]) in CHECKED
 
 
 def submit(trial: Trial, method: str, *args: Any) -> ray.ObjectRef | None:
-    """Call a method of the trial's actor without Tune knowing; ``None`` if the trial has no actor now.
+    """Call a method of the trial's actor behind Tune's back; ``None`` if the trial has no actor now.
 
-    Calls from the driver run in the order in which they were made, so this one runs before the next ``train``. Tune
-    neither waits for it nor fetches what it returns (through ``call_in_place`` it would, into the driver, one turn of
-    its event loop each), and does not count its failure as the trial's. That the actor died is told by ``train``.
+    An actor runs the driver's calls in the order in which they were made, so this one runs before the next ``train``.
+    Tune does not wait for it, does not count its failure as the trial's, and does not fetch its result (with
+    ``call_in_place`` it would, in one turn of its event loop each). If the actor dies, Tune learns that from ``train``.
     """
     actor = trial.temporary_state.ray_actor
     return None if actor is None else getattr(actor, method).remote(*args)
@@ -49,8 +50,8 @@ def call_in_place(
 ) -> None:
     """Call a method of the trial's actor as one of Tune's own tasks, in order with its ``train`` calls.
 
-    ``on_error`` gets what the method raises; the trial itself does not fail by it. A dead actor is handed on to Tune:
-    whichever of an actor's tasks notices the death discards all the others, so that nobody else would tell Tune.
+    ``on_error`` gets the exception that the method raises; the trial does not fail because of it. A dead actor is
+    reported to Tune here: the first of an actor's tasks to notice its death discards the others, so nobody else would.
     """
     core = tune_controller_of(controller)
 
@@ -70,8 +71,8 @@ def resume_training(controller: Any, trial: Trial) -> None:
 
 
 def train_on(controller: Any, trial: Trial, method: str, *args: Any) -> None:
-    """Let a trial that ``NOOP`` has parked train again, by a method of its actor that does more than ``train`` and
-    returns the same. One call instead of two, since a decision is on its way only when the last one is made."""
+    """Let a trial that ``NOOP`` has parked train again, by a method of its actor that does something else first and
+    then returns what ``train`` does. One call instead of two gets the decision on its way sooner."""
     core = tune_controller_of(controller)
     if trial in core._trial_to_actor:
         core._schedule_trial_task(
@@ -80,9 +81,9 @@ def train_on(controller: Any, trial: Trial, method: str, *args: Any) -> None:
 
 
 def forget_finished(controller: Any, trial: Trial) -> None:
-    """Let go of the results of a trial's finished tasks.
+    """Drop the references to the results of a trial's finished tasks.
 
-    Tune keeps a reference to the result of every task until the trial ends: 2 kB per segment for two members, for ever.
+    Tune keeps one per task until the trial ends: 2 kB per segment for two members.
     """
     core = tune_controller_of(controller)
     manager = core._actor_manager
@@ -92,12 +93,12 @@ def forget_finished(controller: Any, trial: Trial) -> None:
 
 
 def training_result(directory: Path, metrics: Mapping[str, Any]) -> _TrainingResult:
-    """What ``Trainable.restore`` takes so that it gets its iteration and times back as well as its files."""
+    """An argument for ``Trainable.restore`` that brings back its iteration and times as well as its files."""
     return _TrainingResult(checkpoint=tune.Checkpoint.from_directory(str(directory)), metrics=dict(metrics))
 
 
 def homeless(cls: type[tune.Trainable]) -> type[tune.Trainable]:
-    """``cls`` with a temporary log directory: outside a trial Trainables leave one in ``~/ray_results`` otherwise."""
+    """``cls`` with a temporary log directory: outside a trial, Trainables would leave one in ``~/ray_results``."""
 
     def _setup_logdir(self: Any) -> None:
         self._logdir_holder = tempfile.TemporaryDirectory(prefix="raytune_rl-")
@@ -107,9 +108,9 @@ def homeless(cls: type[tune.Trainable]) -> type[tune.Trainable]:
 
 
 def tune_controller_of(controller: Any) -> Any:
-    """The ``TuneController`` behind the wrapper that schedulers get, which warns about every attribute it passes on."""
+    """The ``TuneController`` behind the wrapper that schedulers get, which warns about each private attribute."""
     return getattr(controller, "__dict__", {}).get("_tune_controller", controller)
 
 
 def _ignore(trial: Trial, result: Any) -> None:
-    """Tune wants an ``on_result`` in order to watch a task."""
+    """Tune tracks a task only if it has an ``on_result``."""

@@ -1,8 +1,8 @@
-"""Keeps a host's state through crashes: atomic files of which the two newest generations are held.
+"""Keeps state through crashes: files that are written atomically, of which the two newest generations are kept.
 
-Tune's own checkpoints cannot be used for this: taking one costs a round trip and a pause per trial, and a truncated one
-cannot be told from a good one. A file here is published whole or not at all, carries its length and checksum, and the
-generation before it stays until the next one is complete. Reading falls back to it with a warning.
+Tune's own checkpoints cannot do this: taking one costs a round trip and a pause per trial, and a truncated one looks
+like a good one. A file here is published whole or not at all and carries a checksum; the generation before it stays
+until the next one is complete, and reading falls back to it with a warning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from raytune_rl.files import replacing
 logger = logging.getLogger(__name__)
 
 MAGIC = b"raytune_rl state"
-VERSION = 1
+VERSION = 2
+"""Raised whenever a class that a state holds is renamed, moved or changed: pickles name classes by their modules."""
 GENERATIONS = 2
 
 _HEADER = struct.Struct(f"<{len(MAGIC)}sHI32s")  # magic, version, number of frames, SHA-256 of everything after it
@@ -35,14 +36,18 @@ _NAME = re.compile(r"state-(\d{8,})\.bin")
 
 
 class CorruptState(ValueError):
-    """The file is not a complete state file of a version that this package reads."""
+    """The file is not a complete state file."""
+
+
+class OtherVersion(ValueError):
+    """The file was written by another version of this package, which alone can read it."""
 
 
 def refuse_foreign(directory: str | os.PathLike[str]) -> None:
-    """Raise ``PermissionError`` when somebody else could have put a file into a local directory.
+    """Raise ``PermissionError`` if another user could have put a file into a local directory.
 
-    To be called before anything in it is unpickled: a pickle runs code. A directory that does not exist is fine, and
-    so is anything but a local path (there the store's own permissions have to do).
+    To be called before anything in it is unpickled, because a pickle runs code. A directory that does not exist passes,
+    and so does anything but a local path (there the store's own permissions must suffice).
     """
     path = Path(directory)
     if "://" in str(directory) or not path.exists():
@@ -59,7 +64,7 @@ def refuse_foreign(directory: str | os.PathLike[str]) -> None:
 
 
 def encode(value: Any) -> list[bytes | memoryview]:
-    """``value`` as the pieces of a state file. Large arrays are referred to, not copied."""
+    """``value`` as the pieces of a state file. Large arrays are referenced, not copied."""
     buffers: list[pickle.PickleBuffer] = []
     frames: list[bytes | memoryview] = [pickle.dumps(value, protocol=5, buffer_callback=buffers.append)]
     frames += [buffer.raw() for buffer in buffers]
@@ -73,16 +78,23 @@ def encode(value: Any) -> list[bytes | memoryview]:
 
 
 def decode(data: bytearray) -> Any:
-    """The value in a state file's bytes. Raises ``CorruptState`` when they are truncated, changed or of a later
-    version. Arrays come back writable and keep ``data`` alive."""
+    """The value in a state file's bytes. Arrays come back writable and keep ``data`` alive.
+
+    Raises:
+        CorruptState: they are truncated or changed.
+        OtherVersion: this package cannot read them.
+    """
     view = memoryview(data)
     if len(view) < _HEADER.size:
         raise CorruptState("it is shorter than its header")
     magic, version, count, checksum = _HEADER.unpack(view[: _HEADER.size])
     if magic != MAGIC:
         raise CorruptState("it is not a state file")
-    if version > VERSION:
-        raise CorruptState(f"its version is {version}, and this raytune_rl reads up to {VERSION}")
+    if version != VERSION:
+        raise OtherVersion(
+            f"the run's state was written by another version of raytune_rl (its format is {version}, that of this one "
+            f"{VERSION}); finish the run with that version, or start it anew"
+        )
     if hashlib.sha256(view[_HEADER.size :]).digest() != checksum:
         raise CorruptState("its checksum does not match (truncated or changed)")
     frames, at = [], _HEADER.size
@@ -95,11 +107,11 @@ def decode(data: bytearray) -> Any:
 
 
 class StateStore:
-    """The state files of one host in a directory of their own.
+    """The state files of one owner, in a directory of their own.
 
     Args:
         uri: a local path, or any URI that ``pyarrow.fs`` reads (``s3://…``, ``gs://…``).
-        filesystem: where ``uri`` is a path in a file system that is there already (Tune's own).
+        filesystem: if given, ``uri`` is a path in it (Tune's own, say).
     """
 
     def __init__(self, uri: str, filesystem: pafs.FileSystem | None = None) -> None:
@@ -120,9 +132,9 @@ class StateStore:
         self._unreadable: set[int] = set()
 
     def save(self, value: Any) -> bool:
-        """Publish a new generation and drop the third oldest.
+        """Publish a new generation and delete all but the two newest readable ones.
 
-        Returns False, with a warning, when the storage refuses (disk full): the generations before are untouched and
+        Returns False, with a warning, if the storage refuses (disk full): the earlier generations are untouched, and
         training can go on.
         """
         try:
@@ -138,9 +150,9 @@ class StateStore:
         return True
 
     def load(self) -> Any | None:
-        """The newest valid generation, ``None`` where there is none.
+        """The newest valid generation, or ``None``.
 
-        Raises ``PermissionError`` if somebody else could have written it.
+        Raises ``PermissionError`` if another user could have written it.
         """
         if self.local:
             refuse_foreign(self._root)
@@ -153,17 +165,17 @@ class StateStore:
         return None
 
     def generations(self) -> list[int]:
-        """The numbers of the generations that are there, oldest first."""
+        """The numbers of the existing generations, oldest first."""
         names = (info.base_name for info in self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True)))
         return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
     def size(self) -> int:
-        """Bytes of the newest generation; 0 where there is none."""
+        """Size of the newest generation in bytes; 0 if there is none."""
         newest = max(self.generations(), default=None)
         return 0 if newest is None else int(self._fs.get_file_info(f"{self._root}/state-{newest:08d}.bin").size)
 
     def path(self, name: str) -> Path | None:
-        """Where a file beside the states is on this machine; ``None`` if they are elsewhere."""
+        """The local path of a file beside the states; ``None`` if they are on remote storage."""
         return Path(self._root, name) if self.local else None
 
     def note(self, name: str, content: Mapping[str, Any]) -> None:
@@ -171,7 +183,7 @@ class StateStore:
         self._write(name, [json.dumps(dict(content)).encode()])
 
     def take_note(self, name: str) -> dict[str, Any] | None:
-        """Read a small JSON file and remove it; ``None`` if it is not there or not readable."""
+        """Read a small JSON file and delete it; ``None`` if it is missing or unreadable."""
         try:
             content = json.loads(self._read(name))
             self._delete(name)
@@ -192,7 +204,7 @@ class StateStore:
                     for piece in pieces:
                         _write_all(file, piece)
         else:
-            # An object store publishes an object when its upload is complete.
+            # No temporary file is needed: an object store publishes an object when its upload is complete.
             self._fs.create_dir(self._root)
             with self._fs.open_output_stream(f"{self._root}/{name}") as stream:
                 for piece in pieces:
@@ -209,8 +221,8 @@ class StateStore:
 
 
 def _write_all(file: Any, piece: bytes | memoryview) -> None:
-    """``write`` on an unbuffered file may stop short (signals, 2 GiB limit); without buffering a full disk is seen
-    at once, not at close."""
+    """Write all of ``piece``. The file is unbuffered, so that a full disk fails here and not at ``close``; but then one
+    ``write`` may write less than it is given (a signal, the 2 GiB limit)."""
     view = memoryview(piece).cast("B")
     while view:
         view = view[file.write(view) :]

@@ -16,7 +16,7 @@ from ray import tune
 
 from raytune_rl import BadInput, Experiment, FailurePolicy, Fixed, StopRule, roles
 from raytune_rl.runs.runner import run
-from raytune_rl.tune.trial_state import FOLDER
+from raytune_rl.tune.trials.state import FOLDER
 from tests.paper_experiment import make
 from tests.tune.trainables import counting
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raytune_rl.tune import storage
-from raytune_rl.tune.storage import CorruptState, StateStore, decode, encode, refuse_foreign
+from raytune_rl.tune.storage import CorruptState, OtherVersion, StateStore, decode, encode, refuse_foreign
 
 
 def joined(value: object) -> bytearray:
@@ -42,12 +42,15 @@ def test_one_changed_byte_is_seen() -> None:
         decode(data)
 
 
-def test_a_later_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "VERSION", 2)
-    data = joined({})
+def test_what_another_version_wrote_is_refused_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = StateStore(str(tmp_path / "store"))
     monkeypatch.setattr(storage, "VERSION", 1)
-    with pytest.raises(CorruptState, match="version is 2"):
-        decode(data)
+    store.save({})
+    monkeypatch.setattr(storage, "VERSION", 2)
+    with pytest.raises(OtherVersion, match="its format is 1, that of this one 2"):
+        store.load()
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

@@ -194,11 +194,11 @@ def test_members_do_not_disturb_each_other_nor_the_process() -> None:
     random.seed(1)
     before = random.getstate()
     first, second = build(Keeps, 0), build(Keeps, 1)
-    found = []
+    metrics = []
     for _ in range(3):
-        found.append(first.train(1).metrics)
+        metrics.append(first.train(1).metrics)
         second.train(2)
-    assert found == expected
+    assert metrics == expected
     assert random.getstate() == before
 
 
@@ -213,9 +213,9 @@ def test_done_ends_the_segment() -> None:
 
 def test_metrics_are_the_numbers_of_the_result() -> None:
     result = {"a": 1, "b": {"c": np.float32(2.5), "d": {"e": True}}, "s": "text", "n": float("nan"), "time_total_s": 9}
-    found = numbers(result)
-    assert found.keys() == {"a", "b/c", "b/d/e", "n"}
-    assert found["b/c"] == 2.5
+    metrics = numbers(result)
+    assert metrics.keys() == {"a", "b/c", "b/d/e", "n"}
+    assert metrics["b/c"] == 2.5
     assert build(Keeps).train(1).metrics.keys() == {"weight", "luck", "nested/numpy"}
 
 

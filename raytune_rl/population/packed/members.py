@@ -33,6 +33,13 @@ MIN_MEMBERS, MIN_MEMBERS_CONVOLUTIONAL = 4, 8
 training one by one, in segments of 50 steps on one core, 2026-11-28: a CNN as a stack, 2.7 with two members and 4.0
 with eight; one with batch norm, hence with ``vmap``, 0.7 with two, 1.0 with four and 1.2 with eight.)"""
 
+MAX_PARAMETERS, MAX_WORKSPACE_BYTES = 250_000, 2**24
+"""The largest member, and the largest buffers of a hand-written stack for one member's step, with which packing is
+worthwhile on a CPU: beyond them, what a step of all members touches no longer stays in the cache. (Two, four and eight
+members with Adam, alone and packed in turns, on a busy machine with two cores, 2026-11-28: MLPs 784-w-w-10 x1.4 to x2.2
+with 54,000 parameters, x0.7 to x1.1 with 266,000, x0.5 to x0.8 with 664,000; CNNs of two 3x3 convolutions x1.2 to x2.3
+with buffers of 2 to 9 MB, x0.8 to x1.2 with 8 to 17 MB, x0.4 to x1.0 with 32 MB and more.)"""
+
 CACHED_POPULATIONS = 4
 """Packed populations that are kept for the next segment."""
 
@@ -139,13 +146,17 @@ def _verified_population(members: Sequence[TorchMember]) -> PackedPopulation:
     """A new packed population that computes what the members would compute alone.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it does not, or would be slower.
     """
     population = _population(members)
     gather(members, population)
     examples = [member.batches.examples for member in members]
     with random_stream(members[0].device, TRAIN, *(member.seed for member in members)):
-        difference = disagreement(population, [m.controls for m in members], _batches(members, 1).take())
+        batch = _batches(members, 1).take()
+        buffers = population.workspace_bytes(batch[0])
+        if members[0].device.type == "cpu" and buffers > MAX_WORKSPACE_BYTES:
+            raise ValueError(f"with {buffers / 1e6:.0f} MB of buffers per member and step, they train faster one by one")
+        difference = disagreement(population, [member.controls for member in members], batch)
     for member, drawn in zip(members, examples, strict=True):
         member.batches.examples = drawn
     if difference is not None:
@@ -188,8 +199,12 @@ def _obstacle(member: TorchMember) -> str | None:
         return f"mixed precision ({task.precision})"
     if task.optimizer not in NAMES:
         return "an optimiser of its own"
-    if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in member.controls.network.parameters()):
+    parameters = list(member.controls.network.parameters())
+    if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters):
         return "a parameter has a hook"
+    count = sum(parameter.numel() for parameter in parameters)
+    if member.device.type == "cpu" and count > MAX_PARAMETERS:
+        return f"networks of {count:,} parameters train faster one by one"
     return None
 
 

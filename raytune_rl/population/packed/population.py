@@ -130,6 +130,11 @@ class PackedPopulation:
         """The members' last gradients of a parameter, by the network's name, shape (K, ...): not a copy."""
         return self._flat.gradient_views[name]
 
+    def workspace_bytes(self, inputs: torch.Tensor) -> int:
+        """Bytes of the buffers of a hand-written stack for one member's step on ``inputs`` (K, B, ...); 0 by vmap."""
+        by_hand = self._stack is not None and self._stack.accepts(inputs.ndim - 2)
+        return self._stack.workspace_bytes(inputs.shape[1:]) if by_hand and self._stack is not None else 0
+
     @property
     def network(self) -> nn.Module:
         """The network that is called for all members: the first one's copy, with packed layers."""

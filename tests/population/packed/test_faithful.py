@@ -327,3 +327,26 @@ def test_a_rate_that_members_cannot_have_of_their_own_is_never_another_ones(netw
         losses.append([result.signals["train_loss"] for result in results if isinstance(result, SegmentResult)])
     assert len(losses[0]) == len(losses[1]) == MEMBERS
     assert np.mean(losses[1]) > np.mean(losses[0]) + 0.05
+
+
+def wide(width: int) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def large_images() -> nn.Module:
+    head = nn.Linear(32 * 30 * 30, 3)
+    return nn.Sequential(nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), head)
+
+
+@pytest.mark.parametrize(
+    ("network", "source", "reason"),
+    [
+        (wide(600), VECTORS, "networks of 366,603 parameters train faster one by one"),
+        (large_images, data(2, 32, 32), "MB of buffers per member and step, they train faster one by one"),
+    ],
+)
+def test_members_that_are_faster_alone_train_alone(network: Any, source: Any, reason: str) -> None:
+    pack = TorchPack()
+    members = built(TorchTask(network, source, loss=nn.CrossEntropyLoss()), lambda _: {"lr": 1e-3, "batch_size": 64})
+    assert pack.train(members, 1) == [None] * MEMBERS
+    assert pack.reason is not None and reason in pack.reason

@@ -158,7 +158,7 @@ class EnsembleModel(nn.Module):
     def _seconds(self, inputs: torch.Tensor, *, up_to: float) -> float:
         """The fastest of some calls of the members, the first not counted."""
         self.batched_up_to = up_to
-        wait = torch.cuda.synchronize if inputs.is_cuda else lambda: None
+        wait: Callable[[], None] = torch.cuda.synchronize if inputs.is_cuda else lambda: None
         self.outputs(inputs)
         best, began = math.inf, time.perf_counter()
         for _ in range(REPEATS):

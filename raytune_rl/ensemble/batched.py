@@ -56,7 +56,7 @@ class Batched:
         ]
         self._held = [dict(holder) for holder in self._holders]
         self._tensors = [*networks.parameters(), *networks.buffers()]
-        self._versions = list(map(_version, self._tensors))  # a RuntimeError for tensors of inference mode
+        self._changes = sum(map(_version, self._tensors))  # a RuntimeError for tensors of inference mode
         self._parameters = list(networks.parameters())
         self._modal = [module for module in modules if type(module) not in _MODELESS]
         self.run: Program = _linear(members) if _is_linear(members[0]) else _vmapped(members)
@@ -66,7 +66,7 @@ class Batched:
         microseconds, since at a batch of one little else does."""
         try:
             # dictionaries compare what is identical without looking at it, and tensors that are not by a RuntimeError
-            return list(map(_version, self._tensors)) == self._versions and all(map(eq, self._holders, self._held))
+            return sum(map(_version, self._tensors)) == self._changes and all(map(eq, self._holders, self._held))
         except RuntimeError:
             return False
 

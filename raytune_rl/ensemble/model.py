@@ -107,6 +107,8 @@ class EnsembleModel(nn.Module):
             if together > alone:
                 break
             self._tuned[self._shares.device.type] = float(rows)
+            if alone > TRIAL_SECONDS:  # such networks are not bound by the number of calls
+                break
         self.batched_up_to = self._tuned.setdefault(self._shares.device.type, 0.0)
 
     def load_state_dict(self, *arguments: Any, **keywords: Any) -> Any:

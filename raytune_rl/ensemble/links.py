@@ -128,14 +128,15 @@ def least_probability(outputs: torch.Tensor, calibration: Calibration) -> torch.
 
 
 def _log_calibrated(mean: torch.Tensor, calibration: Calibration, least: torch.Tensor) -> torch.Tensor:
-    """``calibrating.calibrated`` for probabilities (N, classes, ...) instead of their logarithms: half the calls."""
+    """``calibrating.calibrated`` for probabilities (N, classes, ...) instead of their logarithms: half the calls.
+    Overwrites them."""
     kept = 1.0 - calibration.uniform
     if mean.requires_grad:  # the slope of a root is infinite at 0
         mean = mean.clamp_min(torch.finfo(mean.dtype).tiny)
     if calibration.temperature == 1.0:
-        return torch.add(least, mean, alpha=kept).log()
-    powers = mean.pow(1.0 / calibration.temperature)
-    return torch.addcdiv(least, powers, powers.sum(dim=1, keepdim=True), value=kept).log()
+        return torch.add(least, mean, alpha=kept).log_()
+    powers = mean.pow_(1.0 / calibration.temperature)
+    return torch.addcdiv(least, powers, powers.sum(1, True), value=kept).log_()
 
 
 def checked_link(name: object) -> Link:

@@ -123,7 +123,7 @@ class EnsembleModel(nn.Module):
 
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> Any:
         """So do members that move (``.to``, ``.double``), and what was timed on one device says nothing of another."""
-        self._batched, before = None, self._shares.device.type
+        self._batched, self._least, before = None, None, self._shares.device.type
         moved = super()._apply(function, recurse)  # type: ignore[no-untyped-call]
         if self._shares.device.type != before:
             self.batched_up_to = self._tuned.get(self._shares.device.type, UNTRIED if self._tuned else 0.0)
@@ -151,10 +151,12 @@ class EnsembleModel(nn.Module):
         """``links.least_probability``, kept from one call to the next."""
         if torch.compiler.is_compiling():
             return least_probability(outputs, self.calibration)
-        key = outputs.shape[2], outputs.dtype, outputs.device
-        if self._least is None or self._least[0] is not self.calibration or self._least[1] != key:
-            self._least = self.calibration, key, least_probability(outputs, self.calibration)
-        return self._least[2]
+        kept = self._least
+        if kept is not None and kept[0] is self.calibration and kept[1] == (outputs.size(2), outputs.dtype):
+            return kept[2]
+        least = least_probability(outputs, self.calibration)
+        self._least = self.calibration, (outputs.size(2), outputs.dtype), least
+        return least
 
     @torch.no_grad()
     def _seconds(self, inputs: torch.Tensor, *, up_to: float) -> float:

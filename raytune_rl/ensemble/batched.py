@@ -19,9 +19,11 @@ from raytune_rl.population.packed.sequential import flattens, leaves
 
 Program: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Inputs (N, ...) to the outputs of all members, (K, N, ...)."""
-_Layer: TypeAlias = tuple[torch.Tensor, torch.Tensor | None]
+_Activation: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+_Layer: TypeAlias = tuple[torch.Tensor, torch.Tensor | None, tuple[_Activation, ...]]
+"""Weights (K, in, out), biases (K, 1, out), and what follows."""
 
-_ELEMENTWISE: dict[type[nn.Module], Callable[[torch.Tensor], torch.Tensor]] = {
+_ELEMENTWISE: dict[type[nn.Module], _Activation] = {
     nn.ReLU: torch.relu_,  # of a layer's own output, which nobody else has
     nn.Tanh: torch.tanh_,
     nn.Sigmoid: torch.sigmoid_,
@@ -115,30 +117,28 @@ def _linear(networks: Sequence[nn.Module]) -> Program:
     """For inputs (N, ..., features): each row of features is an example of its own."""
     columns = [[module for _, module in leaves(network)] for network in networks]
     flat, count = flattens(columns[0]), len(networks)
-    steps: list[_Layer | Callable[[torch.Tensor], torch.Tensor]] = []
+    steps: list[_Layer] = []
     for layer in zip(*(column[1:] if flat else column for column in columns), strict=True):
         if isinstance(layer[0], nn.Linear):
-            steps.append(_stacked(layer))
+            steps.append((*_stacked(layer), ()))
         elif type(layer[0]) in _ELEMENTWISE:
-            steps.append(_ELEMENTWISE[type(layer[0])])
+            *before, (weights, biases, activations) = steps
+            steps = [*before, (weights, biases, (*activations, _ELEMENTWISE[type(layer[0])]))]
 
     def forward(inputs: torch.Tensor) -> torch.Tensor:
         rows = inputs.flatten(1) if flat else inputs
         leading = None if rows.ndim == 2 else rows.shape[:-1]
         hidden = (rows if leading is None else rows.reshape(-1, rows.shape[-1])).expand(count, -1, -1)
-        for step in steps:
-            if not isinstance(step, tuple):
-                hidden = step(hidden)
-            elif step[1] is None:
-                hidden = torch.bmm(hidden, step[0])
-            else:
-                hidden = torch.baddbmm(step[1], hidden, step[0])
+        for weights, biases, activations in steps:
+            hidden = torch.bmm(hidden, weights) if biases is None else torch.baddbmm(biases, hidden, weights)
+            for activation in activations:
+                hidden = activation(hidden)
         return hidden if leading is None else hidden.view(count, *leading, hidden.shape[-1])
 
     return forward
 
 
-def _stacked(layer: Sequence[nn.Module]) -> _Layer:
+def _stacked(layer: Sequence[nn.Module]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Linear layers' weights as (K, in, out), so that a product reads them as they lie, and biases as (K, 1, out)."""
     linear = [part for part in layer if isinstance(part, nn.Linear)]
     weights = torch.stack([part.weight.detach().T for part in linear]).contiguous()

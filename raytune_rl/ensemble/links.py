@@ -109,8 +109,10 @@ def combined(
         each = torch.softmax(outputs, dim=2) if link == "softmax" else outputs.exp()
         # not torch.mv: torch 2.13 writes a wrong ONNX program for it
         mean = torch.mm(shares, each.flatten(1))
-        # to make a shape of a slice of another takes longer than to multiply
-        mean = mean.view(-1, outputs.size(2)) if outputs.ndim == 3 else mean.view(outputs.shape[1:])
+        if outputs.ndim != 3:
+            mean = mean.view(outputs.shape[1:])
+        elif torch.compiler.is_compiling() or outputs.size(1) != 1:  # an export must not come upon the number of rows
+            mean = mean.view(-1, outputs.size(2))
         return _log_calibrated(mean, calibration, least_probability(outputs, calibration) if least is None else least)
     if link == "sigmoid":  # in log space, since close to 1 a probability has no digits left for its logit
         logs, flat = shares.log().mT, (len(outputs), -1)

@@ -133,9 +133,9 @@ class ValidationSplit:
             metrics = self.measured(changed, split)
             allowed = cost_of_doubt(int((targets >= 0).sum()))
             if _no_worse(metrics, plain, metric=metric, mode=mode, allowed=allowed):
-                metrics |= probability_scores(changed, targets, link, "validation")
+                metrics = _joined(metrics, probability_scores(changed, targets, link, "validation"))
                 return Calibrated(calibration=calibration, binary=binary, metrics=metrics, reading=reading)
-        metrics = plain | probability_scores(outputs, targets, link, "validation")
+        metrics = _joined(plain, probability_scores(outputs, targets, link, "validation"))
         return Calibrated(calibration=Calibration(), binary=False, metrics=metrics, reading=reading)
 
 
@@ -177,4 +177,10 @@ def on_test_split(model: nn.Module, task: TorchTask, reading: Reading | None) ->
     metrics = measure(outputs, split, loss=task.loss, metrics=task.metrics, prefix="test")
     if reading is None or reading.probabilities is None:
         return metrics
-    return metrics | probability_scores(outputs, target_array(task, split, reading), reading.probabilities, "test")
+    targets = target_array(task, split, reading)
+    return _joined(metrics, probability_scores(outputs, targets, reading.probabilities, "test"))
+
+
+def _joined(metrics: Mapping[str, float], scores: Mapping[str, float]) -> dict[str, float]:
+    """Both; where the user has a metric of the same name, that one."""
+    return {**metrics, **scores, **metrics}

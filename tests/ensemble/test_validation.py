@@ -14,7 +14,7 @@ from raytune_rl.combining.calibration import Calibration, cost_of_doubt
 from raytune_rl.ensemble.building import build
 from raytune_rl.ensemble.delivery import delivered_model
 from raytune_rl.ensemble.settings import Ensemble
-from raytune_rl.ensemble.validation import ValidationSplit
+from raytune_rl.ensemble.validation import ValidationSplit, on_test_split
 from raytune_rl.population.torch_task import TorchTask
 from tests.ensemble.members import TASK, inputs, trained
 from tests.ensemble.test_kinds import GENERATION, sentences
@@ -94,3 +94,14 @@ def test_where_nothing_counts_there_are_no_figures_of_calibration() -> None:
     validation = ValidationSplit(task, "classification")
     found = validation.calibrated(torch.zeros(4, 3), metric="validation_loss", mode="min")
     assert found.calibration == Calibration() and "validation_ece" not in found.metrics
+
+
+def test_a_metric_of_the_users_keeps_its_name() -> None:
+    task = dataclasses.replace(TASK, metrics={"ece": lambda outputs, targets: 7.0})
+    found = ValidationSplit(task).calibrated(inputs(60, 3), metric="validation_ece", mode="min")
+    assert found.metrics["validation_ece"] == 7.0 and found.metrics["validation_brier"] > 0
+    assert on_test_split(trained_network(), task, found.reading)["test_ece"] == 7.0
+
+
+def trained_network() -> nn.Module:
+    return ValidationSplit(TASK).network(trained()[0][-1].state)

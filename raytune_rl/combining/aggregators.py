@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,7 +24,11 @@ ROUNDING = 1e-9
 
 @runtime_checkable
 class Aggregator(Protocol):
-    """Chooses weights. Pure: the same evidence and the same ``rng`` give the same weights."""
+    """Chooses weights. Pure: the same evidence and the same ``rng`` give the same weights.
+
+    A class that has ``one_per_member = True`` is shown the best state of each member of a population, all others every
+    state that was kept, as for snapshot ensembles (Huang et al. 2017).
+    """
 
     def weights(
         self, evidence: Evidence, rng: np.random.Generator, *, costs: Array | None = None, budget: float = math.inf
@@ -39,8 +43,11 @@ class Aggregator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """All candidates alike, as in a deep ensemble (Lakshminarayanan et al. 2017); those with an infinite loss are left
-    out, and the worst where a budget does not reach for all."""
+    """All candidates alike, as in a deep ensemble (Lakshminarayanan et al. 2017): of each member the state with the
+    lowest loss, of which soups are. Those with an infinite loss are left out, and the worst where a budget does not
+    reach for all."""
+
+    one_per_member: ClassVar[bool] = True
 
     def weights(
         self, evidence: Evidence, rng: np.random.Generator, *, costs: Array | None = None, budget: float = math.inf
@@ -50,8 +57,9 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopK:
-    """The ``k`` best candidates by their own losses, alike."""
+    """The ``k`` best candidates by their own losses, alike, each of another member."""
 
+    one_per_member: ClassVar[bool] = True
     k: int = 4
 
     def __post_init__(self) -> None:

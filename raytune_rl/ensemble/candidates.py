@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -86,6 +88,7 @@ def family_soups(
     *,
     related: Callable[[Kept, Kept], bool],
     judge: Callable[[Kept], float],
+    deadline: float = math.inf,
 ) -> list[tuple[Kept, tuple[Place, ...]]]:
     """Averages of related candidates (``combining.soups``) that are better than all that they average, with their
     ingredients, the best first.
@@ -96,6 +99,7 @@ def family_soups(
     Args:
         losses: of the candidates, on validation.
         judge: the loss of a soup, on validation.
+        deadline: on the monotonic clock; soups for which there is no time are infinitely bad.
     """
     found: list[tuple[Kept, tuple[Place, ...]]] = []
     left = [int(index) for index in np.argsort(losses, kind="stable") if np.isfinite(losses[index])]
@@ -105,7 +109,8 @@ def family_soups(
         members = [candidates[index] for index in family]
 
         def judged(tried: Floats, members: Sequence[Kept] = members) -> Floats:
-            return np.array([judge(_mixed(members, shares)[0]) for shares in tried])
+            late = time.monotonic() > deadline
+            return np.array([math.inf if late else judge(_mixed(members, shares)[0]) for shares in tried])
 
         soup, parts = _mixed(members, soup_shares([losses[index] for index in family], judged))
         if len(parts) > 1:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from raytune_rl.analysis.lineage import find_rows, parents, path_to
 from raytune_rl.analysis.texts import count, number
 from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.building import Built, Chosen
+from raytune_rl.ensemble.kept import Place
 from raytune_rl.population.export import importable_name
 from raytune_rl.population.torch_task import TorchTask
 
 LEGS = 12
-"""Changes of the hyperparameters that a member's history shows at most."""
+"""Changes of the hyperparameters that a member's history shows at most, beside the values at its start."""
 AVERAGED: Mapping[str, str] = {
     "softmax": "class probabilities; the outputs are their logarithms, so losses and metrics for logits fit",
     "sigmoid": "probabilities; the outputs are their logits",
@@ -97,28 +99,34 @@ once, for this table. Validation loss of the combination {number(built.loss)}, o
 
 
 def _histories(members: Sequence[Chosen], table: pd.DataFrame) -> str:
-    """Each member's hyperparameters along its weights' own path, copies included."""
+    """The hyperparameters of each member, and of each ingredient of a soup, along the weights' own path, copies
+    included."""
     parent = parents(table)
+    places = dict.fromkeys(place for one in members for place in (one.ingredients or (one.kept.place,)))
+    histories = (_history(place, table, parent) for place in places)
+    return "\n\n".join(history for history in histories if history) + "\n"
+
+
+def _history(place: Place, table: pd.DataFrame, parent: np.ndarray) -> str:
+    """The values that training to ``place`` began with, and the last changes of them; empty where the run's table does
+    not know of it."""
     columns = [column for column in table.columns if str(column).startswith("hp/")]
-    parts = []
-    for one in members:
-        row = int(find_rows(table, *(pd.array([value]).to_numpy("int64") for value in one.kept.place))[0])
-        if row < 0:
-            continue
-        legs = table.iloc[path_to(parent, row)]
-        changed = legs[columns].ne(legs[columns].shift()).any(axis=1).to_numpy(bool)
-        kept = legs[changed]
-        lines = [
-            (leg["member"], leg["segment"], *(number(_plain(leg[column])) for column in columns))
-            for _, leg in kept.iloc[-LEGS:].astype(object).iterrows()
-        ]
-        left = len(kept) - len(lines)
-        told = f"Member {one.kept.member} after segment {one.kept.segment}: {count(len(legs), 'segments')}"
-        parts.append(
-            f"{told}{f', the last {LEGS} changes' if left > 0 else ''}.\n\n"
-            + _table(("member", "from segment", *(str(column).removeprefix("hp/") for column in columns)), lines)
-        )
-    return "\n\n".join(parts) + "\n"
+    row = int(find_rows(table, *(np.array([value], dtype=np.int64) for value in place))[0])
+    if row < 0:
+        return ""
+    legs = table.iloc[path_to(parent, row)]
+    kept = legs[legs[columns].ne(legs[columns].shift()).any(axis=1).to_numpy(bool)]
+    lines = [
+        (leg["member"], leg["segment"], *(number(_plain(leg[column])) for column in columns))
+        for _, leg in kept.astype(object).iterrows()
+    ]
+    left_out = len(lines) - 1 - LEGS
+    if left_out > 0:
+        lines = [lines[0], ("...",) * len(lines[0]), *lines[-LEGS:]]
+    shortened = f", the values at the start and the last {LEGS} changes of them" if left_out > 0 else ""
+    return f"Member {place[0]} after segment {place[1]}: {count(len(legs), 'segments')}{shortened}.\n\n" + _table(
+        ("member", "from segment", *(str(column).removeprefix("hp/") for column in columns)), lines
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

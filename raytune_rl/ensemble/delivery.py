@@ -16,27 +16,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from torch import nn
 
-from raytune_rl.combining.calibration import Calibration, calibration_of, cost_of_doubt
+from raytune_rl.combining.calibration import Calibration
 from raytune_rl.combining.losses import Array, Floats, Kind
 from raytune_rl.combining.soups import soup_shares
 from raytune_rl.ensemble.candidates import averaged, mixable, ordered
 from raytune_rl.ensemble.kept import Kept, Place
-from raytune_rl.ensemble.links import answers, predictions, read_as, task_of
+from raytune_rl.ensemble.validation import Reading, ValidationSplit, on_test_split
 from raytune_rl.mdp.score import order
-from raytune_rl.population.calibrating import calibrate, calibrated
-from raytune_rl.population.evaluation import evaluate, measure, outputs_of
+from raytune_rl.population.calibrating import calibrate
 from raytune_rl.population.export import export, restore
 from raytune_rl.population.optimisers import to_tensor
-from raytune_rl.population.splits import CPU, Split, load_splits
 from raytune_rl.population.torch_task import TorchTask
 from raytune_rl.records import Mode
 
 SECONDS: Final = 20.0
 """Of predicting on the validation split that choosing may take."""
-EXAMPLE_ROWS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +45,9 @@ class Delivered:
         state: with the averaged weights; all else is the best checkpoint's.
         calibration, binary: of its outputs, see ``population.calibrating.calibrated``.
         parts: the checkpoints and their shares, the largest first.
-        metrics: on the validation split.
+        metrics: on the validation split; of probabilities also ``validation_ece`` and ``validation_brier``.
         value: of the experiment's metric among them.
+        reading: of its outputs.
         refit: for the summary, how it was refitted (``ensemble.refit_model``): ``copies`` that were averaged (0: the
             refit was not taken), ``examples`` of both splits, the value ``before``, ``segments`` and ``train_s``.
     """
@@ -64,6 +61,7 @@ class Delivered:
     parts: tuple[tuple[Place, float], ...]
     metrics: Mapping[str, float]
     value: float
+    reading: Reading | None
     refit: Mapping[str, Any] | None = None
 
     def model(self) -> nn.Module:
@@ -100,10 +98,7 @@ class Delivered:
 
     def test(self) -> dict[str, float]:
         """Its metrics on the test split; empty where there is none. To be called once, at the end."""
-        split = load_splits(self.task.data, CPU).test
-        if split is None:
-            return {}
-        return evaluate(self.model(), split, loss=self.task.loss, metrics=self.task.metrics, prefix="test", device=CPU)
+        return on_test_split(self.model(), self.task, self.reading)
 
     def _told(self) -> list[dict[str, float]]:
         """The parts as files hold them."""
@@ -132,15 +127,17 @@ def delivered_model(
     candidates = [one for one in known if math.isfinite(one.state["metrics"][metric])]
     if not candidates or not metric.startswith("validation_"):
         return None
-    bench = Bench(task, metric, mode, kind)
+    validation, sign = ValidationSplit(task, kind), 1.0 if mode == "min" else -1.0
     candidates.sort(key=lambda one: order(one.state["metrics"], metric=metric, mode=mode))
     candidates = [one for one in candidates if mixable(candidates[0].state, one.state, task)]
-    shares = soup_shares([bench.signed(one.state["metrics"]) for one in candidates], bench.judge(candidates))
+    shares = soup_shares(
+        [sign * one.state["metrics"][metric] for one in candidates],
+        _judge(validation, candidates, metric=metric, sign=sign),
+    )
     used = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] > 0]
     state = averaged([candidates[i] for i in used], shares[used]).state if len(used) > 1 else candidates[used[0]].state
-    outputs = outputs_of(restore(task.network, state), bench.validation, device=CPU)
-    calibration, binary, metrics = bench.calibrated(outputs)
-    if len(used) == 1 and calibration == Calibration() and not plain:
+    found = validation.calibrated(validation.outputs(validation.network(state)), metric=metric, mode=mode)
+    if len(used) == 1 and found.calibration == Calibration() and not plain:
         return None
     leader = candidates[0].state
     return Delivered(
@@ -148,69 +145,31 @@ def delivered_model(
         place=candidates[0].place,
         alone=leader["metrics"][metric],
         state={**leader, "network": state["network"]},
-        calibration=calibration,
-        binary=binary,
+        calibration=found.calibration,
+        binary=found.binary,
+        reading=found.reading,
         parts=tuple((candidates[i].place, float(shares[i])) for i in used),
-        metrics={**leader["metrics"], **metrics},
-        value=metrics[metric],
+        metrics={**leader["metrics"], **found.metrics},
+        value=found.metrics[metric],
     )
 
 
-class Bench:
-    """Judges weights on the validation split."""
+def _judge(
+    validation: ValidationSplit, candidates: Sequence[Kept], *, metric: str, sign: float
+) -> Callable[[Floats], Array]:
+    """For ``soup_shares``; averages for which there is no time are infinitely bad."""
+    deadline = time.monotonic() + SECONDS
+    network = validation.network(candidates[0].state)
 
-    def __init__(self, task: TorchTask, metric: str, mode: Mode, kind: Kind | None) -> None:
-        self.task, self.metric, self.kind = task, metric, kind
-        self.sign = 1.0 if mode == "min" else -1.0
-        self.validation = load_splits(task.data, CPU).validation
+    def judged(all_shares: Floats) -> Array:
+        losses = np.full(len(all_shares), np.inf)
+        for row, shares in enumerate(all_shares):
+            if time.monotonic() > deadline:
+                break
+            used = np.flatnonzero(shares).tolist()
+            state = averaged([candidates[i] for i in used], shares[used]).state
+            network.load_state_dict({name: to_tensor(array) for name, array in state["network"].items()})
+            losses[row] = sign * validation.measured(validation.outputs(network))[metric]
+        return losses
 
-    def signed(self, metrics: Mapping[str, float]) -> float:
-        """Lower is better."""
-        return self.sign * metrics[self.metric]
-
-    def judge(self, candidates: Sequence[Kept]) -> Callable[[Floats], Array]:
-        """For ``soup_shares``; averages for which there is no time are infinitely bad."""
-        deadline = time.monotonic() + SECONDS
-        network = restore(self.task.network, candidates[0].state)
-
-        def judged(all_shares: Floats) -> Array:
-            found = np.full(len(all_shares), np.inf)
-            for row, shares in enumerate(all_shares):
-                if time.monotonic() > deadline:
-                    break
-                used = np.flatnonzero(shares).tolist()
-                state = averaged([candidates[i] for i in used], shares[used]).state
-                network.load_state_dict({name: to_tensor(array) for name, array in state["network"].items()})
-                found[row] = self.signed(self.measured(outputs_of(network, self.validation, device=CPU)))
-            return found
-
-        return judged
-
-    def measured(self, outputs: torch.Tensor, split: Split | None = None) -> dict[str, float]:
-        return measure(
-            outputs, split or self.validation, loss=self.task.loss, metrics=self.task.metrics, prefix="validation"
-        )
-
-    def calibrated(
-        self, outputs: torch.Tensor, split: Split | None = None
-    ) -> tuple[Calibration, bool, dict[str, float]]:
-        """How a model that says ``outputs`` is calibrated, as the ensemble would be, whether these are ``binary``, and
-        its metrics then. As it is where the metric would become worse; the loss may, by what doubting few rows costs.
-
-        Args:
-            outputs: for the rows of ``split``, by default the validation split.
-        """
-        split = split or self.validation
-        plain = self.measured(outputs, split)
-        loss, given = self.task.loss, split.targets
-        found = task_of(loss, outputs[:EXAMPLE_ROWS], given[:EXAMPLE_ROWS], self.kind)
-        link = None if found is None else read_as(loss, *found)
-        if found is None or link is None:
-            return Calibration(), False, plain
-        targets = answers(given, found[0], link)
-        calibration, binary = calibration_of(predictions(outputs, link), targets), link == "sigmoid"
-        metrics = self.measured(calibrated(outputs, calibration, binary=binary), split)
-        allowed = cost_of_doubt(int((targets >= 0).sum())) if self.metric == "validation_loss" else 0.0
-        if not self.signed(metrics) <= self.signed(plain) + allowed:
-            return Calibration(), False, plain
-        return calibration, binary, metrics
+    return judged

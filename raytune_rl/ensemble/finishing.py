@@ -123,13 +123,15 @@ def judged_ensemble(
     """
     if settings is None or not isinstance(candidate, TorchTask):
         return None
-    from raytune_rl.ensemble.building import build, on_test_split
+    from raytune_rl.ensemble.building import build
+    from raytune_rl.ensemble.validation import on_test_split
 
     def judged() -> Judged:
         kept = states(settings.max_gib * 2**30)
         built = build(settings, candidate, kept, segments, metric=metric, mode=mode, seed=seed)
         value = built.metrics.get(metric, math.nan)
-        return Judged(built=built, task=candidate, value=value, test=on_test_split(built, candidate))
+        test = on_test_split(built.model, candidate, built.reading)
+        return Judged(built=built, task=candidate, value=value, test=test)
 
     return spared("no ensemble of this run", judged)
 

@@ -7,7 +7,7 @@ and the same metrics judge both: the logarithm of the averaged probabilities whe
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ probabilities along dimension 1; ``probability``: probabilities of yes; ``identi
 are."""
 LINKS: tuple[Link, ...] = get_args(Link)
 
-_TINY = float(np.finfo(np.float32).tiny)
+UNCALIBRATED: Final = Calibration()
 
 
 def task_of(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor, kind: Kind | None) -> tuple[Kind, Link] | None:
@@ -91,24 +91,54 @@ def answers(targets: torch.Tensor, kind: Kind, link: Link) -> Array:
     return found.reshape(-1).numpy().astype(np.int64)
 
 
-def joined(outputs: torch.Tensor, weights: torch.Tensor, link: Link) -> torch.Tensor:
-    """The ensemble's outputs of its members' (K, N, ...), with ``weights`` (K,). Few operations: at a batch of one they
-    are the price of an ensemble."""
-    flat = (len(outputs), -1)
+def combined(
+    outputs: torch.Tensor,
+    shares: torch.Tensor,
+    link: Link,
+    calibration: Calibration = UNCALIBRATED,
+    least: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The ensemble's outputs (N, ...) of its members' (K, N, ...), calibrated (see ``read_as`` for which are). Few
+    operations: at a batch of one they are the price of an ensemble.
+
+    Args:
+        shares: the members' weights, shape (1, K).
+        least: ``least_probability`` of these outputs, where the caller has kept it.
+    """
+    if link in ("softmax", "log"):
+        each = torch.softmax(outputs, dim=2) if link == "softmax" else outputs.exp()
+        # not torch.mv: torch 2.13 writes a wrong ONNX program for it
+        mean = torch.mm(shares, each.flatten(1))
+        if outputs.ndim != 3:
+            mean = mean.view(outputs.shape[1:])
+        elif torch.compiler.is_compiling() or outputs.size(1) != 1:  # an export must not come upon the number of rows
+            mean = mean.view(-1, outputs.size(2))
+        return _log_calibrated(mean, calibration, least_probability(outputs, calibration) if least is None else least)
     if link == "sigmoid":  # in log space, since close to 1 a probability has no digits left for its logit
-        shares = weights.log().unsqueeze(1)
-        yes, no = F.logsigmoid(outputs).reshape(flat) + shares, F.logsigmoid(-outputs).reshape(flat) + shares
-        return (torch.logsumexp(yes, dim=0) - torch.logsumexp(no, dim=0)).view(outputs.shape[1:])
-    if link in ("identity", "probability"):
-        return (weights.unsqueeze(0) @ outputs.reshape(flat)).view(outputs.shape[1:])
-    each = torch.softmax(outputs, dim=2) if link == "softmax" else outputs.exp()
-    # not torch.mv: torch 2.13 writes a wrong ONNX program for it
-    return (weights.unsqueeze(0) @ each.reshape(flat)).clamp_min(_TINY).log().view(outputs.shape[1:])
+        logs, flat = shares.log().mT, (len(outputs), -1)
+        yes, no = F.logsigmoid(outputs).view(flat) + logs, F.logsigmoid(-outputs).view(flat) + logs
+        joined = (torch.logsumexp(yes, dim=0) - torch.logsumexp(no, dim=0)).view(outputs.shape[1:])
+        return calibrated(joined, calibration, binary=True)
+    mean = torch.mm(shares, outputs.flatten(1)).view(outputs.shape[1:])
+    return calibrated(mean, calibration, binary=False)
 
 
-def finished(outputs: torch.Tensor, calibration: Calibration, link: Link) -> torch.Tensor:
-    """The ensemble's outputs (N, ...), calibrated; see ``read_as`` for which are."""
-    return calibrated(outputs, calibration, binary=link == "sigmoid")
+def least_probability(outputs: torch.Tensor, calibration: Calibration) -> torch.Tensor:
+    """The lowest probability that a class of ``outputs`` (K, N, classes, ...) can have, shape (): its part of the
+    uniform distribution that is mixed in, or what still has a logarithm."""
+    return outputs.new_full((), max(calibration.uniform / outputs.shape[2], torch.finfo(outputs.dtype).tiny))
+
+
+def _log_calibrated(mean: torch.Tensor, calibration: Calibration, least: torch.Tensor) -> torch.Tensor:
+    """``calibrating.calibrated`` for probabilities (N, classes, ...) instead of their logarithms: half the calls.
+    Overwrites them."""
+    kept = 1.0 - calibration.uniform
+    if mean.requires_grad:  # the slope of a root is infinite at 0
+        mean = mean.clamp_min(torch.finfo(mean.dtype).tiny)
+    if calibration.temperature == 1.0:
+        return torch.add(least, mean, alpha=kept).log_()
+    powers = mean.pow_(1.0 / calibration.temperature)
+    return torch.addcdiv(least, powers, powers.sum(1, True), value=kept).log_()
 
 
 def checked_link(name: object) -> Link:

@@ -21,7 +21,8 @@ def load(
     *,
     ensemble: bool = False,
 ) -> nn.Module:
-    """The model of a run, on the CPU in eval mode: ``load(DIR)(inputs)``.
+    """The model of a run, on the CPU in eval mode: ``load(DIR)(inputs)``. Needs no Ray, but imports the module in which
+    the network's function lives: where that one imports Ray, as experiments do, keep the function in one of its own.
 
     Args:
         directory: a run directory, or its ``best/`` or ``ensemble/``.

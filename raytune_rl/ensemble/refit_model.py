@@ -18,8 +18,9 @@ from torch import nn
 
 from raytune_rl.combining.losses import Kind
 from raytune_rl.ensemble.candidates import averaged
-from raytune_rl.ensemble.delivery import Bench, Delivered
+from raytune_rl.ensemble.delivery import Delivered
 from raytune_rl.ensemble.kept import Kept
+from raytune_rl.ensemble.validation import ValidationSplit
 from raytune_rl.population.cross_fitting import collapsed, drifted_apart, folds_of, held_by
 from raytune_rl.population.evaluation import measure, outputs_of
 from raytune_rl.population.export import restore
@@ -52,16 +53,17 @@ def refitted_model(
         metric, mode: of the experiment.
         kind: of the task, where the user has declared one.
     """
-    bench = Bench(before.task, metric, mode, kind)
-    first = _loss(before, restore(before.task.network, dict(before.state)), bench.validation)
+    validation = ValidationSplit(before.task, kind)
+    first = _loss(before, restore(before.task.network, dict(before.state)), validation.split)
     sound = [one for one in finals if not collapsed(_known(one), first)]
     if not sound:
         return None
     outputs, rows = _crossed(before, sound, copies)
-    if drifted_apart(_loss(before, _average(before, sound), bench.validation), [_known(one) for one in sound]):
+    if drifted_apart(_loss(before, _average(before, sound), validation.split), [_known(one) for one in sound]):
         sound = [min(sound, key=_known)]  # the one that has learned most
-    judged = bench.validation.subset(rows)
-    calibration, binary, metrics = bench.calibrated(outputs, judged)
+    judged = validation.split.subset(rows)
+    crossed = validation.calibrated(outputs, metric=metric, mode=mode, split=judged)
+    metrics = crossed.metrics
     then = _loss(before, before.model(), judged)
     if collapsed(metrics[LOSS], then):
         return None
@@ -75,8 +77,8 @@ def refitted_model(
     return replace(
         before,
         state={**before.state, "network": averaged(sound).state["network"]},
-        calibration=calibration,
-        binary=binary,
+        calibration=crossed.calibration,
+        binary=crossed.binary,
         metrics={
             **before.metrics,
             **metrics,
@@ -85,7 +87,7 @@ def refitted_model(
         value=metrics[metric],
         refit={
             "copies": len(sound),
-            "examples": len(load_splits(before.task.data, CPU).train) + len(bench.validation),
+            "examples": len(load_splits(before.task.data, CPU).train) + len(validation.split),
             "before": before.value,
         },
     )

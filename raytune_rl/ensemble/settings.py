@@ -21,17 +21,20 @@ class Ensemble:
     Attributes:
         aggregator: chooses members and weights; ``combining.aggregators`` has ``Greedy``, ``Convex``, ``TopK`` and
             ``Uniform``.
-        size: at most so many distinct members.
-        latency: seconds that the members may take one after the other for one row, as measured when the ensemble is
-            built; None = any.
+        size: networks in it at most. Several may be states of one member (best, final, snapshots, a soup) under
+            ``Greedy`` and ``Convex``; ``TopK`` and ``Uniform`` take one of each.
+        latency: seconds that the ensemble may take for one row, as measured on the CPU when it is built; it has fewer
+            members until it holds. None = any.
         snapshots: states to keep of each member on its way, evenly spaced; every state file grows by as many.
         soups: whether averages of weights are candidates, too.
-        calibrate: whether probabilities are calibrated: of classes, of tokens, of candidates under the cross entropy.
+        calibrate: whether probabilities are calibrated: of classes, of tokens, of candidates under the cross entropy;
+            and only where neither loss nor metric becomes worse.
         kind: of the task, where loss and data do not tell it: ``"matching"`` for outputs that are scores of
             candidates, ``"regression"`` for outputs to be averaged as they are; under a loss of your own also
             ``"classification"`` and ``"generation"``, for scores that a softmax makes probabilities of. Classes and
             vocabularies must be dimension 1 of the outputs, as for ``nn.CrossEntropyLoss``.
-        seconds: of computing that predictions on the validation split may take; candidates beyond are left out.
+        seconds: of computing that predictions on the validation split may take, averages of weights included;
+            candidates beyond are left out.
         max_gib: run directories with more than so much state are left without an ensemble.
     """
 

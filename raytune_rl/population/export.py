@@ -159,6 +159,14 @@ def find_factory(name: str | None, path: Path) -> Callable[..., nn.Module]:
         found: Any = importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise ValueError(f"The network's function {name} cannot be imported here ({error}); {advice}.") from error
+        raise ValueError(
+            f"The network's function {name} cannot be imported here: its module {module}, or one that it imports, "
+            f"imports Ray, which is not installed. Where models are used without Ray, {advice}, with a function from a "
+            "module that does not import Ray; runs whose network lives in such a module load as they are."
+        ) from error
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"The network's function {name} cannot be imported here ({error}); {advice}.") from error
     if not _returns_module(found):

@@ -6,6 +6,7 @@ each of several yes-or-no outputs counts as an example of its own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,9 @@ from raytune_rl.population.packed.losses import LossName
 
 ROWS: Final = 512
 """Examples at most: enough to tell members apart, and a few kilobytes in each report."""
+
+IGNORED: Final = -100
+"""The class of targets that don't count."""
 
 _LOSSES: dict[Any, LossName] = {
     nn.CrossEntropyLoss: "cross_entropy",
@@ -47,8 +51,8 @@ _DECLARED: dict[Kind, LossName] = {
 
 
 def known_loss(loss: Any) -> LossName | None:
-    """Which of torch's three losses of logits and values ``loss`` is, as a module or a function; class weights and the
-    like don't count."""
+    """Which of torch's three losses of logits and values ``loss`` is, as a module or a function, also with keywords
+    (``functools.partial``); class weights and the like don't count."""
     return _known(_LOSSES, loss)
 
 
@@ -96,7 +100,29 @@ def check_outputs(
         )
 
 
+def counted(targets: torch.Tensor, loss: Any) -> torch.Tensor:
+    """Targets (N, ...) with a negative class, ``IGNORED``, wherever ``loss`` gives their own no weight: its
+    ``ignore_index``, which may be the class of padding, and classes whose weight is 0. What is made of them leaves out
+    negative classes. Other class weights don't count here."""
+    if targets.is_floating_point():
+        return targets
+    weights = _setting(loss, "weight")
+    weightless = torch.nonzero(weights == 0).flatten().tolist() if isinstance(weights, torch.Tensor) else []
+    index = _setting(loss, "ignore_index")
+    for label in (*weightless, *([index] if isinstance(index, int) and index >= 0 else [])):
+        targets = targets.masked_fill(targets == label, IGNORED)
+    return targets
+
+
+def _setting(loss: Any, name: str) -> Any:
+    """Of a loss of classes, as a module or as a function with keywords of its own (``functools.partial``)."""
+    if _known(_LOSSES, loss) != "cross_entropy" and _known(_LIKE, loss) != "cross_entropy":
+        return None
+    return loss.keywords.get(name) if isinstance(loss, functools.partial) else getattr(loss, name, None)
+
+
 def _known(table: Mapping[Any, LossName], loss: Any) -> LossName | None:
+    loss = loss.func if isinstance(loss, functools.partial) else loss
     if isinstance(loss, nn.Module):
         return next((table[base] for base in type(loss).__mro__ if base in table), None)
     return next((name for known, name in table.items() if loss is known), None)
@@ -118,7 +144,8 @@ class Sample:
 
     @classmethod
     def of(cls, loss: LossName, targets: torch.Tensor, limit: int = ROWS, *, declared: Kind | None = None) -> Sample:
-        """At most ``limit`` examples of a split with these targets (N, ...); ``declared`` is ``Ensemble.kind``.
+        """At most ``limit`` examples of a split with these targets (N, ...), which are ``counted``; ``declared`` is
+        ``Ensemble.kind``.
 
         Raises:
             ValueError: the targets are none that predictions can be compared with.

@@ -210,9 +210,10 @@ class TorchTask:
 
     def sample(self, validation: Split) -> Sample:
         """Those examples; raises as ``evaluation_targets`` does."""
-        from raytune_rl.population.predictions import Sample, judged_as
+        from raytune_rl.population.predictions import Sample, counted, judged_as
 
-        return Sample.of(judged_as(self.loss, self.ensemble_kind), validation.targets, declared=self.ensemble_kind)
+        targets = counted(validation.targets, self.loss)
+        return Sample.of(judged_as(self.loss, self.ensemble_kind), targets, declared=self.ensemble_kind)
 
     def pack(self) -> Pack | None:
         if not self.packed:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from torch import nn
 from raytune_rl.combining.aggregators import Convex, TopK, Uniform
 from raytune_rl.combining.calibration import Calibration, cost_of_doubt
 from raytune_rl.combining.losses import losses
-from raytune_rl.ensemble.building import NoEnsemble, build, on_test_split
+from raytune_rl.ensemble import building, pool
+from raytune_rl.ensemble.building import build
 from raytune_rl.ensemble.kept import Kept
+from raytune_rl.ensemble.pool import NoEnsemble
 from raytune_rl.ensemble.settings import Ensemble
+from raytune_rl.ensemble.validation import on_test_split
 from raytune_rl.population.export import restore
 from raytune_rl.population.torch_task import TorchTask
 from tests.ensemble.members import TASK, trained
@@ -67,6 +71,45 @@ def test_a_latency_that_no_member_keeps_to_makes_none() -> None:
     assert built(Ensemble(latency=60.0, size=3)).members
 
 
+def timed(monkeypatch: pytest.MonkeyPatch, seconds) -> None:
+    """A clock for which an ensemble takes ``seconds(members)``, and each candidate a second."""
+    monkeypatch.setattr(pool, "seconds_per_row", lambda model, row: 1.0)
+    monkeypatch.setattr(building, "seconds_per_row", lambda model, row: seconds(len(model.members)))
+
+
+def test_the_latency_is_that_of_the_ensemble_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(monkeypatch, lambda members: 0.5 + 1.5 * members)
+    settings = Ensemble(latency=4.0, aggregator=Uniform(), soups=False)
+    assert len(built(settings).members) == 2  # four would hold by their own times
+    timed(monkeypatch, lambda members: 0.1 * members)
+    assert len(built(settings).members) == 4
+
+
+def test_where_one_member_alone_takes_too_long_there_is_no_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(monkeypatch, lambda members: 7.0)
+    with pytest.raises(NoEnsemble, match=r"latency is 4 seconds .* only the fastest candidate takes 7"):
+        built(Ensemble(latency=4.0))
+
+
+@pytest.mark.parametrize("aggregator", [Uniform(), TopK(k=3)], ids=repr)
+def test_members_that_count_alike_are_distinct(aggregator) -> None:
+    chosen = [one.kept.member for one in built(Ensemble(aggregator=aggregator, size=16)).members]
+    assert len(chosen) == len(set(chosen)) > 1
+
+
+def test_time_that_is_up_leaves_no_soups(monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines = []
+
+    def soups(*arguments, deadline: float, **keywords):
+        deadlines.append(deadline)
+        return []
+
+    monkeypatch.setattr(pool, "family_soups", soups)
+    began = time.monotonic()
+    built(Ensemble(seconds=50.0))
+    assert began + 50 <= deadlines[0] < time.monotonic() + 50
+
+
 def test_soups_are_candidates_where_they_help() -> None:
     """Two states of one member, moved off the same point to opposite sides, average to that point."""
     kept, segments = trained()
@@ -106,11 +149,11 @@ def test_without_states_or_with_outputs_of_no_known_kind_there_is_none() -> None
 
 def test_the_test_split_is_judged_by_the_task_itself() -> None:
     found = built(Ensemble())
-    tested = on_test_split(found, TASK)
+    tested = on_test_split(found.model, TASK, found.reading)
     assert set(tested) == {"test_loss", "test_accuracy", "test_ece", "test_brier"}
     inputs, targets = blobs()[2]
     with torch.no_grad():
         outputs = found.model(torch.tensor(inputs, dtype=torch.float32))
     loss = nn.functional.cross_entropy(outputs, torch.tensor(targets))
     assert tested["test_loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert on_test_split(found, dataclasses.replace(TASK, data=lambda: (*blobs()[:2], None))) == {}
+    assert on_test_split(found.model, dataclasses.replace(TASK, data=lambda: (*blobs()[:2], None)), found.reading) == {}

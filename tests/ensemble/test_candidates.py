@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from raytune_rl.ensemble.candidates import averaged, family_soups, kinship, ordered
@@ -62,3 +64,16 @@ def test_a_soup_is_kept_only_where_it_helps() -> None:
     assert strangers == []
     same_sign = family_soups([candidates[0], candidates[2]], [1.0, 3.0], related=lambda a, b: True, judge=judge)
     assert same_sign == []
+
+
+def test_there_are_no_soups_after_the_deadline() -> None:
+    candidates = [scalar(0, 1.0), scalar(1, -1.1)]
+    tried: list[Kept] = []
+
+    def judge(one: Kept) -> float:
+        tried.append(one)
+        return 0.0
+
+    late = time.monotonic() - 1.0
+    soups = family_soups(candidates, [1.0, 1.1], related=lambda a, b: True, judge=judge, deadline=late)
+    assert soups == [] and tried == []

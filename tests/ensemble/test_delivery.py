@@ -40,7 +40,7 @@ def test_its_value_is_that_of_its_model() -> None:
     with torch.no_grad():
         loss = TASK.loss(found.model()(torch.tensor(rows, dtype=torch.float32)), torch.tensor(targets))
     assert float(loss) == pytest.approx(found.value, rel=1e-5)
-    assert set(found.test()) == {"test_loss", "test_accuracy"}
+    assert set(found.test()) == {"test_loss", "test_accuracy", "test_ece", "test_brier"}
 
 
 def test_its_weights_are_the_weighted_mean_of_its_parts() -> None:

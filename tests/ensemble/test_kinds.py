@@ -14,10 +14,12 @@ from torch import nn
 
 from raytune_rl.combining.calibration import Calibration
 from raytune_rl.combining.losses import Kind
-from raytune_rl.ensemble.building import NoEnsemble, build, on_test_split
+from raytune_rl.ensemble.building import build
 from raytune_rl.ensemble.delivery import delivered_model
 from raytune_rl.ensemble.kept import Kept
+from raytune_rl.ensemble.pool import NoEnsemble
 from raytune_rl.ensemble.settings import Ensemble
+from raytune_rl.ensemble.validation import on_test_split
 from raytune_rl.population.torch_task import TorchTask
 from tests.ensemble.members import row, table
 from tests.population.models import build as member_of
@@ -119,7 +121,7 @@ def test_both_are_calibrated_alike(task: TorchTask, kind: Kind | None) -> None:
     plain = ensemble(task, kind, calibrate=False)
     assert plain.model.calibration == Calibration()
     assert built.metrics["validation_loss"] < plain.metrics["validation_loss"] - 0.1
-    tested = on_test_split(built, task)
+    tested = on_test_split(built.model, task, built.reading)
     assert tested["test_loss"] == pytest.approx(delivered.test()["test_loss"], rel=1e-5)
     assert 0 <= built.metrics["validation_ece"] < plain.metrics["validation_ece"] and 0 < tested["test_brier"] < 2
     inputs = task.data()[2][0]  # type: ignore[operator, index]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from raytune_rl.ensemble.card import model_card
 from raytune_rl.ensemble.model import EnsembleModel
 from raytune_rl.ensemble.saving import save
 from raytune_rl.ensemble.settings import Ensemble
-from tests.ensemble.members import TASK, blobs_network, inputs, trained
+from tests.ensemble.members import TASK, blobs_network, inputs, row, table, trained
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +121,15 @@ def test_the_card_says_who_is_in_it_and_how_to_load_it(built: Built) -> None:
         assert f"Member {one.kept.member} after segment {one.kept.segment}: " in card
     assert "tests.population.models:blobs" in card and "blobs_network" in card
     assert "dropout" in card and "Calibrated: a temperature" in card
+
+
+def test_a_long_history_shows_where_it_began_and_a_soups_those_of_its_ingredients(built: Built) -> None:
+    segments = table([row(3, segment, None, {"lr": 1.0 + segment}) for segment in range(40)])
+    kept = dataclasses.replace(built.members[0].kept, member=3, segment=39, origin="soup")
+    member = dataclasses.replace(built.members[0], kept=kept, ingredients=((3, 39), (3, 2)))
+    card = model_card(
+        dataclasses.replace(built, members=(member,)), TASK, segments, name="blobs", directory="d", test={}, best={}
+    )
+    assert "Member 3 after segment 39: 40 segments, the values at the start and the last 12 changes of them" in card
+    assert "| 3 | 0 | 1 |\n| ... | ... | ... |\n| 3 | 28 | 29 |" in card and "| 3 | 39 | 40 |" in card
+    assert "Member 3 after segment 2: 3 segments.\n" in card

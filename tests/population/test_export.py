@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,4 +107,15 @@ def test_missing_and_broken_files_are_explained(exported: tuple[TorchMember, Pat
         load(tmp_path / "nowhere")
     (exported[1] / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"model.safetensors cannot be read"):
+        load(exported[1])
+
+
+def test_a_network_that_lives_beside_an_import_of_ray_is_told_where_to_move(
+    exported: tuple[TorchMember, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "with_ray_beside_it.py").write_text("from ray import tune\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    edit(exported[1], network="with_ray_beside_it:network")
+    with pytest.raises(ValueError, match=r"with_ray_beside_it, .* imports Ray, which is not .*network=\.\.\."):
         load(exported[1])

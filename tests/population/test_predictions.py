@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raytune_rl.population.predictions import ROWS, Sample, check_outputs, judged_as
+from raytune_rl.population.predictions import ROWS, Sample, check_outputs, counted, judged_as
+from raytune_rl.population.splits import Split
+from raytune_rl.population.torch_task import TorchTask
 
 
 def test_classes() -> None:
@@ -145,3 +149,28 @@ def test_log_probabilities_are_judged_as_what_they_are() -> None:
 def test_class_shares_as_targets_are_refused() -> None:
     with pytest.raises(ValueError, match="not by class probabilities"):
         Sample.of("cross_entropy", torch.rand(5, 3))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(ignore_index=0),
+        nn.NLLLoss(ignore_index=0),
+        functools.partial(F.cross_entropy, ignore_index=0),
+        nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0, 2.0])),
+    ],
+    ids=["module", "log probabilities", "function", "weight"],
+)
+def test_padding_that_the_loss_ignores_does_not_count(loss) -> None:
+    targets = torch.tensor([[1, 2, 0], [2, 0, 0]])
+    assert counted(targets, loss).tolist() == [[1, 2, -100], [2, -100, -100]]
+    assert judged_as(loss) == "cross_entropy"
+    task = TorchTask(nn.Identity, tuple, loss=loss)
+    sample = task.sample(Split(inputs=torch.zeros(2, 1), targets=targets))
+    assert sample.evaluation_targets.targets.tolist() == [1, 2, 2]
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.MSELoss(), nn.BCEWithLogitsLoss(weight=torch.zeros(1))])
+def test_under_other_losses_all_targets_count(loss: nn.Module) -> None:
+    for targets in (torch.tensor([0, 1]), torch.tensor([0.0, 1.0])):
+        assert torch.equal(counted(targets, loss), targets)

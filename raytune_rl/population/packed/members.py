@@ -155,7 +155,9 @@ def _verified_population(members: Sequence[TorchMember]) -> PackedPopulation:
         batch = _batches(members, 1).take()
         buffers = population.workspace_bytes(batch[0])
         if members[0].device.type == "cpu" and buffers > MAX_WORKSPACE_BYTES:
-            raise ValueError(f"with {buffers / 1e6:.0f} MB of buffers per member and step, they train faster one by one")
+            raise ValueError(
+                f"with {buffers / 1e6:.0f} MB of buffers per member and step, they train faster one by one"
+            )
         difference = disagreement(population, [member.controls for member in members], batch)
     for member, drawn in zip(members, examples, strict=True):
         member.batches.examples = drawn

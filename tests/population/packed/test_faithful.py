@@ -330,7 +330,9 @@ def test_a_rate_that_members_cannot_have_of_their_own_is_never_another_ones(netw
 
 
 def wide(width: int) -> Callable[[], nn.Module]:
-    return lambda: nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
+    return lambda: nn.Sequential(
+        nn.Linear(6, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3)
+    )
 
 
 def large_images() -> nn.Module:

@@ -115,8 +115,9 @@ def difference(scale: float = 8.0) -> NamedReward:
     return NamedReward(f"difference({_weight('scale', scale):g})", Team(contribution=scale), ensemble=True)
 
 
-def mixed(greedy: float = 0.5, contribution: float = 4.0, incumbent: float = 0.25) -> NamedReward:
-    """Weighted sum of ``team``, ``difference`` and the gain of the best single model, clamped to [-2, 2].
+def mixed(greedy: float = 0.5, contribution: float = 4.0, incumbent: float = 0.25, own: float = 0.0) -> NamedReward:
+    """Weighted sum of ``team``, ``difference``, the gain of the best single model, and the member's own gain
+    (``improvement``), clamped to [-2, 2].
 
     In preliminary experiments a controller with the default weights kept the ensemble of its population from collapsing
     into one model, and its best single model was no worse.
@@ -124,20 +125,21 @@ def mixed(greedy: float = 0.5, contribution: float = 4.0, incumbent: float = 0.2
     Raises:
         ValueError: a weight is negative, NaN or infinite.
     """
-    weights = {"greedy": greedy, "contribution": contribution, "incumbent": incumbent}
+    weights = {"greedy": greedy, "contribution": contribution, "incumbent": incumbent, "own": own}
     checked = {name: _weight(name, weight) for name, weight in weights.items()}
-    arguments = ", ".join(f"{weight:g}" for weight in checked.values())
+    arguments = ", ".join(f"{weight:g}" for name, weight in checked.items() if name != "own" or weight)
     return NamedReward(f"mixed({arguments})", Team(**checked, limit=MIXED_LIMIT), ensemble=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The function behind the ensemble's rewards: a weighted sum of the changes in ``EnsembleStats``, clamped to
-    [-limit, limit]."""
+    """The function behind the ensemble's rewards: a weighted sum of the changes in ``EnsembleStats`` and of the
+    member's own improvement, clamped to [-limit, limit]."""
 
     greedy: float = 0.0
     contribution: float = 0.0
     incumbent: float = 0.0
+    own: float = 0.0
     limit: float = math.inf
 
     def __call__(self, before: MemberState, after: MemberState, context: RewardContext) -> float:
@@ -149,6 +151,8 @@ class Team:
             + self.contribution * stats.contribution_change
             + self.incumbent * stats.incumbent_change
         )
+        if self.own:
+            total += self.own * _improvement(before, after, context)
         return min(max(total, -self.limit), self.limit)
 
 

@@ -153,6 +153,15 @@ def test_the_mixture_weighs_team_contribution_and_incumbent() -> None:
     assert pay(mixed(1.0, 0.0, 0.0), states) == pytest.approx(pay(team(), states))
 
 
+def test_the_mixture_can_pay_for_the_members_own_gain() -> None:
+    states = [live([0.5]), replace(live([0.5, 0.1]), ensemble=EnsembleStats())]
+    assert pay(mixed(0.0, 0.0, 0.0, own=0.5), states) == pytest.approx(
+        [0.5 * paid for paid in pay(improvement(), states)]
+    )
+    assert pay(mixed(0.0, 0.0, 0.0), states) == [0.0]
+    assert repr(mixed(own=0.5)) == "mixed(0.5, 4, 0.25, 0.5)" and repr(mixed()) == "mixed(0.5, 4, 0.25)"
+
+
 def test_a_failure_costs_the_same_whatever_the_ensemble_does() -> None:
     before = in_ensemble([EnsembleStats(greedy=0.2, contribution=-3.0)])[-1]
     after = replace(live([0.5, None]), ensemble=EnsembleStats(greedy=5.0))

@@ -10,6 +10,7 @@ import torch
 from raytune_rl.population.packed.settings import Settings, SettingsCache
 
 ALL = slice(0, 2)
+NONE_FIXED = torch.tensor([False, False])
 
 
 def settings() -> Settings:
@@ -19,7 +20,7 @@ def settings() -> Settings:
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings)])
 def test_a_setting_that_was_written_is_noticed(name: str) -> None:
     own = settings()
-    cache = SettingsCache(own, torch.tensor([0, 1]))
+    cache = SettingsCache(own, torch.tensor([0, 1]), NONE_FIXED)
     prepared = cache.of(ALL)
     assert cache.of(ALL) is prepared
     getattr(own, name)[1] = 1
@@ -28,7 +29,7 @@ def test_a_setting_that_was_written_is_noticed(name: str) -> None:
 
 def test_what_is_zero_for_all_members_is_left_out() -> None:
     own = settings()
-    cache = SettingsCache(own, torch.tensor([0, 1]))
+    cache = SettingsCache(own, torch.tensor([0, 1]), NONE_FIXED)
     prepared = cache.of(ALL)
     assert prepared.label_smoothing is prepared.grad_clip is prepared.dropout is None
     assert prepared.optimizer.weight_decay is prepared.optimizer.trainable is None
@@ -47,5 +48,14 @@ def test_what_is_zero_for_all_members_is_left_out() -> None:
 def test_the_last_layer_always_trains() -> None:
     own = settings()
     own.frozen_layers.copy_(torch.tensor([1, 5]))
-    trainable = SettingsCache(own, torch.tensor([0, 0, 1])).trainable()
+    trainable = SettingsCache(own, torch.tensor([0, 0, 1]), torch.zeros(3, dtype=torch.bool)).trainable()
     assert trainable.tolist() == [[False, False, True], [False, False, True]]
+
+
+def test_fixed_parameters_train_in_no_member() -> None:
+    own = settings()
+    own.frozen_layers.copy_(torch.tensor([1, 0]))
+    cache = SettingsCache(own, torch.tensor([0, 1, 1]), torch.tensor([False, True, False]))
+    assert cache.trainable().tolist() == [[False, False, True], [True, False, True]]
+    prepared = cache.of(slice(1, 2))  # a member whose layers all train
+    assert prepared.optimizer.trainable is not None and prepared.optimizer.trainable.tolist() == [[True, False, True]]

@@ -1,8 +1,9 @@
 """Reads what users write (Ray Tune's domains) without importing Ray.
 
 A domain is recognised by its shape: ``categories``, or ``lower`` and ``upper`` with a sampler that prints as
-``Uniform`` or ``LogUniform``, perhaps inside one with a grid ``q``. So this floor also runs where Ray is not installed,
-and checks what Tune lets pass (``tune.loguniform(1, 0.1)``). Shapes as of ``ray/tune/search/sample.py``, Ray 2.60.
+``Uniform`` or ``LogUniform``, perhaps inside another sampler with a grid ``q``. So this module also works without Ray,
+and it rejects mistakes that Tune accepts (``tune.loguniform(1, 0.1)``). The shapes are those of
+``ray/tune/search/sample.py`` in Ray 2.60.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _number(name: str, domain: Any, spec: Spec) -> Float | Integer:
     integer = isinstance(domain.cast(lower), int)
     log = scale == "LogUniform"
     if integer and step in (None, 1):
-        # Tune leaves the upper bound of integers out, unless they are on a grid.
+        # Tune excludes the upper bound of integers, unless they are on a grid.
         if int(upper) - 1 <= int(lower):
             raise _refusal(name, f"integer range {lower} to {upper}", f"it has one value ({upper} is left out by Tune)")
         return Integer(name=name, role=spec.role, live=spec.live, lower=int(lower), upper=int(upper) - 1, log=log)
@@ -88,7 +89,7 @@ def _inward(lower: float, upper: float, step: float) -> tuple[float, float]:
     def multiple(bound: float, rounding: Any) -> float:
         scaled = bound / step
         nearest = round(scaled)
-        # 0.3 / 0.1 is 2.9999999999999996, and is meant as 3.
+        # 0.3 / 0.1 is 2.9999999999999996, but should count as 3.
         count = nearest if math.isclose(scaled, nearest) else rounding(scaled)
         return float(f"{count * step:.12g}")
 

@@ -16,8 +16,8 @@ COLDEST, HOTTEST = 0.5, 20.0
 GRID = 24
 """Number of temperatures that are tried first; the search then continues between the neighbours of the best one."""
 DOUBT, SURPRISES, KNOWN = 2.0, 0.1, 5.0
-"""Strengths of the priors in ``calibration_of``, in rows: of the prior for a temperature of 1; and the imagined rows
-about which the model knows nothing, and those about which it does (experiments/controller/LOG.md: "Calibration")."""
+"""Priors of ``calibration_of``, in rows: the weight of the prior for a temperature of 1, the imagined rows about which
+the model knows nothing, and the other imagined rows (experiments/controller/LOG.md: "Calibration")."""
 NEAR, FAINT = 0.01, 1e-4
 """A temperature that is closer to 1 than ``NEAR`` counts as 1, and a uniform share below ``FAINT`` as 0."""
 GOLDEN = (5**0.5 - 1) / 2
@@ -105,8 +105,8 @@ def calibration_of(probabilities: Array, targets: Array) -> Calibration:
 
 
 def cost_of_doubt(rows: int) -> float:
-    """By how much ``calibration_of``, applied to ``rows`` rows, can raise their log loss at most. Its priors cost
-    something on these rows, so that it is safer on others."""
+    """By how much ``calibration_of`` can at most raise the log loss of the ``rows`` rows that it is applied to: the
+    price of its priors, which make it safer on other rows."""
     share = SURPRISES / (rows + KNOWN + SURPRISES)
     return -((rows + KNOWN) * math.log1p(-share) + SURPRISES * math.log(share)) / rows if rows else 0.0
 

@@ -50,8 +50,7 @@ def ambiguity(
     """Decompose the ensemble's loss into the members' mean loss minus the gain from their differences.
 
     For the squared error this is the decomposition of Krogh and Vedelsby (1995, equation 6), whose ambiguity is the
-    weighted variance of the members. For other losses it is the gap in Jensen's inequality (Wood et al. 2023, section
-    4).
+    weighted variance of the members. For other losses it is Jensen's gap (Wood et al. 2023, section 4).
 
     Args:
         predictions: shape (members, rows, outputs), see ``losses``.

@@ -142,8 +142,7 @@ class Evidence:
         return Evidence(values=values if rows is None else values[:, rows], kind=self.kind)
 
     def losses_of(self, values: Floats) -> Floats:
-        """The losses of combinations whose evidence has been averaged already: ``values`` of shape (any number, rows,
-        n)."""
+        """The losses of any number of combinations, whose averaged evidence is ``values`` (combinations, rows, n)."""
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             if self.kind == "regression":
                 each = np.mean(values * values, axis=-1)

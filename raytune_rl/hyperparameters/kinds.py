@@ -1,5 +1,4 @@
-"""The typed kinds of hyperparameters: how a value becomes a position in [0, 1], and how positions move and become
-values.
+"""The typed kinds of hyperparameters: how values become positions in [0, 1], move there, and become values again.
 
 Agents, starting values and copies work on *positions*, which mean the same for a learning rate and for a number of
 layers: 0 is the lower end of the range and 1 the upper one, in the range's own scale. Only ``decode`` makes values, and

@@ -1,8 +1,7 @@
 """The search space: an ordered set of hyperparameters, and positions for all of them at once.
 
 Inside the package, a member's hyperparameters are a tuple of positions in [0, 1], one per hyperparameter in the order
-of ``names``. There are values only at the edges: those that a candidate gets, and those that users or searchers pass
-in.
+of ``names``. Values occur only at the edges: a candidate gets them, users and searchers pass them in.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ class SearchSpace:
 
     @classmethod
     def from_specs(cls, specs: Mapping[str, Spec | Any]) -> SearchSpace:
-        """The search space that a user wrote: names mapped to specs of ``roles``, or to bare domains, which get no
-        role.
+        """The search space of a user: names mapped to specs of ``roles``, or to bare domains, which get no role.
 
         Raises:
             ValueError: a domain cannot be searched. One sentence has the name, what was written and what is right.

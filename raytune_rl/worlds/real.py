@@ -106,8 +106,7 @@ and the number of outputs."""
 
 
 def _tables() -> dict[str, tuple[Callable[[], Table], tuple[int, ...] | None]]:
-    """For each task a function that loads its data as a table, and the shape that each row is given (``None``:
-    flat)."""
+    """For each task the function that loads its table, and the shape that rows get (``None``: they stay flat)."""
     return {
         "digits": (lambda: _sklearn("load_digits"), None),
         "breast_cancer": (lambda: _sklearn("load_breast_cancer"), None),

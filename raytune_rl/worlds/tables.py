@@ -198,8 +198,8 @@ def _csv(name: str) -> Any:
 
 @functools.cache
 def _files() -> dict[str, bytes]:
-    """The contents of all files of ``SOURCES``, by name, from one pass through the archive, which takes over a
-    second."""
+    """The contents of all files of ``SOURCES``, by name. A pass through the archive takes over a second, so it is read
+    only once."""
     wanted = {f"resources/rdata/csv/{file}.csv" for source in SOURCES.values() for file in source.files.split()}
     contents: dict[str, bytes] = {}
     with tarfile.open(packaged("pydataset") / "resources.tar.gz") as archive:

@@ -128,12 +128,12 @@ class Evidence:
         """The gradient of ``loss`` with respect to the weights, shape (members,)."""
         mixed = combine(self.values, weights)
         if self.kind == "regression":
-            each = 2.0 * mixed / mixed.shape[1]
+            row_slopes = 2.0 * mixed / mixed.shape[1]
         elif self.kind == "matching":
-            each = np.exp(mixed - _log_sum_exp(mixed)[..., None])
+            row_slopes = np.exp(mixed - _log_sum_exp(mixed)[..., None])
         else:
-            each = -1.0 / np.maximum(mixed, np.finfo(np.float64).tiny)
-        slope: Floats = np.tensordot(self.values, each, axes=2) / self.rows
+            row_slopes = -1.0 / np.maximum(mixed, np.finfo(np.float64).tiny)
+        slope: Floats = np.tensordot(self.values, row_slopes, axes=2) / self.rows
         return slope
 
     def take(self, *, members: Array | None = None, rows: Array | None = None) -> Evidence:
@@ -145,12 +145,12 @@ class Evidence:
         """The losses of any number of combinations, whose averaged evidence is ``values`` (combinations, rows, n)."""
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             if self.kind == "regression":
-                each = np.mean(values * values, axis=-1)
+                row_losses = np.mean(values * values, axis=-1)
             elif self.kind == "matching":
-                each = _log_sum_exp(values)
+                row_losses = _log_sum_exp(values)
             else:
-                each = -np.log(values[..., 0])
-            mean = np.mean(each, axis=-1)
+                row_losses = -np.log(values[..., 0])
+            mean = np.mean(row_losses, axis=-1)
         finite: Floats = np.where(np.isfinite(mean), mean, np.inf)
         return finite
 

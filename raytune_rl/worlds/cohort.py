@@ -175,8 +175,7 @@ class Cohort:
 
     @property
     def best_values(self) -> Sequence[Mapping[str, Value]]:
-        """The hyperparameters that each member had at its lowest loss; the present ones if it has had no finite
-        loss."""
+        """Each member's hyperparameters at its lowest loss, or its present ones if it has had no finite loss."""
         return [best or present for best, present in zip(self._best_values, self._values, strict=True)]
 
     def judge(self, outputs: torch.Tensor, split: Split) -> tuple[np.ndarray, np.ndarray]:

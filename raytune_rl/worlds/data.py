@@ -128,8 +128,8 @@ def _xor(rng: np.random.Generator, rows: int, features: int, classes: int) -> tu
 def _images(rng: np.random.Generator, rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """One blurred pattern of 8 x 8 per class, shifted and with noise."""
     side = 8
-    drawn = rng.standard_normal((classes, side, side))
-    patterns = np.sum([np.roll(drawn, (a, b), axis=(1, 2)) for a in (-1, 0, 1) for b in (-1, 0, 1)], axis=0) / 3.0
+    noise = rng.standard_normal((classes, side, side))
+    patterns = np.sum([np.roll(noise, (a, b), axis=(1, 2)) for a in (-1, 0, 1) for b in (-1, 0, 1)], axis=0) / 3.0
     targets = rng.integers(classes, size=rows)
     shifts = rng.integers(-2, 3, size=(rows, 2))
     inputs = np.stack([np.roll(patterns[t], tuple(s), axis=(0, 1)) for t, s in zip(targets, shifts, strict=True)])

@@ -73,23 +73,16 @@ class Refitting:
         validation = self.copies.task.splits.validation
         outputs = self.copies.outputs(validation)
         sound, losses = ~self.copies.collapsed(outputs), comparable(self.copies.losses(outputs, validation))
-        averages_of_sound = _means(models, members, sound)
-        predicted = self.copies.outputs(validation, averages_of_sound)
-        average_losses = self.copies.losses(predicted, validation)
-        folds = folds_of(members, len(validation))
-        for fold in range(min(folds, members)):
-            held = held_by(fold, members, len(validation)).to(predicted.device)
-            holding_out = sound & (np.arange(len(sound)) % members % folds == fold)
-            held_out_predictions = self.copies.outputs(validation.subset(held), _means(models, members, holding_out))
-            for group in np.flatnonzero(holding_out.reshape(-1, members).any(axis=1)).tolist():
-                predicted[group, held] = held_out_predictions[group]
-        delivered_models = averages_of_sound
+        delivered_models = _means(models, members, sound)
+        average_outputs = self.copies.outputs(validation, delivered_models)
+        average_losses = self.copies.losses(average_outputs, validation)
+        held_out_outputs = self._held_out_outputs(average_outputs, sound)
         for group in range(len(delivered_models)):
             of_group = slice(group * members, (group + 1) * members)
             if drifted_apart(average_losses[group], losses[of_group][sound[of_group]].tolist() or [math.inf]):
                 best = of_group.start + int(losses[of_group].argmin())
                 delivered_models.take(slice(group, group + 1)).write(models.take(slice(best, best + 1)))
-        after, before = judged(self.copies, delivered_models, predicted), self._before
+        after, before = judged(self.copies, delivered_models, held_out_outputs), self._before
         failed = np.array([collapsed(*pair) for pair in zip(after.validation, before.validation, strict=True)])
         failed |= ~sound.reshape(-1, members).any(axis=1)
         return Delivered(
@@ -97,6 +90,23 @@ class Refitting:
             test=np.where(failed, before.test, after.test),
             accuracy=np.where(failed, before.accuracy, after.accuracy),
         )
+
+    def _held_out_outputs(self, average_outputs: torch.Tensor, sound: np.ndarray) -> torch.Tensor:
+        """Outputs for the validation split, (G, N, ...), where each row is predicted by the mean of the sound copies
+        that held it out. Rows without such a copy keep ``average_outputs``, which are overwritten.
+
+        ``sound`` is bool, (K,).
+        """
+        models, members = self.copies.present, self._members
+        validation = self.copies.task.splits.validation
+        folds = folds_of(members, len(validation))
+        for fold in range(min(folds, members)):
+            held = held_by(fold, members, len(validation)).to(average_outputs.device)
+            holding_out = sound & (np.arange(len(sound)) % members % folds == fold)
+            fold_outputs = self.copies.outputs(validation.subset(held), _means(models, members, holding_out))
+            for group in np.flatnonzero(holding_out.reshape(-1, members).any(axis=1)).tolist():
+                average_outputs[group, held] = fold_outputs[group]
+        return average_outputs
 
 
 class _Copies(Cohort):

@@ -146,7 +146,7 @@ class Rollout:
         self._samples = Samples.of(cohort.task) if controllers[0].evaluation_targets is not None else None
 
     def play(self, each: Callable[[int], None] = lambda segment: None) -> list[Played]:
-        """Play all segments; ``each`` is called after every one of them."""
+        """Play all segments. ``each`` is called after every one of them, with its number."""
         for segment in range(self.segments):
             reports = self.train(segment)
             inputs = [controller.take(group) for controller, group in zip(self.controllers, reports, strict=True)]

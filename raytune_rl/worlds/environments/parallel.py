@@ -50,8 +50,7 @@ class ParallelPopulationEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         return observations_and_infos
 
     def step(self, actions: dict[str, np.ndarray]) -> Outcome:
-        """Train all members for one segment. Agents whose episode ends with it are no longer in ``agents``
-        afterwards."""
+        """Train all members for one segment. Agents whose episode ends with it leave ``agents``."""
         outcome = self._population.step(actions)
         self.agents = list(self._population.here)
         return outcome

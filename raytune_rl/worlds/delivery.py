@@ -63,7 +63,7 @@ def averages(cohort: Cohort, members: int) -> Weights:
     validation = cohort.task.splits.validation
     present = comparable(cohort.losses(cohort.outputs(validation), validation))
     groups = [slice(first, first + members) for first in range(0, len(cohort), members)]
-    return Weights.stack([_chosen(cohort, group, present) for group in groups])
+    return Weights.stack([_population_average(cohort, group, present) for group in groups])
 
 
 def judged(cohort: Cohort, models: Weights, outputs: torch.Tensor) -> Delivered:
@@ -76,7 +76,7 @@ def judged(cohort: Cohort, models: Weights, outputs: torch.Tensor) -> Delivered:
     return Delivered(validation=loss, test=comparable(test_loss), accuracy=accuracy)
 
 
-def _chosen(cohort: Cohort, members: slice, present: np.ndarray) -> Weights:
+def _population_average(cohort: Cohort, members: slice, present: np.ndarray) -> Weights:
     """The average that one population would deliver, as one model.
 
     ``present`` are the present validation losses of all members of the cohort, (K,).

@@ -77,12 +77,12 @@ def study_space(*, smoothing: bool = True) -> SearchSpace:
     return SearchSpace(tuple(hyperparameters))
 
 
-def _mlp(inputs: int, outputs: int, width: int = 48) -> nn.Module:
+def _dense_network(inputs: int, outputs: int, width: int = 48) -> nn.Module:
     hidden = [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(0.0)]
     return nn.Sequential(*hidden, nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.0), nn.Linear(width, outputs))
 
 
-def _images(channels: int, outputs: int) -> nn.Module:
+def _image_network(channels: int, outputs: int) -> nn.Module:
     """A convolutional network for images of 14 x 14."""
     return nn.Sequential(
         *(nn.Conv2d(channels, 8, 3, stride=2, padding=1), nn.ReLU()),
@@ -91,7 +91,7 @@ def _images(channels: int, outputs: int) -> nn.Module:
     )
 
 
-def _series(channels: int, outputs: int) -> nn.Module:
+def _series_network(channels: int, outputs: int) -> nn.Module:
     """A convolutional network for series of 25 points."""
     return nn.Sequential(
         *(nn.Conv1d(channels, 16, 5, stride=2), nn.ReLU()),
@@ -100,7 +100,7 @@ def _series(channels: int, outputs: int) -> nn.Module:
     )
 
 
-NETWORKS: Final[dict[int, Callable[[int, int], nn.Module]]] = {2: _mlp, 3: _series, 4: _images}
+NETWORKS: Final[dict[int, Callable[[int, int], nn.Module]]] = {2: _dense_network, 3: _series_network, 4: _image_network}
 """Network makers by the number of dimensions of a batch. Their arguments are the size of the batch's second dimension
 and the number of outputs."""
 
@@ -112,8 +112,8 @@ def _tables() -> dict[str, tuple[Callable[[], Table], tuple[int, ...] | None]]:
         "breast_cancer": (lambda: _sklearn("load_breast_cancer"), None),
         "wine": (lambda: _sklearn("load_wine"), None),
         "mnist1d": (_mnist1d, None),
-        "classification_a": (lambda: _made(features=40, informative=15, classes=5, seed=1), None),
-        "classification_b": (lambda: _made(features=20, informative=8, classes=3, seed=2), None),
+        "classification_a": (lambda: _synthetic(features=40, informative=15, classes=5, seed=1), None),
+        "classification_b": (lambda: _synthetic(features=20, informative=8, classes=3, seed=2), None),
         "diabetes": (_diabetes, None),
         "mnist5k": (_mnist, None),
         "mnist5k_cnn": (_small_mnist, (1, 14, 14)),
@@ -131,7 +131,7 @@ def _sklearn(loader: str) -> Table:
     return inputs, targets.astype(np.int64)
 
 
-def _made(*, features: int, informative: int, classes: int, seed: int) -> Table:
+def _synthetic(*, features: int, informative: int, classes: int, seed: int) -> Table:
     from sklearn.datasets import make_classification
 
     inputs, targets = make_classification(

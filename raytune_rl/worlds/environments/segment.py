@@ -49,7 +49,7 @@ class SegmentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, world: World | int = DEFAULT_WORLD, *, steered: int = 0, **settings: Any) -> None:
         self._stage = Stage(world, **settings)
-        self._steered = _checked(steered, self._stage)
+        self._steered = _checked_member(steered, self._stage)
         self.features, self.heads = self._stage.features, self._stage.heads
         self.observation_space, self.action_space = self._stage.observation_space, self._stage.action_space
         self._ended = False
@@ -100,7 +100,7 @@ class VectorSegmentEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self, num_envs: int = 1, world: World | int = DEFAULT_WORLD, *, steered: int = 0, **settings: Any
     ) -> None:
         self._stage = Stage(world, populations=num_envs, **settings)
-        self._steered = _checked(steered, self._stage)
+        self._steered = _checked_member(steered, self._stage)
         self.num_envs = num_envs
         self.features, self.heads = self._stage.features, self._stage.heads
         self.single_observation_space = self._stage.observation_space
@@ -135,7 +135,7 @@ class VectorSegmentEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         )
 
 
-def _checked(steered: int, stage: Stage) -> int:
+def _checked_member(steered: int, stage: Stage) -> int:
     if not 0 <= steered < stage.world.members:
         raise ValueError(f"steered={steered} must be a member, from 0 to {stage.world.members - 1}")
     return steered

@@ -1,4 +1,4 @@
-"""The mathematics of ensembles: what a combination of predictions is worth, and which members belong into it.
+"""The mathematics of ensembles: how good a combination of predictions is, and which members belong in it.
 
-Numpy only, and no models: rewards need it during training (F2), building and export come later (``ensemble``).
+It uses numpy only and knows no models, because rewards need it during training. ``ensemble`` builds and exports models.
 """

@@ -1,9 +1,9 @@
 """Which members an ensemble takes and how much each counts, chosen on validation evidence.
 
-An aggregator is a frozen setting with one method, ``weights``: evidence of the candidates in, weights out, shape
-(members,), none negative, their sum one. Every one keeps to a budget: with ``costs`` (members,) the distinct members
-that get a weight cost at most ``budget`` together. Costs of one make that a number of members, measured seconds a
-latency.
+An aggregator is a frozen dataclass of settings with one method, ``weights``. It takes the evidence of the candidates
+and returns weights of shape (members,), which are not negative and sum to 1. Every aggregator keeps to a budget: the
+members that get a weight cost at most ``budget`` together, by their ``costs`` (members,). With costs of 1 the budget is
+a number of members, with measured seconds a latency.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from raytune_rl.combining.losses import Array, Evidence, Floats
 from raytune_rl.combining.simplex import minimise_on_simplex
 
 ROUNDING = 1e-9
-"""Three members of 0.1 s fit into 0.3 s, whatever 3 * 0.1 is in binary."""
+"""Tolerance of the budget: three members of 0.1 s must fit into 0.3 s, although 3 * 0.1 > 0.3 in floating point."""
 
 
 @runtime_checkable
 class Aggregator(Protocol):
     """Chooses weights. Pure: the same evidence and the same ``rng`` give the same weights.
 
-    A class that has ``one_per_member = True`` is shown the best state of each member of a population, all others every
-    state that was kept, as for snapshot ensembles (Huang et al. 2017).
+    The candidates of a class with ``one_per_member = True`` are the best states of the population's members; those of
+    other classes are all states that were kept, as for snapshot ensembles (Huang et al. 2017).
     """
 
     def weights(
@@ -43,21 +43,21 @@ class Aggregator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """All candidates alike, as in a deep ensemble (Lakshminarayanan et al. 2017): of each member the state with the
-    lowest loss, of which soups are. Those with an infinite loss are left out, and the worst where a budget does not
-    reach for all."""
+    """Equal weights for all candidates, as in a deep ensemble (Lakshminarayanan et al. 2017). The candidates are each
+    member's state with the lowest loss. Those with an infinite loss are left out, and so are the worst ones if the
+    budget does not suffice for all."""
 
     one_per_member: ClassVar[bool] = True
 
     def weights(
         self, evidence: Evidence, rng: np.random.Generator, *, costs: Array | None = None, budget: float = math.inf
     ) -> Floats:
-        return _equal(evidence, _affordable(evidence, costs, budget))
+        return _equal_weights(evidence, _affordable_members(evidence, costs, budget))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopK:
-    """The ``k`` best candidates by their own losses, alike, each of another member."""
+    """Equal weights for the ``k`` candidates with the lowest losses, each from a different member."""
 
     one_per_member: ClassVar[bool] = True
     k: int = 4
@@ -69,24 +69,24 @@ class TopK:
     def weights(
         self, evidence: Evidence, rng: np.random.Generator, *, costs: Array | None = None, budget: float = math.inf
     ) -> Floats:
-        return _equal(evidence, _affordable(evidence, costs, budget)[: self.k])
+        return _equal_weights(evidence, _affordable_members(evidence, costs, budget)[: self.k])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greedy:
     """Greedy selection with replacement (Caruana et al. 2004, sections 2.1 to 2.3).
 
-    Starts empty, adds again and again the candidate that makes the combination best, and keeps the best combination on
-    the way; how often a candidate was taken is its weight. Two guards against choosing what only the validation rows
-    liked: ``bags`` selections among random halves of the candidates, averaged (section 2.3), and ``held_back``, a share
-    of the rows that has no say in what is added and decides how many additions are kept. Where the outcome is worse
-    than the best single candidate, on all rows, it is that candidate.
+    It starts empty, repeatedly adds the candidate that makes the combination best, and returns the best combination on
+    the way. A candidate's weight is how often it was added. Two settings guard against overfitting the validation rows:
+    with ``bags``, several selections from random subsets of the candidates are averaged (section 2.3); with
+    ``held_back``, a share of the rows is not used to choose additions, and decides instead how many of them are kept.
+    If the result is worse on all rows than the best single candidate, that candidate gets all the weight.
 
     Attributes:
-        size: additions, repeated ones included.
-        bags: selections to average; 0 = one selection among all candidates.
-        bag_share: of the candidates that a bag may take, in (0, 1].
-        held_back: of the rows, in [0, 1).
+        size: number of additions, including repeated ones.
+        bags: number of selections to average; 0 = one selection from all candidates.
+        bag_share: share of the candidates in a bag, in (0, 1].
+        held_back: share of the rows that is held back, in [0, 1).
     """
 
     size: int = 24
@@ -116,18 +116,18 @@ class Greedy:
                 count = max(1, round(self.bag_share * len(ranked)))
                 pool = rng.permuted(ranked)[:count]
             total += self._select(evidence, pool, rng, price, budget)
-        weights = _within(total / total.sum(), price, budget)
-        alone = _one(evidence, ranked[0])
-        return weights if evidence.loss(weights) <= evidence.loss(alone) else alone
+        weights = _cut_to_budget(total / total.sum(), price, budget)
+        best_alone = _equal_weights(evidence, ranked[:1])
+        return weights if evidence.loss(weights) <= evidence.loss(best_alone) else best_alone
 
     def _select(
         self, evidence: Evidence, pool: Array, rng: np.random.Generator, price: Floats, budget: float
     ) -> Floats:
-        """One selection among the candidates ``pool``: their weights."""
-        apart = round(self.held_back * evidence.rows)
-        if 0 < apart < evidence.rows:
+        """One selection from the candidates in ``pool``: weights of all candidates, (members,)."""
+        held_back = round(self.held_back * evidence.rows)
+        if 0 < held_back < evidence.rows:
             order = rng.permutation(evidence.rows)
-            choosing, judging = evidence.take(rows=order[apart:]), evidence.take(rows=order[:apart])
+            choosing, judging = evidence.take(rows=order[held_back:]), evidence.take(rows=order[:held_back])
         else:
             choosing = judging = evidence
         counts = np.zeros(len(evidence), dtype=np.int64)
@@ -135,9 +135,9 @@ class Greedy:
         best, best_loss = counts.copy(), math.inf
         for step in range(1, self.size + 1):
             spent = float(price[counts > 0].sum())
-            open_to = [m for m in pool if counts[m] or spent + price[m] <= budget + ROUNDING]
-            found = choosing.losses_of((added + choosing.values[open_to]) / step)
-            chosen = open_to[int(found.argmin())]
+            affordable = [m for m in pool if counts[m] or spent + price[m] <= budget + ROUNDING]
+            losses = choosing.losses_of((added + choosing.values[affordable]) / step)
+            chosen = affordable[int(losses.argmin())]
             counts[chosen] += 1
             added += choosing.values[chosen]
             loss = judging.loss(counts / step)
@@ -152,9 +152,9 @@ class Convex:
     """The convex combination with the lowest loss (stacking with weights on the simplex; Breiman 1996).
 
     Attributes:
-        toward_equal: pulls the weights toward equal ones by so much times their squared distance, against fitting the
-            validation rows.
-        smallest: weights below it become zero.
+        toward_equal: this much times the squared distance of the weights from equal ones is added to the loss, against
+            overfitting the validation rows.
+        smallest: weights below this become 0.
     """
 
     toward_equal: float = 0.0
@@ -186,13 +186,13 @@ class Convex:
             return evidence.loss(weights) + self.toward_equal * float(((weights - equal) ** 2).sum())
 
         def slope(weights: Floats) -> Floats:
-            found: Floats = evidence.slope(weights) + 2.0 * self.toward_equal * (weights - equal)
-            return found
+            gradient: Floats = evidence.slope(weights) + 2.0 * self.toward_equal * (weights - equal)
+            return gradient
 
         weights = minimise_on_simplex(loss, slope, np.full(len(evidence), equal))
         weights = np.where(weights < min(self.smallest, weights.max()), 0.0, weights)
-        kept: Floats = weights / weights.sum()
-        return kept
+        normalised: Floats = weights / weights.sum()
+        return normalised
 
 
 def _is_whole(value: object, *, least: int) -> bool:
@@ -207,7 +207,7 @@ def _prices(evidence: Evidence, costs: Array | Sequence[float] | None) -> Floats
 
 
 def _ranked(evidence: Evidence, prices: Floats, budget: float) -> Array:
-    """The candidates with a finite loss that the budget reaches for, the best first."""
+    """The candidates that have a finite loss and cost no more than the budget on their own, the best first."""
     losses = evidence.losses()
     order = np.argsort(losses, kind="stable")
     sound = order[np.isfinite(losses[order])]
@@ -219,8 +219,8 @@ def _ranked(evidence: Evidence, prices: Floats, budget: float) -> Array:
     return ranked
 
 
-def _affordable(evidence: Evidence, costs: Array | None, budget: float) -> Array:
-    """The best candidates by their own losses that fit into the budget together."""
+def _affordable_members(evidence: Evidence, costs: Array | None, budget: float) -> Array:
+    """Candidates that fit into the budget together, taken in order of their losses, the best first."""
     prices = _prices(evidence, costs)
     chosen: list[int] = []
     spent = 0.0
@@ -231,21 +231,17 @@ def _affordable(evidence: Evidence, costs: Array | None, budget: float) -> Array
     return np.array(chosen)
 
 
-def _within(weights: Floats, prices: Floats, budget: float) -> Floats:
-    """The weights without those that bring the least for their price, until the budget holds."""
+def _cut_to_budget(weights: Floats, prices: Floats, budget: float) -> Floats:
+    """The weights without those that are smallest for their price, as many as the budget demands, normalised."""
     weights = weights.copy()
     while prices[weights > 0].sum() > budget + ROUNDING:
         used = np.flatnonzero(weights)
         weights[used[np.argmin(weights[used] / np.maximum(prices[used], ROUNDING))]] = 0.0
-    found: Floats = weights / weights.sum()
-    return found
+    normalised: Floats = weights / weights.sum()
+    return normalised
 
 
-def _equal(evidence: Evidence, members: Array) -> Floats:
+def _equal_weights(evidence: Evidence, members: Array) -> Floats:
     weights = np.zeros(len(evidence))
     weights[members] = 1.0 / len(members)
     return weights
-
-
-def _one(evidence: Evidence, member: int) -> Floats:
-    return _equal(evidence, np.array([member]))

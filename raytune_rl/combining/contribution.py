@@ -16,12 +16,12 @@ from raytune_rl.mdp.ensemble_stats import EnsembleStats
 from raytune_rl.mdp.score import OFFSET
 
 PICKS: Final = 8
-"""Largest size of the greedy ensemble, repetitions counted."""
+"""Largest size of the greedy ensemble, counting repetitions."""
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationTargets:
-    """The right answers to the examples that members predict, by which their ensembles are evaluated.
+    """The targets of the examples that members predict, for the evaluation of their ensembles.
 
     Attributes:
         targets: classes (rows,), or values (rows, outputs).
@@ -32,12 +32,13 @@ class EvaluationTargets:
     kind: Kind
 
     def evidence(self, predictions: Array) -> Evidence:
-        """What the losses of predictions (members, rows, outputs) are computed from."""
+        """The evidence of predictions (members, rows, outputs), from which losses are computed."""
         return Evidence.of(predictions, self.targets, self.kind)
 
     @property
     def spread(self) -> float:
-        """The unit of distances between predictions: 1 for probabilities, else the targets' standard deviation."""
+        """The unit of distances between predictions: for a regression the targets' standard deviation (1 if that is 0),
+        otherwise 1."""
         return float(np.std(self.targets)) or 1.0 if self.kind == "regression" else 1.0
 
 
@@ -51,8 +52,8 @@ def score(losses: Floats | float) -> Floats:
 def leave_one_out(evidence: Evidence) -> Floats:
     """v(all) - v(all without k) for each of K >= 1 members, (K,), where v is the score of the uniform ensemble.
 
-    Not the Shapley value, which gives a copy half of its source's merit. Here a member that predicts what the others
-    predict on average adds nothing, and gets nothing.
+    This is not the Shapley value, which would give a copy half of the value of its source. Here a member that predicts
+    the others' average adds nothing, and gets 0.
     """
     count = len(evidence)
     total = evidence.values.sum(axis=0)
@@ -65,16 +66,17 @@ def leave_one_out(evidence: Evidence) -> Floats:
 def greedy_weights(evidence: Evidence, picks: int = PICKS) -> Floats:
     """Greedy ensemble selection with replacement (Caruana et al. 2004): the members' weights (K,), which sum to 1.
 
-    It begins with the best member and adds the one that helps most, until none helps or there are ``picks``.
+    It begins with the best member and repeatedly adds the one that helps most, until none helps or ``picks`` were
+    added.
     """
     counts = np.zeros(len(evidence))
-    total, reached = np.zeros_like(evidence.values[0]), np.inf
+    total, lowest = np.zeros_like(evidence.values[0]), np.inf
     for size in range(1, picks + 1):
         losses = evidence.losses_of((total + evidence.values) / size)
         chosen = int(losses.argmin())
-        if size > 1 and not losses[chosen] < reached:
+        if size > 1 and not losses[chosen] < lowest:
             break
-        reached, total = float(losses[chosen]), total + evidence.values[chosen]
+        lowest, total = float(losses[chosen]), total + evidence.values[chosen]
         counts[chosen] += 1
     weights: Floats = counts / counts.sum()
     return weights
@@ -98,7 +100,7 @@ def ensemble_stats(evidence: Evidence, pair_distances: Floats, disagreements: Fl
     Args:
         evidence: of their predictions.
         pair_distances: the ``distances`` of all pairs, (K, K).
-        disagreements: of all pairs, (K, K), see ``diversity.disagreements``.
+        disagreements: ``diversity.disagreements`` of all pairs, (K, K).
     """
     count = len(evidence)
     pairs = max(count - 1, 1)

@@ -1,4 +1,4 @@
-"""How much members differ, and what that is worth: pairwise disagreement and the ambiguity decomposition."""
+"""How much members differ, and how much an ensemble gains by it: disagreement and the ambiguity decomposition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Decomposition:
     Attributes:
         members: the mean of the members' losses.
         ensemble: the loss of their combination.
-        ambiguity: what combining gains, at least 0 for every loss of ``losses``, since all are convex.
+        ambiguity: the gain from combining; at least 0, since all losses of ``losses`` are convex.
     """
 
     members: float
@@ -26,16 +26,16 @@ class Decomposition:
 
 
 def disagreements(predictions: Array, kind: Kind = "classification") -> Floats:
-    """Of each pair of members, shape (members, members), zero on the diagonal: the share of rows that they answer
-    differently (Kuncheva and Whitaker 2003), for regression the root mean square of their difference."""
+    """The disagreement of each pair of members, shape (members, members), zero on the diagonal: the share of rows that
+    they answer differently (Kuncheva and Whitaker 2003), or for regression the root mean square of their difference."""
     predictions = np.asarray(predictions, dtype=np.float64)
     if kind == "regression":
         flat = predictions.reshape(len(predictions), -1)
-        pairs: Floats = np.stack([np.sqrt(np.mean((flat - one) ** 2, axis=1)) for one in flat])
+        pairs: Floats = np.stack([np.sqrt(np.mean((flat - member) ** 2, axis=1)) for member in flat])
         return pairs
     answers = predictions.argmax(axis=2)
-    found: Floats = np.stack([np.mean(answers != one, axis=1) for one in answers])
-    return found
+    shares: Floats = np.stack([np.mean(answers != member, axis=1) for member in answers])
+    return shares
 
 
 def disagreement(predictions: Array, kind: Kind = "classification") -> float:
@@ -47,10 +47,10 @@ def disagreement(predictions: Array, kind: Kind = "classification") -> float:
 def ambiguity(
     predictions: Array, targets: Array, kind: Kind, weights: Sequence[float] | Array | None = None
 ) -> Decomposition:
-    """The ensemble's loss as the members' mean loss less what their differences gain.
+    """Decompose the ensemble's loss into the members' mean loss minus the gain from their differences.
 
     For the squared error this is the decomposition of Krogh and Vedelsby (1995, equation 6), whose ambiguity is the
-    weighted variance of the members; for the others the gap of Jensen's inequality (Wood et al. 2023, section 4).
+    weighted variance of the members. For other losses it is Jensen's gap (Wood et al. 2023, section 4).
 
     Args:
         predictions: shape (members, rows, outputs), see ``losses``.

@@ -1,4 +1,4 @@
-"""What members and their combinations are worth: one loss per kind of task, each convex in the weights.
+"""The losses of members and of their combinations: one loss per kind of task, each convex in the weights.
 
 Predictions are arrays of shape (members, rows, outputs); what an output is depends on the kind:
 
@@ -11,8 +11,8 @@ kind                predictions                                 targets         
 ``matching``        scores of the candidates (rows, k)          the right one (rows,)   cross entropy of their softmax
 ==================  ==========================================  ======================  =============================
 
-Combining is averaging: of probabilities, of token distributions, of values, of scores. All that a loss needs of a
-prediction survives averaging (``Evidence``), so a combination is judged without its predictions being made again.
+Combining means averaging probabilities, token distributions, values or scores. What a loss needs to know of predictions
+can be averaged in the same way (``Evidence``), so the loss of a combination does not need the predictions again.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Kind: TypeAlias = Literal["classification", "generation", "regression", "matchin
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SMOOTHING = 0.005
-"""Probabilities are mixed with so much of the uniform distribution, so that one confident mistake among a few hundred
-validation rows does not decide which members are chosen."""
+"""The share of the uniform distribution that is mixed into probabilities, so that one confident mistake among a few
+hundred validation rows does not decide which members are chosen."""
 
 
 def combine(predictions: Array, weights: Sequence[float] | Array | None = None) -> Floats:
-    """The weighted mean over the members, shape (rows, outputs); all equal without ``weights`` (members,).
+    """The mean over the members, weighted by ``weights`` (members,) if given: shape (rows, outputs).
 
-    Members of weight zero have no part in it, whatever they predict (NaN included).
+    Members of weight zero have no influence, even if they predict NaN.
     """
     if weights is None:
         mean: Floats = np.mean(predictions, axis=0, dtype=np.float64)
@@ -51,41 +51,41 @@ def losses(predictions: Array, targets: Array, kind: Kind) -> Floats:
     """The loss of each member, shape (members,); lower is better, infinite where a prediction is not finite.
 
     Args:
-        predictions: shape (members, rows, outputs), see the module.
+        predictions: shape (members, rows, outputs), see the table above (module docstring).
         targets: shape (rows,) or (rows, outputs). Rows with a negative class or token (padding) do not count.
         kind: of the task.
 
     Raises:
-        ValueError: shapes that do not belong together, or no row that counts.
+        ValueError: the shapes do not fit together, or no row counts.
     """
     return Evidence.of(predictions, targets, kind).losses()
 
 
 def comparable(losses: Array) -> Floats:
-    """Losses with infinity in place of NaN. (``np.nan_to_num`` alone would make a number of what is infinite.)"""
+    """Losses with NaN replaced by infinity. (By default ``np.nan_to_num`` would make infinite losses finite.)"""
     return np.nan_to_num(losses, nan=np.inf, posinf=np.inf)
 
 
 def scores(predictions: Array, targets: Array, kind: Kind) -> Floats:
-    """What people read, shape (members,), higher is better: the share of right answers (classes, tokens, matches), or
-    for regression the coefficient of determination."""
+    """Scores for people to read, shape (members,), higher is better: the share of right answers (classes, tokens,
+    matches), or for regression the coefficient of determination."""
     predictions, targets = _checked(predictions, targets, kind)
     if kind != "regression":
         right: Floats = np.mean(predictions.argmax(axis=2) == targets, axis=1)
         return right
-    off = np.mean((predictions - targets) ** 2, axis=(1, 2))
+    errors = np.mean((predictions - targets) ** 2, axis=(1, 2))
     spread = float(np.mean((targets - targets.mean(axis=0)) ** 2))
-    explained: Floats = 1.0 - off / spread if spread > 0 else np.where(off > 0, -np.inf, 1.0)
+    explained: Floats = 1.0 - errors / spread if spread > 0 else np.where(errors > 0, -np.inf, 1.0)
     return explained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the loss needs of predictions, in a form that is averaged like them.
+    """What the loss needs to know of predictions, in a form that can be averaged like them.
 
     Attributes:
         values: shape (members, rows, n): the smoothed probability of the target (n = 1), the error of each output, or
-            how far each candidate's score lies above the right one's.
+            how far each candidate's score lies above that of the right one.
         kind: of the task.
     """
 
@@ -105,11 +105,11 @@ class Evidence:
 
     @classmethod
     def stack(cls, parts: Sequence[Evidence]) -> Evidence:
-        """The members of several, one after the other."""
+        """The evidence of the members of several parts, one after the other."""
         return cls(values=np.concatenate([part.values for part in parts]), kind=parts[0].kind)
 
     def __len__(self) -> int:
-        """Members."""
+        """The number of members."""
         return len(self.values)
 
     @property
@@ -117,52 +117,55 @@ class Evidence:
         return int(self.values.shape[1])
 
     def losses(self) -> Floats:
-        """Of each member, shape (members,); infinite where a prediction is not finite."""
+        """The loss of each member, shape (members,); infinite where a prediction is not finite."""
         return self.losses_of(self.values)
 
     def loss(self, weights: Array) -> float:
-        """Of the combination with ``weights`` (members,)."""
+        """The loss of the combination with ``weights`` (members,)."""
         return float(self.losses_of(combine(self.values, weights)[None])[0])
 
     def slope(self, weights: Array) -> Floats:
         """The gradient of ``loss`` with respect to the weights, shape (members,)."""
         mixed = combine(self.values, weights)
         if self.kind == "regression":
-            each = 2.0 * mixed / mixed.shape[1]
+            row_slopes = 2.0 * mixed / mixed.shape[1]
         elif self.kind == "matching":
-            each = np.exp(mixed - _log_sum_exp(mixed)[..., None])
+            row_slopes = np.exp(mixed - _log_sum_exp(mixed)[..., None])
         else:
-            each = -1.0 / np.maximum(mixed, np.finfo(np.float64).tiny)
-        slope: Floats = np.tensordot(self.values, each, axes=2) / self.rows
+            row_slopes = -1.0 / np.maximum(mixed, np.finfo(np.float64).tiny)
+        slope: Floats = np.tensordot(self.values, row_slopes, axes=2) / self.rows
         return slope
 
     def take(self, *, members: Array | None = None, rows: Array | None = None) -> Evidence:
-        """Some members (indices), on some rows (indices, which may repeat)."""
+        """The evidence of some members on some rows, both given as indices (which may repeat); ``None`` = all."""
         values = self.values if members is None else self.values[members]
         return Evidence(values=values if rows is None else values[:, rows], kind=self.kind)
 
     def losses_of(self, values: Floats) -> Floats:
-        """Of combinations that have been averaged already, shape (any number, rows, n)."""
+        """The losses of any number of combinations, whose averaged evidence is ``values`` (combinations, rows, n)."""
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             if self.kind == "regression":
-                each = np.mean(values * values, axis=-1)
+                row_losses = np.mean(values * values, axis=-1)
             elif self.kind == "matching":
-                each = _log_sum_exp(values)
+                row_losses = _log_sum_exp(values)
             else:
-                each = -np.log(values[..., 0])
-            mean = np.mean(each, axis=-1)
+                row_losses = -np.log(values[..., 0])
+            mean = np.mean(row_losses, axis=-1)
         finite: Floats = np.where(np.isfinite(mean), mean, np.inf)
         return finite
 
 
 def _log_sum_exp(values: Floats) -> Floats:
     top = values.max(axis=-1)
-    found: Floats = top + np.log(np.sum(np.exp(values - top[..., None]), axis=-1))
-    return found
+    log_sums: Floats = top + np.log(np.sum(np.exp(values - top[..., None]), axis=-1))
+    return log_sums
 
 
 def _checked(predictions: Array, targets: Array, kind: Kind) -> tuple[Floats, Array]:
-    """Both as they are computed with: float64 predictions, and only rows that count."""
+    """Both arrays in the form that losses are computed from: float64 predictions, and only rows that count.
+
+    Raises ``ValueError`` if they do not fit together.
+    """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}.")
     predictions, targets = np.asarray(predictions, dtype=np.float64), np.asarray(targets)

@@ -1,4 +1,4 @@
-"""Convex minimisation over weights that are not negative and sum to one."""
+"""Convex minimisation on the simplex: over weights that are not negative and sum to 1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOLERANCE = 1e-9
 
 
 def project(values: Floats) -> Floats:
-    """The nearest point of the simplex, by Euclidean distance (Duchi et al. 2008, figure 1). Shape (n,) both."""
+    """The point of the simplex, (n,), that is nearest to ``values``, (n,) (Duchi et al. 2008, figure 1)."""
     descending = np.sort(values)[::-1]
     excess = (np.cumsum(descending) - 1.0) / np.arange(1, len(values) + 1)
     kept = int(np.flatnonzero(descending > excess)[-1])
@@ -26,8 +26,8 @@ def minimise_on_simplex(loss: Callable[[Floats], float], slope: Callable[[Floats
     """Projected gradient descent with backtracking (Bertsekas 1999, section 2.3); never worse than ``start``.
 
     Args:
-        loss: convex and differentiable, of shape (n,).
-        slope: its gradient, shape (n,).
+        loss: a convex and differentiable function of a point (n,).
+        slope: its gradient, (n,).
         start: a point of the simplex.
     """
     point, value, size = start, loss(start), 1.0
@@ -36,14 +36,14 @@ def minimise_on_simplex(loss: Callable[[Floats], float], slope: Callable[[Floats
         while True:
             moved = project(point - size * gradient)
             step = moved - point
-            found = loss(moved)
-            # the loss lies below its quadratic bound: enough of a decrease for convergence
-            if found <= value + float(gradient @ step) + float(step @ step) / (2.0 * size) or size < 1e-12:
+            moved_value = loss(moved)
+            # a loss below this quadratic bound has decreased enough for convergence
+            if moved_value <= value + float(gradient @ step) + float(step @ step) / (2.0 * size) or size < 1e-12:
                 break
             size *= 0.5
-        if not found < value:
+        if not moved_value < value:
             break
-        gained, point, value = value - found, moved, found
+        gained, point, value = value - moved_value, moved, moved_value
         if gained < TOLERANCE * max(1.0, abs(value)):
             break
         size *= 2.0

@@ -1,6 +1,7 @@
 """Typed hyperparameters: what may change, inside which bounds, and in what steps.
 
-``roles`` is what a user writes, ``space`` what the rest of the package holds, ``kinds`` how one hyperparameter behaves.
+``roles`` has what users write, ``kinds`` how a single hyperparameter behaves, and ``space`` the search space that the
+rest of the package works with.
 """
 
 from raytune_rl.hyperparameters import roles

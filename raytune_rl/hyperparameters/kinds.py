@@ -1,10 +1,10 @@
-"""The typed kinds of hyperparameters: how a value becomes a position in [0, 1], moves there, and comes back.
+"""The typed kinds of hyperparameters: how values become positions in [0, 1], move there, and become values again.
 
 Agents, starting values and copies work on *positions*, which mean the same for a learning rate and for a number of
-layers: 0 is the lower end of the range, 1 the upper one, in the range's own scale. Only ``decode`` makes a value, and
-it cannot leave the bounds, whatever the position (NaN counts as the middle).
+layers: 0 is the lower end of the range and 1 the upper one, in the range's own scale. Only ``decode`` makes values, and
+these are always inside the bounds, whatever the position (NaN counts as the middle).
 
-To add a kind, write one class here (and the line in ``domains.py`` that recognises what users write for it).
+To add a kind, write a class here, and the line in ``domains.py`` that recognises what users write for it.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from raytune_rl.hyperparameters.roles import REGULARISATION, ROLE_BOUNDS, ROLES,
 from raytune_rl.records import Value
 
 LEVELS: Final = 7
-"""Choices per hyperparameter and decision."""
+"""Number of choices per hyperparameter in a decision: moves, or starting values in the first decision."""
 
 STAY: Final = 3
-"""The index in the middle: the position does not change, exactly."""
+"""The index in the middle: the move that does not change the position at all."""
 
 LEARNING_RATE_FACTORS: Final = (0.1, 0.3, 0.6, 1.0, 1.6, 3.0, 10.0)
 LOG_FACTORS: Final = (0.2, 0.4, 0.7, 1.0, 1.4, 2.5, 5.0)
-"""What a move multiplies a value on a log scale by."""
+"""Factors by which a move multiplies a value on a log scale."""
 LINEAR_SHARES: Final = (-0.25, -0.1, -0.04, 0.0, 0.04, 0.1, 0.25)
 """What a move adds to a value on a linear scale, as a share of the range."""
 
 
 def clip_position(position: float) -> float:
-    """``position`` inside [0, 1]; NaN, which is nowhere, becomes the middle."""
+    """``position`` clipped to [0, 1]; NaN becomes the middle."""
     return 0.5 if math.isnan(position) else min(max(position, 0.0), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameter(ABC):
-    """One named hyperparameter. Subclasses are final and add the range.
+    """One named hyperparameter. Subclasses are final and add the range or the options.
 
     Attributes:
         name: as the candidate knows it.
@@ -52,23 +52,23 @@ class Hyperparameter(ABC):
 
     @abstractmethod
     def encode(self, value: Value) -> float:
-        """The position of ``value`` in [0, 1]; numbers outside the range are taken to its nearer end.
+        """The position of ``value`` in [0, 1]; numbers outside the range are moved to its nearer end.
 
         Raises:
-            ValueError: ``value`` is NaN or of the wrong type, or none of a choice's options.
+            ValueError: ``value`` is NaN, of the wrong type, or not an option of a choice.
         """
 
     @abstractmethod
     def decode(self, position: float, factor: float = 1.0) -> Value:
         """The value at ``position``, always inside the bounds and on the grid, if there is one.
 
-        ``factor`` (of a schedule, at least 0) multiplies the value before it is taken back into the bounds; a choice
-        has nothing to multiply and ignores it.
+        ``factor`` (of a schedule, at least 0) multiplies the value, which is then clipped to the bounds. A choice
+        ignores it.
         """
 
     @abstractmethod
     def move(self, position: float, index: int) -> float:
-        """The position after move ``index`` (0 ... ``LEVELS`` - 1, ``STAY`` changes nothing), inside [0, 1].
+        """The position after move ``index`` (0 ... ``LEVELS`` - 1; ``STAY`` changes nothing), in [0, 1].
 
         Raises:
             ValueError: there is no such move.
@@ -77,8 +77,8 @@ class Hyperparameter(ABC):
     def level(self, index: int) -> float:
         """The position of starting value ``index`` (0 ... ``LEVELS`` - 1), evenly spaced.
 
-        Regularisation reaches both ends of its range, since its lower end means "off"; everything else starts at the
-        middle of seven equal parts.
+        For regularisation they include both ends of the range, since the lower end means "off". For everything else
+        they are the middles of ``LEVELS`` equal parts.
 
         Raises:
             ValueError: there is no such level.
@@ -96,7 +96,7 @@ class Hyperparameter(ABC):
     @property
     @abstractmethod
     def is_ordered(self) -> bool:
-        """Whether a larger position means more of something."""
+        """Whether the values have an order, which their positions follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +162,8 @@ class _Number(Hyperparameter, ABC):
         return self._settle(position, clip_position(position + change))
 
     def _settle(self, before: float, after: float) -> float:
-        """Where a move from ``before`` to ``after`` ends. On a grid it ends on it, at least one step away: a move that
-        does not change the value would be a decision without effect."""
+        """Where a move from ``before`` to ``after`` ends. On a grid it ends on a grid point, at least one step away: a
+        move that does not change the value would be a decision without effect."""
         if self.step is None:
             return after
         old, new = self._index(before), self._index(after)
@@ -175,7 +175,7 @@ class _Number(Hyperparameter, ABC):
     def _last(self) -> int:
         """The index of the grid's largest value."""
         assert self.step is not None
-        # A range such as 0 ... 0.3 in steps of 0.1 must not lose its end to rounding.
+        # The tolerance keeps the end of a range such as 0 ... 0.3 in steps of 0.1, in spite of rounding.
         return math.floor((self.upper - self.lower) / self.step + 1e-9)
 
     @abstractmethod
@@ -215,7 +215,7 @@ class Float(_Number):
 class Integer(_Number):
     """An int in [lower, upper], both included, on a linear or a log scale, on a grid of ``lower + k * step``.
 
-    Each value owns an equal part of the positions (on a log scale: of the log range), as with ``tune.randint``.
+    Each value has an equal part of the positions (on a log scale: of the log range), as with ``tune.randint``.
     """
 
     step: float | None = 1
@@ -235,7 +235,7 @@ class Integer(_Number):
 
     def _index(self, position: float) -> int:
         assert self.step is not None
-        # The range is opened by one step at its end, which gives its last value a part as wide as the others.
+        # The range is extended by one step, so that its last value gets a part as wide as the others.
         number = _between(position, self.lower, self.upper + self.step, self.log)
         return min(math.floor((number - self.lower) / self.step + 1e-9), self._last)
 
@@ -243,8 +243,8 @@ class Integer(_Number):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Choice(Hyperparameter):
-    """One of ``options``. Strictly rising or falling numbers are ordered: a move goes along them and stops at the ends.
-    Other options form a circle, so that each can be reached from each."""
+    """One of ``options``. Strictly rising or falling numbers are ordered: moves go along them and stop at the ends.
+    Other options form a circle, so that each can be reached from every other."""
 
     options: tuple[Value, ...]
 
@@ -318,7 +318,7 @@ def _check_index(hyperparameter: Hyperparameter, index: int) -> None:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a float or an int; Python's bools, which are ints, are not meant."""
+    """Whether it is a float or an int. Bools do not count, although Python's bools are ints."""
     return isinstance(value, float | int) and not isinstance(value, bool)
 
 
@@ -333,7 +333,7 @@ def _number(hyperparameter: Hyperparameter, value: Value) -> float:
 
 
 def _fraction(number: float, lower: float, upper: float, log: bool) -> float:
-    """How far ``number`` lies between the bounds, in [0, 1]."""
+    """The position of ``number`` between the bounds, in [0, 1]."""
     if number <= lower:
         return 0.0
     if number >= upper:
@@ -344,7 +344,7 @@ def _fraction(number: float, lower: float, upper: float, log: bool) -> float:
 
 
 def _between(fraction: float, lower: float, upper: float, log: bool) -> float:
-    """The number at ``fraction`` of the way between the bounds; the bounds themselves are met exactly."""
+    """The number at ``fraction`` of the way between the bounds; at 0 and 1 it is exactly the bound."""
     if fraction <= 0:
         return lower
     if fraction >= 1:

@@ -1,11 +1,11 @@
-"""What a hyperparameter is *for*: the one thing about it that an agent can carry to another task.
+"""What a hyperparameter is *for*, which is what an agent can transfer to another task.
 
-A range and a scale say how a value moves, a role says what to expect when it does. Users wrap a Ray Tune domain in a
-role (``roles.learning_rate(tune.loguniform(1e-5, 1.0))``); whatever has none is ``plain``. The observation tells the
-agent the role of each hyperparameter as a one-hot vector in the order of ``SEEN_ROLES``, so that a policy meta-trained
-with one search space finds its way in another.
+Range and scale determine how a value moves; the role says which effect to expect. Users wrap a Ray Tune domain in a
+role (``roles.learning_rate(tune.loguniform(1e-5, 1.0))``); hyperparameters without one are ``plain``. The observation
+shows the role of each hyperparameter as a one-hot vector in the order of ``SEEN_ROLES``, so that a policy that was
+meta-trained with one search space can be used with another.
 
-What a role changes beside the observation:
+What a role changes besides the observation:
 
 ==================  ==========================================================================================
 role                effect
@@ -43,17 +43,17 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 """All roles. Append only: trained policies depend on the order."""
 
 SEEN_AS: Final[Mapping[Role, Role]] = {"augmentation": "dropout"}
-"""Roles that came after the shipped controller was trained, and the role that the observation shows each of them as. A
-flag of its own would be an input more, and weights trained without it would fit no longer. Dropout is what augmentation
-is most like: noise in training alone, 0 = none, on a linear scale (noise on the inputs is a penalty on the network's
-slopes, Bishop 1995; dropout of the inputs is such a noise). A role that is to be told apart needs a new controller."""
+"""Roles that were added after the shipped controller was trained, and the role that the observation shows for each. A
+flag of their own would be another input, which the trained weights do not have. Augmentation is most like dropout:
+noise in training only, 0 = none, on a linear scale (noise on the inputs acts as a penalty on the network's slopes,
+Bishop 1995; dropout of the inputs is such noise). To tell such a role apart, a new controller has to be trained."""
 
 SEEN_ROLES: Final[tuple[Role, ...]] = tuple(role for role in ROLES if role not in SEEN_AS)
 """The roles of the observation's one-hot vector, in its order."""
 
 REGULARISATION: Final[frozenset[Role]] = frozenset({"weight_decay", "dropout", "label_smoothing", "augmentation"})
-"""Roles whose lower end usually means "off". Sampling a range uniformly almost never turns them off, and off is often
-right, so starting values include that end."""
+"""Roles whose lower end usually means "off", which is often the best value. Uniform samples of a range almost never
+turn them off, so starting values include the lower end."""
 
 ROLE_BOUNDS: Final[dict[Role, tuple[float, float]]] = {
     "learning_rate": (0.0, float("inf")),
@@ -65,7 +65,7 @@ ROLE_BOUNDS: Final[dict[Role, tuple[float, float]]] = {
     "frozen_layers": (0.0, float("inf")),
     "augmentation": (0.0, float("inf")),
 }
-"""What numbers of a role can mean at all, both ends included; a range that leaves them is a mistake."""
+"""The numbers that make sense for a role, both ends included. A range that leaves these bounds is an error."""
 
 
 def seen_as(role: Role) -> Role:
@@ -78,8 +78,8 @@ class Spec:
     """What a user writes for one hyperparameter, before it has a name.
 
     Attributes:
-        domain: a Ray Tune domain (``tune.uniform``, ``loguniform``, ``randint``, ``choice``, their quantised forms) or
-            a plain list or tuple of options.
+        domain: a Ray Tune domain (``tune.uniform``, ``loguniform``, ``randint``, ``choice`` or a quantised form) or a
+            plain list or tuple of options.
         role: what the hyperparameter is for.
         live: whether it may change during training; otherwise it is set once, by the first decision.
     """
@@ -90,7 +90,7 @@ class Spec:
 
 
 def learning_rate(domain: Any, *, live: bool = True) -> Spec:
-    """The step size. Moves in wider steps than anything else, and is what a schedule scales."""
+    """The step size of the optimiser. It moves in wider steps than other hyperparameters, and schedules scale it."""
     return Spec(domain=domain, role="learning_rate", live=live)
 
 
@@ -100,7 +100,7 @@ def weight_decay(domain: Any, *, live: bool = True) -> Spec:
 
 
 def dropout(domain: Any, *, live: bool = True) -> Spec:
-    """A probability of dropping units, in [0, 1]."""
+    """The probability of dropping a unit, in [0, 1]."""
     return Spec(domain=domain, role="dropout", live=live)
 
 
@@ -115,25 +115,25 @@ def batch_size(domain: Any, *, live: bool = True) -> Spec:
 
 
 def label_smoothing(domain: Any, *, live: bool = True) -> Spec:
-    """The share of the target's mass that is spread over all classes, in [0, 1]."""
+    """The share of the target's probability that is spread over all classes, in [0, 1]."""
     return Spec(domain=domain, role="label_smoothing", live=live)
 
 
 def initialisation(domain: Any, *, live: bool = False) -> Spec:
-    """How the weights begin: scheme, gain, pretrained source. Start-only, since weights begin once."""
+    """How the weights are initialised: scheme, gain, pretrained source. By default set only once, at the start."""
     return Spec(domain=domain, role="initialisation", live=live)
 
 
 def frozen_layers(domain: Any, *, live: bool = True) -> Spec:
-    """How many layers (or which group of them) do not train."""
+    """How many layers, or which group of layers, are not trained."""
     return Spec(domain=domain, role="frozen_layers", live=live)
 
 
 def augmentation(domain: Any, *, live: bool = True) -> Spec:
-    """How strongly training examples are changed on their way to the network, not negative; 0 = not at all."""
+    """How strongly training examples are changed before the network gets them, not negative; 0 = not at all."""
     return Spec(domain=domain, role="augmentation", live=live)
 
 
 def plain(domain: Any, *, live: bool = True) -> Spec:
-    """A hyperparameter without a role: the agent sees its position and effects only."""
+    """A hyperparameter without a role: the agent sees only its position and its effects."""
     return Spec(domain=domain, role="none", live=live)

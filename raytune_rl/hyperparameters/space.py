@@ -1,7 +1,7 @@
 """The search space: an ordered set of hyperparameters, and positions for all of them at once.
 
-A member's hyperparameters travel as a tuple of positions in [0, 1], one per hyperparameter in the order of ``names``.
-Values exist at the edges only: what a candidate gets, and what a user or a searcher passes in.
+Inside the package, a member's hyperparameters are a tuple of positions in [0, 1], one per hyperparameter in the order
+of ``names``. Values occur only at the edges: a candidate gets them, users and searchers pass them in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raytune_rl.hyperparameters.roles import REGULARISATION, Spec
 from raytune_rl.records import Value
 
 LOW_END_SHARE = 1 / 3
-"""The share of a spread population that starts with a regularisation at the lower end of its range, exactly."""
+"""The share of the members of ``spread`` that start with a regularisation exactly at the lower end of its range."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class SearchSpace:
 
     @classmethod
     def from_specs(cls, specs: Mapping[str, Spec | Any]) -> SearchSpace:
-        """The space of what a user wrote: names to ``roles`` specs or bare domains, which get no role.
+        """The search space of a user: names mapped to specs of ``roles``, or to bare domains, which get no role.
 
         Raises:
-            ValueError: one sentence with the hyperparameter's name, what was written and what is right.
+            ValueError: a domain cannot be searched. One sentence has the name, what was written and what is right.
         """
         return cls(
             tuple(
@@ -77,10 +77,10 @@ class SearchSpace:
         raise KeyError(name)
 
     def encode(self, values: Mapping[str, Value]) -> tuple[float, ...]:
-        """Positions in [0, 1]; numbers outside their range are taken to its nearer end, other names are ignored.
+        """Positions in [0, 1]. Numbers outside their range are moved to its nearer end; unknown names are ignored.
 
         Raises:
-            ValueError: a hyperparameter is missing, NaN, of the wrong type, or none of a choice's options.
+            ValueError: a value is missing, NaN, of the wrong type, or not an option of its choice.
         """
         missing = [name for name in self.names if name not in values]
         if missing:
@@ -88,12 +88,12 @@ class SearchSpace:
         return tuple(h.encode(values[h.name]) for h in self.hyperparameters)
 
     def decode(self, positions: Sequence[float], factor: float = 1.0) -> dict[str, Value]:
-        """Values inside their bounds, for any positions.
+        """Values by name, inside their bounds for any positions.
 
-        ``factor`` (of a schedule, at least 0) multiplies the values of the role ``learning_rate``, within their bounds.
+        ``factor`` (of a schedule, at least 0) multiplies values of the role ``learning_rate``, within their bounds.
 
         Raises:
-            ValueError: not one position per hyperparameter, or a factor that is negative, NaN or infinite.
+            ValueError: the number of positions is wrong, or the factor is negative, NaN or infinite.
         """
         if len(positions) != len(self):
             raise ValueError(f"{len(positions)} positions were given for the {len(self)} hyperparameters of the space")
@@ -109,9 +109,10 @@ class SearchSpace:
         return tuple(float(x) for x in rng.random(len(self)))
 
     def spread(self, n: int, rng: np.random.Generator) -> list[tuple[float, ...]]:
-        """``n`` starting positions that cover the space: a Latin hypercube, one member in each n-th of every range.
+        """Starting positions for ``n`` members that cover the space: a Latin hypercube, with one member in each n-th of
+        every range.
 
-        Regularisation (see ``roles.REGULARISATION``) is at its lower end for a third of the members, rounded, and
+        Regularisation (see ``roles.REGULARISATION``) is at its lower end for a third of the members, rounded, and is
         spread over its range for the others.
         """
         columns = [_column(n, rng, with_low_end=h.role in REGULARISATION) for h in self.hyperparameters]
@@ -119,6 +120,7 @@ class SearchSpace:
 
 
 def _column(n: int, rng: np.random.Generator, *, with_low_end: bool) -> np.ndarray:
+    """The positions of one hyperparameter for ``n`` members, in random order."""
     low = round(n * LOW_END_SHARE) if with_low_end else 0
     others = n - low
     inside = (np.arange(others) + rng.random(others)) / max(others, 1)

@@ -1,1 +1,1 @@
-"""Meta-training: an RLlib agent learns in packed worlds what it will need in real runs (``meta_train``)."""
+"""Meta-training (``meta_train``): an RLlib agent learns in packed worlds how to steer real runs."""

@@ -1,6 +1,6 @@
-"""Whole episodes in bulk: worlds played with the newest weights, told in RLlib's own terms.
+"""Many whole episodes at once: worlds that are played with the newest weights, as RLlib episodes.
 
-What a learner connector needs for credit beside observations and actions travels in ``episode.custom_data``.
+What a learner connector needs for credit, besides observations and actions, is in ``episode.custom_data``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from raytune_rl.worlds.generator import World
 from raytune_rl.worlds.rollout import LOSS, Played, Rollout, make_controller
 
 SLOTS = 5
-"""Hyperparameters in the observations that are learned from; the network itself takes any number."""
+"""Number of hyperparameters in the observations for learning; the network itself takes any number."""
 LOWEST = -4.0
-"""Scores below are accidents, all alike: a loss of 55."""
+"""Lower bound of scores, at a loss of 55: what is below has failed, and differences between failures do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Populations of one task under differently sampled decisions, everything else alike."""
+    """The populations of one task that were played together."""
 
     world: World
     played: list[Played]
@@ -43,10 +43,11 @@ def play(
     alike: bool = True,
     device: str = "cpu",
 ) -> Group:
-    """Play one world ``groups`` times, as one program on ``device``.
+    """Play one world with ``groups`` populations, which train as one program on ``device``.
 
-    ``alike``: populations share initial weights and batches, for credit; without it they share the task only, for
-    judging: a single lucky draw of weights would decide all of them.
+    With ``alike``, for credit, populations share initial weights and batches and differ only in their sampled
+    decisions. Without it, for evaluation, they share only the task, so that a single lucky draw of weights does not
+    decide them all.
     """
     streams = [m + (0 if alike else world.members * group) for group in range(groups) for m in range(world.members)]
     cohort = Cohort(world.task, streams, seed=world.number + seed, device=device)
@@ -67,15 +68,19 @@ def play(
 
 
 def recorder(weights: Mapping[str, np.ndarray]) -> Callable[[], Policy]:
-    """Makes policies that act with these weights and keep what a learner needs."""
+    """A maker of policies that act with these weights and record what a learner needs."""
     return lambda: TokenPolicy(weights, recording=True)
 
 
 def episodes_of(group: Group) -> list[SingleAgentEpisode]:
-    """An episode per member; ``custom_data`` holds its place and, for all of its population, validation and test
-    scores and the weights' parents, arrays of shape (segments, members); where the ensemble is the objective, also the
-    members' contributions and, of shape (segments,), the ensemble's scores, both on the test split."""
-    found = []
+    """One episode per member of each population.
+
+    ``custom_data`` has the episode's task, population, member and segments and, for its whole population, validation
+    and test scores and the parents of the weights, arrays of shape (segments, members). If the ensemble is the
+    objective, it also has the members' contributions and, of shape (segments,), the ensemble's scores, both on the test
+    split.
+    """
+    episodes = []
     for index, played in enumerate(group.played):
         shared = {
             "task": group.world.number,
@@ -87,8 +92,8 @@ def episodes_of(group: Group) -> list[SingleAgentEpisode]:
             **({"contribution": played.contribution, "ensemble": played.ensemble} if group.world.ensemble else {}),
         }
         for member in range(group.world.members):
-            found.append(_episode(played, member, {**shared, "member": member}))
-    return found
+            episodes.append(_episode(played, member, {**shared, "member": member}))
+    return episodes
 
 
 def score(losses: np.ndarray) -> np.ndarray:
@@ -98,19 +103,19 @@ def score(losses: np.ndarray) -> np.ndarray:
 
 def _episode(played: Played, member: int, custom: dict[str, object]) -> SingleAgentEpisode:
     decisions = [played.start[member]] + [step.decisions[member] for step in played.steps[:-1]]
-    asked = [segment for segment, decision in enumerate(decisions) if decision.action]
-    chosen: list[Decision] = [decisions[segment] for segment in asked]
+    decided = [segment for segment, decision in enumerate(decisions) if decision.action]  # those that the policy opened
+    chosen: list[Decision] = [decisions[segment] for segment in decided]
     return episode(
         observations=np.array([d.observation for d in chosen], dtype=np.float32),
-        actions=np.array([_padded(d.action) for d in chosen]),
-        rewards=[float(played.steps[segment].rewards[member]) for segment in asked],
+        actions=np.array([_padded_action(d.action) for d in chosen]),
+        rewards=[float(played.steps[segment].rewards[member]) for segment in decided],
         outputs={
             "action_logp": [np.float32(d.logp) for d in chosen],
             "action_dist_inputs": [np.asarray(d.extras["action_dist_inputs"], dtype=np.float32) for d in chosen],
         }
         if chosen[0].extras
         else {},
-        custom={**custom, "segments": np.asarray(asked)},
+        custom={**custom, "segments": np.asarray(decided)},
     )
 
 
@@ -122,9 +127,9 @@ def episode(
     custom: Mapping[str, object],
     outputs: Mapping[str, list[Any]] | None = None,
 ) -> SingleAgentEpisode:
-    """A whole episode of T decisions, observations (T, F) and actions (T, heads), in RLlib's terms. The last
-    observation is repeated as the final one; nothing here bootstraps from it."""
-    found = SingleAgentEpisode(
+    """An RLlib episode of T decisions, with observations (T, F) and actions (T, heads). The last observation is
+    repeated as the final one, which RLlib expects; its value is not used here."""
+    whole = SingleAgentEpisode(
         id_=f"{custom['task']}-{custom['population']}-{custom['member']}",
         observations=[*observations, observations[-1]],
         infos=[{} for _ in range(len(observations) + 1)],
@@ -134,11 +139,11 @@ def episode(
         extra_model_outputs=dict(outputs or {}),
         len_lookback_buffer=0,
     )
-    found.custom_data.update(custom)
-    return found
+    whole.custom_data.update(custom)
+    return whole
 
 
-def _padded(action: tuple[int, ...]) -> np.ndarray:
-    """Empty slots stay; the source comes last."""
+def _padded_action(action: tuple[int, ...]) -> np.ndarray:
+    """``action`` with a head for each of ``SLOTS`` hyperparameters, then the source; heads of empty slots stay."""
     heads, source = action[:-1], action[-1]
     return np.asarray([*heads, *[STAY] * (SLOTS - len(heads)), source], dtype=np.int64)

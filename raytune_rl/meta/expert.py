@@ -1,4 +1,4 @@
-"""Hand-made schedules: a grid of learning rates under a cosine, and the rule that a controller can imitate first."""
+"""Two rules written by hand: a grid of learning rates under a cosine, and an expert that a controller can imitate."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from raytune_rl.mdp.action import ActionSpec
 from raytune_rl.mdp.observation import ObservationSpec
 
 REGULARISED = (0.35, 0.25, 0.15, 0.1, 0.1, 0.05, 0.0)
-"""Shares of the starting levels of regularisation: off or low for the most part."""
+"""Shares of the members that start at each level of regularisation: mostly off or low."""
 
 
 class Grid(Rule):
-    """Learning rates about a hand default, a cosine, and nothing else."""
+    """Starting learning rates around a usual default, mostly low regularisation, and a cosine; no later changes."""
 
     requirements = PolicyRequirements(schedule="cosine")
 
@@ -30,12 +30,13 @@ class Grid(Rule):
     def choose(self, situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
         action = list(self._action.neutral)
         if not situation.first:
-            return self._later(action, situation, rng)
+            return self._later_action(action, situation, rng)
         centre = RATE_CENTRE + RATE_SIGN * float(situation.observation[self._observation.index("optimiser")])
         draws = spread(situation.member, self._shifts)
         for head, (hyperparameter, draw) in enumerate(zip(self._action.space, draws, strict=False)):
             if hyperparameter.role == "learning_rate":
-                rates = [math.log10(float(hyperparameter.decode(hyperparameter.level(j)))) + 2 for j in range(LEVELS)]
+                levels = [float(hyperparameter.decode(hyperparameter.level(index))) for index in range(LEVELS)]
+                rates = [math.log10(level) + 2 for level in levels]
                 shares = [math.exp(-(((rate - centre) / RATE_WIDTH) ** 2) / 2) for rate in rates]
             elif hyperparameter.name in ("weight_decay", "dropout", "label_smoothing"):
                 shares = list(REGULARISED)
@@ -45,18 +46,19 @@ class Grid(Rule):
             action[head] = min(int(below.sum()), LEVELS - 1)
         return tuple(action)
 
-    def _later(self, action: list[int], situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
+    def _later_action(self, action: list[int], situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
+        """The action after the first decision; ``action`` is the neutral one and may be changed."""
         return tuple(action)
 
 
 class Expert(Grid):
-    """What the network's prior does for a single model, without a network: the rates are held and decay late; who is
-    left behind takes the weights and values of one of the two best, and moves each of the values by a small step. (The
-    prior's starts are other ones by now: weight decay and smoothing anywhere.)"""
+    """Does without a network what the network's prior does for a single model: learning rates are kept and decay late;
+    a member that is behind copies weights and values from one of the two best members, and then moves each value by a
+    small step. (The prior now starts differently: weight decay and label smoothing anywhere in their ranges.)"""
 
     requirements = PolicyRequirements(schedule="late_cosine")
 
-    def _later(self, action: list[int], situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
+    def _later_action(self, action: list[int], situation: Situation, rng: np.random.Generator) -> tuple[int, ...]:
         rank = situation.observation[self._observation.index("rank")]
         if situation.observation[self._observation.index("copy_allowed")] and rank > REPLACED:
             action = [int(index + rng.integers(-1, 2)) for index in action]

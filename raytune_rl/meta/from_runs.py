@@ -1,7 +1,8 @@
-"""What finished runs have to teach: their tables, read back as decisions and what came of them (``--from-runs``).
+"""Reads decisions and their consequences from the tables of finished runs, to learn from them (``--from-runs``).
 
-A run directory tells every decision (what was seen, what was done) and every segment's result and descent, in Parquet
-and JSON: nothing is unpickled, and who decided does not matter. No Ray.
+A run directory has the observation and action of every decision, and the result of every segment with the parent of
+its weights, in Parquet and JSON. Nothing is unpickled, and the policy that decided does not matter. Nothing here
+imports Ray.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from raytune_rl.mdp.score import PENALTY, Score
 SAME_TASK: Final = (
     "candidate", "metric", "mode", "hyperparameters", "segments", "segment_length", "constants", "objective",
 )  # fmt: skip
-"""Fields of an experiment that make two runs populations of one task, which can be held against each other."""
+"""Fields of an experiment. Two runs that agree in all of them are populations of the same task, and can be compared."""
 COSINES: Final = ("Pretrained", "Cosine")
-"""Agents that lay a cosine over the learning rates, whatever the experiment says."""
+"""Agents that apply a cosine to the learning rates, whatever the experiment's schedule is."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Told:
-    """One member's decisions, T of them, in order.
+class MemberDecisions:
+    """The T decisions of one member, in order.
 
     Attributes:
-        member: its column in the run's arrays.
-        segments: (T,), the segments that they opened.
+        member: the member's column in the run's arrays.
+        segments: the segments that the decisions opened, (T,).
         observations: (T, F), without empty slots.
         actions: (T, hyperparameters + 1), the source last.
-        rewards: (T,), as the run paid them.
+        rewards: the run's rewards, (T,).
     """
 
     member: int
@@ -51,12 +52,12 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Team:
-    """What the members were to their ensemble, on validation (``mdp.ensemble_stats``).
+    """The ensemble and the members' contributions to it, on validation (``mdp.ensemble_stats``).
 
     Attributes:
-        contribution: (segments, members); NaN after a segment that went wrong; of a member that has ended, what it was
-            after its last segment.
-        score: of the greedy ensemble, (segments,).
+        contribution: (segments, members); NaN after a segment that failed. A member that has ended keeps the
+            contribution of its last segment.
+        score: score of the greedy ensemble, (segments,).
     """
 
     contribution: np.ndarray
@@ -65,24 +66,24 @@ class Team:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recorded:
-    """One run.
+    """What was read from one run.
 
     Attributes:
-        directory: where it is.
-        task: text that runs of the same task share.
-        hyperparameters: how many.
-        members: those that a policy decided about.
-        left_out: decisions that are not told, see ``read_run``.
-        validation: scores (``mdp.score``), ``PENALTY`` where there are none; (segments, members).
-        parent, parent_segment: the member whose weights a segment started from, and the segment that those had been
-            trained in last (-1: the initial ones); (segments, members).
-        team: where the ensemble was the objective.
+        directory: of the run.
+        task: a text that is the same for all runs of the same task.
+        hyperparameters: their number.
+        members: decisions of the members that a policy decided about.
+        left_out: number of decisions that are left out, see ``read_run``.
+        validation: scores (``mdp.score``), ``PENALTY`` where there is none; (segments, members).
+        parent, parent_segment: the member whose weights a segment started from, and the segment that these had been
+            trained in last (-1: they were initial weights); (segments, members).
+        team: only if the ensemble was the objective.
     """
 
     directory: str
     task: str
     hyperparameters: int
-    members: tuple[Told, ...]
+    members: tuple[MemberDecisions, ...]
     left_out: int
     validation: np.ndarray
     parent: np.ndarray
@@ -91,18 +92,18 @@ class Recorded:
 
     @property
     def decisions(self) -> int:
-        return sum(len(told.segments) for told in self.members)
+        return sum(len(member.segments) for member in self.members)
 
 
 def read_run(directory: str | Path) -> Recorded:
-    """The experience in a run directory.
+    """Read a run directory.
 
-    A controller steers under a cosine, where keeping a learning rate is a schedule already. In a run without one a
-    move of it means something else, so decisions that made such a move after the start are left out.
+    A controller works with learning rates that follow a cosine, where keeping them is a good schedule. In a run without
+    a cosine, moves of a learning rate mean something else, so decisions with such a move after the start are left out.
 
     Raises:
-        BadInput: one sentence why the run does not fit: there is none, it has not finished, it is of another version,
-            its decisions saw or did something else, or nobody decided anything.
+        BadInput: one sentence why the run cannot be used: there is none, it has not finished, it is of another version,
+            its observations or actions are different, or no policy decided anything.
     """
     where = f"--from-runs {directory}"
     try:
@@ -111,30 +112,30 @@ def read_run(directory: str | Path) -> Recorded:
         raise BadInput(f"{where}: {error}") from None
     if not run.finished:
         raise BadInput(f"{where}: the run has not finished; go on with it first (--resume).")
-    fields = {"objective": "single", **run.fields}  # the first version had no other
+    fields = {"objective": "single", **run.fields}  # the first version knew no other objective
     names = _names(run, where)
     decided = run.decisions[run.decisions["act/source"].notna()]
     actions = decided[[f"act/{name}" for name in (*names, "source")]].to_numpy(dtype=np.int64)
     sizes = np.array([LEVELS] * len(names) + [len(SOURCES)])
     if ((actions < 0) | (actions >= sizes)).any():
         raise BadInput(f"{where}: its actions are not this version's, so nothing can be learned from it.")
-    decided, actions, left_out = _in_our_frame(run, names, decided, actions)
+    decided, actions, left_out = _valid_under_cosine(run, names, decided, actions)
     if decided.empty:
         raise BadInput(f"{where}: no policy decided anything in it that could be learned from.")
     columns = pd.Index(sorted(run.segments["member"].unique()))
-    validation, parent, parent_segment = _course(run, columns)
-    seen = decided[_features(names)].to_numpy(dtype=np.float32)
-    if np.isnan(seen).any():
+    validation, parent, parent_segment = _scores_and_parents(run, columns)
+    observations = decided[_observation_columns(names)].to_numpy(dtype=np.float32)
+    if np.isnan(observations).any():
         raise BadInput(f"{where}: another version of raytune_rl made some of its decisions.")
     rewards = decided["reward"].fillna(0.0).to_numpy(dtype=np.float32)
     members = []
     for member in decided["member"].unique():
         rows = np.flatnonzero(decided["member"] == member)
         members.append(
-            Told(
+            MemberDecisions(
                 member=columns.get_loc(member),
                 segments=decided["segment"].to_numpy()[rows],
-                observations=seen[rows],
+                observations=observations[rows],
                 actions=actions[rows],
                 rewards=rewards[rows],
             )
@@ -152,31 +153,33 @@ def read_run(directory: str | Path) -> Recorded:
     )
 
 
-def _features(names: Sequence[str]) -> list[str]:
+def _observation_columns(names: Sequence[str]) -> list[str]:
+    """The table's columns that make up the observation, in its order."""
     slots = [f"obs/hp/{name}/{row.name}" for name in names for row in SLOT_FEATURES]
     return [f"obs/{row.name}" for row in MEMBER_FEATURES] + slots
 
 
 def _names(run: Run, where: str) -> list[str]:
-    """The hyperparameters' names, in the order of the observation, if it is this version's observation."""
+    """The hyperparameters' names, in the order of the observation. Raises ``BadInput`` if observations or actions are
+    not those of this version."""
     observed = [column for column in map(str, run.decisions) if column.startswith("obs/")]
     ending = f"/{SLOT_FEATURES[0].name}"
     firsts = [column for column in observed if column.startswith("obs/hp/") and column.endswith(ending)]
     names = [column.removeprefix("obs/hp/").removesuffix(ending) for column in firsts]
-    for column in (*_features(names), *(f"act/{name}" for name in names), "act/source"):
+    for column in (*_observation_columns(names), *(f"act/{name}" for name in names), "act/source"):
         if column not in run.decisions:
             raise BadInput(f"{where}: its decisions have no {column}; another version of raytune_rl made them.")
-    unheard = [column for column in observed if column not in _features(names)]
-    if unheard or not names:
-        what = unheard[0] if unheard else "no hyperparameter"
+    unknown = [column for column in observed if column not in _observation_columns(names)]
+    if unknown or not names:
+        what = unknown[0] if unknown else "no hyperparameter"
         raise BadInput(f"{where}: its decisions saw {what}, which this version cannot read.")
     return names
 
 
-def _in_our_frame(
+def _valid_under_cosine(
     run: Run, names: Sequence[str], decided: pd.DataFrame, actions: np.ndarray
 ) -> tuple[pd.DataFrame, np.ndarray, int]:
-    """Only what means the same under a cosine, and how many decisions that leaves out."""
+    """The decisions and actions that mean the same under a cosine, and how many decisions are left out."""
     agent = str(run.fields.get("agent")).rsplit(":", 1)[-1]
     if run.fields.get("schedule", "constant") != "constant" or agent in COSINES:
         return decided, actions, 0
@@ -186,9 +189,9 @@ def _in_our_frame(
     return decided[~moved], actions[~moved], int(moved.sum())
 
 
-def _course(run: Run, members: pd.Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Validation scores and descent, (segments, members) each. A member that stopped early has no score from
-    then on, and descends from itself."""
+def _scores_and_parents(run: Run, members: pd.Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``validation``, ``parent`` and ``parent_segment`` of ``Recorded``. After a member's early end its scores are
+    ``PENALTY``, and it is its own parent."""
     rows = run.segments
     shape = (int(rows["segment"].max()) + 1, len(members))
     validation = np.full(shape, PENALTY)
@@ -199,25 +202,26 @@ def _course(run: Run, members: pd.Index) -> tuple[np.ndarray, np.ndarray, np.nda
     values = rows[f"metric/{run.metric}"].to_numpy(dtype=float, na_value=np.nan)
     validation[at] = np.vectorize(score.of, otypes=[float])(values)
     copied = rows["copied_from"].notna().to_numpy()
-    there = at[0][copied], at[1][copied]
-    parent[there] = members.get_indexer(pd.Index(rows["copied_from"][copied]))
-    parent_segment[there] = rows["copied_segment"][copied].fillna(-1)
+    at_copies = at[0][copied], at[1][copied]
+    parent[at_copies] = members.get_indexer(pd.Index(rows["copied_from"][copied]))
+    parent_segment[at_copies] = rows["copied_segment"][copied].fillna(-1)
     return validation, parent, parent_segment
 
 
 def _team(run: Run, members: pd.Index, where: str) -> Team:
-    """Members report at different times, so that a segment has several ensembles: what counts is their mean loss."""
+    """The ensemble's results. Members report at different times, so a segment has several ensembles; their mean loss
+    counts."""
     names = ("metric/ensemble_contribution", "metric/ensemble_loss")
     if missing := [name for name in names if name not in run.segments]:
         raise BadInput(f"{where}: its segments have no {missing[0]}; another version of raytune_rl made them.")
-    tables = [
+    contributions, losses = [
         run.segments.pivot(index="segment", columns="member", values=name).reindex(columns=members).astype(float)
         for name in names
     ]
-    contribution = tables[0].to_numpy(copy=True)
+    contribution = contributions.to_numpy(copy=True)
     ends = run.segments.groupby("member")["segment"].max().reindex(members)
-    last = tables[0].index.get_indexer(pd.Index(ends))
+    last = contributions.index.get_indexer(pd.Index(ends))
     for member, segment in enumerate(last):
         contribution[segment + 1 :, member] = contribution[segment, member]
-    scores = tables[1].mean(axis=1).map(Score(metric="loss", mode="min").of, na_action="ignore")
+    scores = losses.mean(axis=1).map(Score(metric="loss", mode="min").of, na_action="ignore")
     return Team(contribution=contribution, score=scores.ffill().fillna(PENALTY).to_numpy(dtype=float))

@@ -1,4 +1,4 @@
-"""Learning from finished runs: a warm start by advantage-weighted imitation, before the packed worlds."""
+"""Learning from finished runs: a warm start by advantage-weighted imitation, before training in packed worlds."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from raytune_rl.meta.advantages import MetaAdvantages
 from raytune_rl.meta.episodes import LOWEST, SLOTS, episode
 from raytune_rl.meta.from_runs import Recorded
 from raytune_rl.meta.recipe import Recipe
-from raytune_rl.meta.training import common, taught
+from raytune_rl.meta.training import common, train_on
 from raytune_rl.rllib.peers import plain_pipeline
 from raytune_rl.rllib.token_learner import CLONE_KL, ClonedMARWILLearner
 
 ANCHOR: Final = 1.0
-"""Weight of the KL to what the controller was before: about as much as an average decision's imitation."""
+"""Weight of the KL divergence from the initial controller: about that of imitating an average decision."""
 
 
 def imitate(recipe: Recipe, weights: Mapping[str, np.ndarray], runs: Sequence[Recorded]) -> dict[str, np.ndarray]:
-    """``weights`` after the decisions of finished runs, by RLlib's MARWIL (Wang et al. 2018, section 4).
+    """``weights`` after imitating the decisions of finished runs, by RLlib's MARWIL (Wang et al. 2018, section 4).
 
-    What is imitated is what was done, each decision weighted by exp(advantage): its lineage credit (difference credit
-    where the ensemble was the objective) over that of the other members at the same segment (and of other runs of the
-    same task), in standard deviations. A KL holds the controller to ``weights``, so that a few runs do not make it
-    forget. Who decided in them, and how likely they held it, does not matter; a run that decided at random is imitated
-    where that went well, and is a weak teacher.
+    Each decision is imitated with the weight exp(advantage). The advantage is its lineage credit (``ensemble_credit``
+    if the ensemble was the objective) relative to the other members in the same segment, including those of other runs
+    of the same task, in standard deviations. A KL divergence keeps the controller near ``weights``, so that it does not
+    forget everything else because of a few runs. It does not matter which policy decided, or with what probability:
+    random decisions are imitated where they turned out well, although little can be learned from them.
     """
     slots = max([SLOTS, *(run.hyperparameters for run in runs)])
     config: Any = common(PlainMARWILConfig(), recipe, module={"weights": dict(weights), "clone": True}, slots=slots)
@@ -43,7 +43,7 @@ def imitate(recipe: Recipe, weights: Mapping[str, np.ndarray], runs: Sequence[Re
         lr=3e-4,
         train_batch_size_per_learner=recipe.minibatch,
         beta=1.0,
-        vf_coeff=0.0,  # the critic is no part of these advantages
+        vf_coeff=0.0,  # these advantages do not need a critic
         moving_average_sqd_adv_norm_start=1.0,
         grad_clip=1.0,
     )
@@ -53,18 +53,18 @@ def imitate(recipe: Recipe, weights: Mapping[str, np.ndarray], runs: Sequence[Re
         add_default_connectors_to_learner_pipeline=False,
         learner_config_dict={CLONE_KL: ANCHOR},
     )
-    return taught(config, recipe, episodes_of_runs(runs, slots=slots))
+    return train_on(config, recipe, episodes_of_runs(runs, slots=slots))
 
 
 class PlainMARWILConfig(MARWILConfig):
-    """MARWIL without the pipeline of its own (value targets by GAE), which it would put around any other."""
+    """MARWIL without its own connectors (value targets by GAE), which it would add to any given pipeline."""
 
     def build_learner_connector(self, *arguments: Any, **named: Any) -> Any:
         return AlgorithmConfig.build_learner_connector(self, *arguments, **named)
 
 
 class AdvantagesAsTargets(ConnectorV2):
-    """MARWIL takes value targets less the critic's value as its advantages; this makes those come out as given."""
+    """Sets value targets such that MARWIL, which subtracts the critic's values from them, gets the given advantages."""
 
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], **kwargs: Any) -> Any:
         columns = batch[DEFAULT_MODULE_ID]
@@ -75,12 +75,13 @@ class AdvantagesAsTargets(ConnectorV2):
 
 
 def episodes_of_runs(runs: Sequence[Recorded], *, slots: int = SLOTS) -> list[SingleAgentEpisode]:
-    """An episode per member, told as those of packed worlds are (``meta.episodes``); a run is a population of its task.
+    """One episode per member, in the form of those from packed worlds (``meta.episodes``). A run is a population of its
+    task.
 
-    Runs have no test score per segment, nor their ensembles, so validation stands for it.
+    Runs have no test scores per segment, neither of members nor of ensembles, so validation scores take their place.
     """
     tasks = list(dict.fromkeys(run.task for run in runs))
-    found = []
+    episodes = []
     for population, run in enumerate(runs):
         scores = np.maximum(run.validation, LOWEST)
         shared = {
@@ -92,22 +93,22 @@ def episodes_of_runs(runs: Sequence[Recorded], *, slots: int = SLOTS) -> list[Si
             "parent_segment": run.parent_segment,
             **({} if run.team is None else {"contribution": run.team.contribution, "ensemble": run.team.score}),
         }
-        for told in run.members:
-            found.append(
+        for decisions in run.members:
+            episodes.append(
                 episode(
-                    observations=_widened(told.observations, MEMBER + slots * TOKEN, 0.0),
-                    actions=_slotted(told.actions, slots),
-                    rewards=told.rewards.tolist(),
-                    custom={**shared, "member": told.member, "segments": told.segments},
+                    observations=_padded(decisions.observations, MEMBER + slots * TOKEN, 0.0),
+                    actions=_padded_actions(decisions.actions, slots),
+                    rewards=decisions.rewards.tolist(),
+                    custom={**shared, "member": decisions.member, "segments": decisions.segments},
                 )
             )
-    return found
+    return episodes
 
 
-def _slotted(actions: np.ndarray, slots: int) -> np.ndarray:
-    """Actions (T, heads) with empty slots, which stay, before the source."""
-    return np.concatenate([_widened(actions[:, :-1], slots, STAY), actions[:, -1:]], axis=1)
+def _padded_actions(actions: np.ndarray, slots: int) -> np.ndarray:
+    """Actions (T, heads) with a head for each of ``slots`` hyperparameters, then the source; empty slots stay."""
+    return np.concatenate([_padded(actions[:, :-1], slots, STAY), actions[:, -1:]], axis=1)
 
 
-def _widened(rows: np.ndarray, width: int, value: float) -> np.ndarray:
+def _padded(rows: np.ndarray, width: int, value: float) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=value)

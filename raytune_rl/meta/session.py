@@ -1,4 +1,4 @@
-"""One meta-training from its first weights to its best: it starts or resumes, validates, and saves."""
+"""A meta-training from its first weights to its best ones: starts or resumes it, validates, and saves."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ CLONE, RULES_FILE, ALGORITHM, LOG, BEST, LAST = (
     "last",
 )
 PROGRESS_EVERY = 5
-"""Iterations between two lines of progress."""
+"""Number of iterations between two lines of progress."""
 SAVE_SECONDS = 60.0
-"""Of training between two checkpoints: as much is trained again after a ``kill -9``."""
+"""Training time between two checkpoints: at most this much is repeated after a ``kill -9``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """How far a meta-training is; kept with RLlib's checkpoint. ``minutes`` are those of training."""
+    """The progress of a meta-training, saved with RLlib's checkpoint. ``minutes`` is training time."""
 
     iteration: int = 0
     transitions: int = 0
@@ -55,12 +55,13 @@ class Reached:
 class Session:
     """A meta-training in ``directory``.
 
-    Every file is replaced whole and checkpoints are written aside (``rllib.checkpoints``), so that after a kill at any
-    time at most ``SAVE_SECONDS`` of training are repeated.
+    Files are replaced atomically, and a checkpoint is written under another name first (``rllib.checkpoints``). So
+    after a kill at any time at most ``SAVE_SECONDS`` of training are repeated.
 
     Args:
-        recipe: what is done.
-        say: takes a line of progress.
+        directory: for all files of the meta-training.
+        recipe: its settings.
+        say: called with each line of progress.
     """
 
     def __init__(self, directory: Path, recipe: Recipe, *, say: Callable[[str], None] = print) -> None:
@@ -70,7 +71,7 @@ class Session:
         self._store.write(FILE, json.dumps(recipe.to_dict(), indent=1).encode())
 
     def run(self, *, minutes: float, stoppable: Stoppable) -> bool:
-        """Train until ``minutes`` in all are over, from where an earlier session stopped; False if interrupted."""
+        """Train until the training time, including earlier sessions, is ``minutes``. Returns false if interrupted."""
         weights, rules = self._first_weights(), self._rules()
         checkpoint = checkpoints.newest(self.directory / ALGORITHM)
         reached = Reached() if checkpoint is None else Reached(**checkpoint.record["reached"])
@@ -80,13 +81,13 @@ class Session:
             if checkpoint is not None:
                 algorithm.restore_from_path(str((checkpoint.path / ALGORITHM).resolve()))
             if self._is_due(reached):  # at the start, or killed between checkpoint and validation
-                self._validated(algorithm, reached, rules)
+                self._validate_and_save(algorithm, reached, rules)
             saved = reached
             with stoppable.by(stop.append):
                 while reached.minutes < minutes and not stop:
                     reached = self._step(algorithm, reached)
                     if self._is_due(reached):
-                        self._validated(algorithm, reached, rules)
+                        self._validate_and_save(algorithm, reached, rules)
                         saved = reached
                     elif (reached.minutes - saved.minutes) * 60 >= SAVE_SECONDS:
                         self._save(algorithm, reached)
@@ -94,13 +95,13 @@ class Session:
             if stop:
                 self._save(algorithm, reached)
             elif reached.iteration not in self._validated_iterations():
-                self._validated(algorithm, reached, rules)
+                self._validate_and_save(algorithm, reached, rules)
         finally:
             algorithm.stop()
         return not stop
 
     def _is_due(self, reached: Reached) -> bool:
-        """Whether it is time to validate, and that has not been done."""
+        """Whether this iteration has to be validated and has not been yet."""
         every = self.recipe.validate_every
         return reached.iteration % every == 0 and reached.iteration not in self._validated_iterations()
 
@@ -108,6 +109,7 @@ class Session:
         return {row["iteration"] for row in self._log()}
 
     def _step(self, algorithm: Any, reached: Reached) -> Reached:
+        """Train for one iteration."""
         started = time.monotonic()
         result = algorithm.train()
         reached = replace(
@@ -117,12 +119,12 @@ class Session:
             minutes=reached.minutes + (time.monotonic() - started) / 60,
         )
         if reached.iteration % PROGRESS_EVERY == 0:
-            self.say(_line(reached, result))
+            self.say(_progress_line(reached, result))
         return reached
 
     def _first_weights(self) -> Mapping[str, np.ndarray]:
-        """What the agent begins as, and is kept near to: the expert's clone, the shipped controller (perhaps with the
-        experience of finished runs), or the network's prior."""
+        """The weights that the agent starts with and stays near: those of the expert's clone, the shipped controller or
+        the network's prior; after imitation of finished runs, if there are any."""
         if not self._store.exists(CLONE):
             weights = initial_weights(self.recipe.seed)
             if self.recipe.clone_worlds:
@@ -131,12 +133,12 @@ class Session:
             elif self.recipe.shipped or self.recipe.runs:
                 weights = Pretrained().weights
             if self.recipe.runs:
-                weights = self._with_runs(weights)
+                weights = self._imitate_runs(weights)
             self._store.write(CLONE, save(weights))
         first_weights: dict[str, np.ndarray] = load(self._store.read(CLONE))
         return first_weights
 
-    def _with_runs(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _imitate_runs(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         runs = [read_run(directory) for directory in self.recipe.runs]
         for run in runs:
             left = f" ({run.left_out} left out: moves of a learning rate without a cosine)" if run.left_out else ""
@@ -144,18 +146,21 @@ class Session:
         return imitate(self.recipe, weights, runs)
 
     def _rules(self) -> dict[str, Validation]:
-        """The rules' results, computed once."""
+        """The validation results of ``RULES``, by name; computed once and then read from a file."""
         if not self._store.exists(RULES_FILE):
             scores = {}
             for name, make in RULES.items():
                 scores[name] = self._validate(make).scores.tolist()
                 self.say(f"meta-validation, {name}: {np.mean(scores[name]):.4f}")
             self._store.write(RULES_FILE, json.dumps(scores).encode())
-        kept = json.loads(self._store.read(RULES_FILE))
-        return {name: Validation(scores=np.array(rows)) for name, rows in kept.items()}
+        saved = json.loads(self._store.read(RULES_FILE))
+        return {name: Validation(scores=np.array(scores)) for name, scores in saved.items()}
 
-    def _validated(self, algorithm: Any, reached: Reached, rules: Mapping[str, Validation]) -> None:
-        """Validate; keep the algorithm, the weights (the best ones apart) and, last, the curve's new point."""
+    def _validate_and_save(self, algorithm: Any, reached: Reached, rules: Mapping[str, Validation]) -> None:
+        """Validate, and save the algorithm, the weights (also as the best ones, if they are) and a row of the log.
+
+        The log comes last, because an iteration that it contains counts as validated.
+        """
         state = algorithm.learner_group.get_state(components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}")
         learned = from_module(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
         weights = blended(self._first_weights(), learned, self.recipe.blend)
@@ -185,22 +190,22 @@ class Session:
     def _validate(self, make_policy: Callable[[], Policy]) -> Validation:
         numbers = META_VALIDATION[: self.recipe.validation_worlds]
         return validate(
-            make_policy, numbers=numbers, populations=self.recipe.validation_populations, each=_in_processes
+            make_policy, numbers=numbers, populations=self.recipe.validation_populations, each=_map_in_processes
         )
 
     def _log(self) -> list[dict[str, Any]]:
-        """The curve so far, a row per validation."""
+        """The rows of the log, one per validation."""
         lines = self._store.read(LOG).decode().splitlines() if self._store.exists(LOG) else []
         return [json.loads(line) for line in lines]
 
 
 def blended(first: Mapping[str, np.ndarray], learned: Mapping[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
-    """``share`` of the way from one set of weights to another, by name; see ``Recipe.blend``."""
+    """The weights at ``share`` of the way from ``first`` to ``learned``, by name; see ``Recipe.blend``."""
     return {name: (1.0 - share) * first[name] + share * learned[name] for name in first}
 
 
-def _in_processes(function: Callable[[int], list[float]], numbers: Sequence[int]) -> list[list[float]]:
-    """``map`` by Ray's workers, as many at once as the EnvRunners leave room for."""
+def _map_in_processes(function: Callable[[int], list[float]], numbers: Sequence[int]) -> list[list[float]]:
+    """``map`` in Ray's worker processes: as many at once as fit beside the EnvRunners."""
     task = ray.remote(num_cpus=0.5)(_on_one_thread)
     scores: list[list[float]] = ray.get([task.remote(function, number) for number in numbers])
     return scores
@@ -211,7 +216,7 @@ def _on_one_thread(function: Callable[[int], list[float]], number: int) -> list[
     return function(number)
 
 
-def _line(reached: Reached, result: Mapping[str, Any]) -> str:
+def _progress_line(reached: Reached, result: Mapping[str, Any]) -> str:
     numbers = result["learners"][DEFAULT_MODULE_ID]
     shown = {name: float(numbers.get(name, np.nan)) for name in ("entropy", "clone_kl", "vf_explained_var")}
     rate = reached.transitions / max(reached.minutes * 60, 1e-9)

@@ -1,4 +1,4 @@
-"""Meta-training with RLlib: first BC of the expert, then PPO with our own credit. Both learn the token module."""
+"""Meta-training with RLlib: BC of the expert, then PPO with ``MetaAdvantages``. Both train the token module."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from raytune_rl.worlds.generator import META_TRAIN, make_world
 
 
 def spaces(slots: int) -> tuple[gym.spaces.Box, gym.spaces.MultiDiscrete]:
-    """Observations and actions of tasks with up to so many hyperparameters."""
+    """The spaces of observations and actions of tasks with up to ``slots`` hyperparameters."""
     sizes = np.array([LEVELS] * slots + [len(SOURCES)], dtype=np.int64)
     return gym.spaces.Box(-4.0, 4.0, (MEMBER + slots * TOKEN,), np.float32), gym.spaces.MultiDiscrete(sizes)
 
@@ -39,15 +39,15 @@ OBSERVATIONS, ACTIONS = spaces(SLOTS)
 
 
 def clone(recipe: Recipe, played: Sequence[SingleAgentEpisode]) -> dict[str, np.ndarray]:
-    """Weights that imitate what was played, by RLlib's BC."""
+    """Weights that imitate the episodes ``played``, by RLlib's BC."""
     config = common(BCConfig(), recipe, module={"seed": recipe.seed})
     config.training(lr=2e-3, train_batch_size_per_learner=recipe.minibatch)
     config.learners(learner_connector=lambda *_: plain_pipeline(), add_default_connectors_to_learner_pipeline=False)
-    return taught(config, recipe, played)
+    return train_on(config, recipe, played)
 
 
-def taught(config: Any, recipe: Recipe, played: Sequence[SingleAgentEpisode]) -> dict[str, np.ndarray]:
-    """The weights after ``clone_epochs`` passes over what was played."""
+def train_on(config: Any, recipe: Recipe, played: Sequence[SingleAgentEpisode]) -> dict[str, np.ndarray]:
+    """The weights after ``clone_epochs`` passes over the episodes ``played``, with the learner of ``config``."""
     group = config.build_learner_group()
     steps = sum(len(episode) for episode in played)
     group.update(
@@ -61,14 +61,14 @@ def taught(config: Any, recipe: Recipe, played: Sequence[SingleAgentEpisode]) ->
 
 
 def expert_episodes(recipe: Recipe) -> list[SingleAgentEpisode]:
-    """What the expert does in worlds of its own."""
+    """Episodes of the expert, in ``clone_worlds`` random worlds of ``META_TRAIN``."""
     numbers = np.random.default_rng([recipe.seed, 0xC10]).integers(len(META_TRAIN), size=recipe.clone_worlds)
     return [e for number in numbers for e in episodes_of(play(make_world(int(number)), Expert, groups=2))]
 
 
 def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) -> PPOConfig:
-    """PPO from ``weights`` on, with ``WorldRunner``s and ``MetaAdvantages``. ``first``: the iteration that it goes on
-    from, so that no world comes a second time."""
+    """PPO that starts with ``weights``, with ``WorldRunner``s and ``MetaAdvantages``. ``first`` is the iteration at
+    which it starts or resumes, so that after resuming other worlds are played."""
     config = common(PPOConfig(), recipe, module={"weights": dict(weights), "clone": recipe.clone_kl > 0})
     config.training(
         lr=recipe.learning_rate,
@@ -81,7 +81,7 @@ def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) ->
         vf_clip_param=100.0,
         use_kl_loss=False,
         grad_clip=1.0,
-        train_batch_size_per_learner=recipe.minibatch,  # the least: a batch is one sample of every runner
+        train_batch_size_per_learner=recipe.minibatch,  # a lower bound: a batch is one sample of each runner
     )
     config.learners(
         learner_connector=lambda *_: [
@@ -107,12 +107,13 @@ def ppo(recipe: Recipe, weights: Mapping[str, np.ndarray], *, first: int = 0) ->
 
 
 def common(config: Any, recipe: Recipe, *, module: Mapping[str, Any], slots: int = SLOTS) -> AlgorithmConfig:
-    """What all of them have in common: ``TokenModule`` with the model config ``module``, and one local learner."""
+    """``config`` with the settings that all algorithms share: ``TokenModule`` with the model config ``module``, and one
+    local learner. Changes ``config`` in place."""
     observations, actions = spaces(slots)
     config.environment(env=None, observation_space=observations, action_space=actions)
     config.framework("torch", torch_skip_nan_gradients=True)
     config.learners(num_learners=0)
     config.debugging(log_level="ERROR", seed=recipe.seed)
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=TokenModule, model_config=dict(module)))
-    found: AlgorithmConfig = config
-    return found
+    completed: AlgorithmConfig = config
+    return completed

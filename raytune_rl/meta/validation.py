@@ -1,4 +1,4 @@
-"""How good a controller is in worlds that nobody learned from: against rules, at equal member-steps."""
+"""Meta-validation: compares a controller with rules in worlds that it did not learn from, at equal member-steps."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ RULES: Mapping[str, Callable[[], Any]] = {
     "random actions": Random,
     "PBT": PBT,
 }
-"""What a controller is held against; all of them within the same structure (copies, incumbent, roll-back)."""
+"""The rules that a controller is compared with, all with the same copies, incumbent and roll-backs around them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Scores of one policy: ``scores[w, p]`` of what population p of world w came to (``credit.team_score``: its model
-    or its ensemble), on the test split (``mdp.score``: higher is better, 0.1 is a loss that is a tenth smaller)."""
+    """The results of one policy.
+
+    Attributes:
+        scores: ``scores[w, p]`` is the result of population p in world w (``advantages.team_score``: of its best model
+            or its ensemble), on the test split (``mdp.score``: higher is better; 0.1 means a loss about a tenth
+            smaller).
+    """
 
     scores: np.ndarray
 
@@ -37,7 +42,8 @@ class Validation:
         return float(self.scores.mean())
 
     def against(self, other: Validation) -> tuple[float, float]:
-        """Mean difference, and the share of pairs in which this one is better (ties count half)."""
+        """The mean difference of scores, and the share of pairs, within worlds, in which this policy is better. Ties
+        count half."""
         difference = self.scores.mean(axis=1) - other.scores.mean(axis=1)
         pairs = self.scores[:, :, None] - other.scores[:, None, :]
         return float(difference.mean()), float((np.sign(pairs) / 2 + 0.5).mean())
@@ -51,17 +57,17 @@ def validate(
     seed: int = 0,
     each: Callable[..., Iterable[list[float]]] = map,
 ) -> Validation:
-    """Play the worlds of ``numbers``; populations differ in their initial weights, batches and sampled decisions.
+    """Play the worlds ``numbers``. The populations of a world differ in initial weights, batches and sampled decisions.
 
     Args:
-        each: like ``map``, for whoever plays several worlds at once.
+        each: a function like ``map``, which may play several worlds at once.
     """
-    playing = functools.partial(results, make_policy=make_policy, populations=populations, seed=seed)
-    return Validation(scores=np.array(list(each(playing, numbers))))
+    play_world = functools.partial(results, make_policy=make_policy, populations=populations, seed=seed)
+    return Validation(scores=np.array(list(each(play_world, numbers))))
 
 
 def results(number: int, *, make_policy: Callable[[], Policy], populations: int, seed: int) -> list[float]:
-    """What each population of one world came to, on its test split."""
+    """The score of each population of one world (``advantages.team_score``), on the test split."""
     world = make_world(number)
     group = play(world, make_policy, groups=populations, seed=seed, alike=False)
     return [

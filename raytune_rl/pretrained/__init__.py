@@ -1,6 +1,6 @@
-"""The controller that is shipped with the package, trained beforehand in packed worlds (``meta_train``).
+"""The controller that is shipped with the package, meta-trained in packed worlds (``meta_train``).
 
-``controller.safetensors`` holds its weights; ``controller.json`` says how it was made, with its results in
+``controller.safetensors`` holds its weights; ``controller.json`` records how it was made and its results in
 meta-validation.
 """
 
@@ -33,15 +33,16 @@ class Pretrained(LearningPolicy):
 
     Args:
         directory: another controller, as written by ``meta_train`` (``best/``); default: the one in the package.
-        learn: whether it goes on learning during the run (``rllib.tokens``), in an actor of its own and from all
-            decisions but each member's first one. Meanwhile it acts with a local copy. The result is saved in the run's
+        learn: whether it continues to learn during the run (``rllib.tokens``). It learns in an actor of its own, from
+            all decisions except each member's first one, while a local copy acts. The result is saved in the run's
             ``agent/``.
-        learning_rate: of that learning, above 0.
+        learning_rate: for learning in the run, above 0.
         anchor: weight of the KL divergence that keeps it near the weights that it began with, at least 0.
         batch: decisions per update, at least 1.
 
     Raises:
-        BadInput: there is no controller, it is of another version of this package, or a number is out of range.
+        BadInput: the directory holds no controller or one of another version of this package, or a number is out of
+            range.
     """
 
     agent: TokenAgent
@@ -68,7 +69,7 @@ class Pretrained(LearningPolicy):
 
     @classmethod
     def from_run(cls, directory: str | Path, **settings: Any) -> Pretrained:
-        """The controller as a run with ``learn=True`` left it.
+        """The controller that a run with ``learn=True`` ended with.
 
         Args:
             directory: a run directory; its ``agent/`` holds the checkpoint. Nothing is unpickled.
@@ -90,7 +91,7 @@ class Pretrained(LearningPolicy):
 
     @property
     def weights(self) -> dict[str, NDArray[Any]]:
-        """The weights that act now, by the names of ``controller.tokens.shapes``."""
+        """The weights that it acts with now, by the names of ``controller.tokens.shapes``."""
         return from_module(self._local().weights()) if self._observation else dict(self.agent.start)
 
     def _usable(self, transition: Transition) -> bool:

@@ -1,4 +1,4 @@
-"""The files of a controller: weights as safetensors, its record as JSON. Nothing is unpickled."""
+"""The files of a controller: its weights as safetensors and its record as JSON. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(directory: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The weights by name, and the record.
 
     Raises:
-        BadInput: there is no controller, or it is of another version of this package.
+        BadInput: the directory holds no controller, or one of another version of this package.
     """
     try:
         record = json.loads((directory / RECORD).read_text(encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""Example models and data, one file each. Nothing is downloaded and nothing cached on disk."""
+"""Example tasks, a model and its data in one file each. Nothing is downloaded or cached on disk."""

@@ -1,4 +1,5 @@
-"""Breast cancer (Wisconsin) of scikit-learn: 569 tumours, benign or malignant, by ten mean features of their cells."""
+"""Scikit-learn's breast cancer data (Wisconsin): 569 tumours, benign or malignant, with ten mean features of their
+cells."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from torch import nn
 from raytune_rl.tasks.splitting import Split, three_way
 
 FEATURES = 10
-"""The data set holds mean, error and worst value of ten measurements; the means come first."""
+"""Features that are used. The data set has the mean, error and worst value of ten measurements; the means come
+first."""
 
 
 def breast_cancer(*, seed: int = 0) -> tuple[Split, Split, Split]:

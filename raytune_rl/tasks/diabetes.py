@@ -1,4 +1,6 @@
-"""Diabetes of scikit-learn: 442 patients by ten features, how far the illness is a year later. The regression task."""
+"""Scikit-learn's diabetes data: 442 patients, ten features, and the progression of the disease a year later.
+
+This is the regression task."""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from raytune_rl.tasks.splitting import Split, three_way
 
 
 def diabetes(*, seed: int = 0) -> tuple[Split, Split, Split]:
-    """266, 88 and 88 patients as (N, 10) float32, standardised; targets (N, 1) float32 in deviations of all patients
-    (the split is drawn without regard to them)."""
+    """266, 88 and 88 patients as (N, 10) float32, standardised; targets (N, 1) float32, standardised over all patients
+    (the split does not depend on them)."""
     from sklearn.datasets import load_diabetes
 
     inputs, targets = load_diabetes(return_X_y=True)

@@ -1,4 +1,4 @@
-"""Handwritten digits of scikit-learn: 1797 images of 8 x 8 pixels, 10 classes. The quickstart's task."""
+"""Scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels, 10 classes. The quickstart's task."""
 
 from __future__ import annotations
 

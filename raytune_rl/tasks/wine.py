@@ -1,4 +1,4 @@
-"""Wine of scikit-learn: 178 wines of three growers by 13 measurements. The smallest task; its validation is noisy."""
+"""Scikit-learn's wine data: 178 wines of three growers, 13 measurements. The smallest task; its validation is noisy."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Cheap worlds: whole populations as one batched program, driven by the same controller as real trials.
+"""Cheap worlds: whole populations trained as one batched program, by the same controller as real trials.
 
-``cohort`` trains many members of a torch task, ``rollout`` puts controllers over them, ``generator`` makes tasks that
-nobody has seen before. No Ray.
+``cohort`` trains many members of a torch task, ``rollout`` lets controllers steer them, ``generator`` draws new tasks.
+Nothing here imports Ray.
 """

@@ -1,4 +1,4 @@
-"""Trains K members of one task together, segment by segment, and says of each what a real trial would report."""
+"""Trains K members of one task together, segment by segment, and measures what a real trial would report."""
 
 from __future__ import annotations
 
@@ -29,9 +29,12 @@ SETTINGS = ("learning_rate", "weight_decay", "momentum", "dropout", "label_smoot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a segment gave: the validation loss, and ``mdp.state.SIGNALS`` but the time, arrays of shape (K,).
+    """What was measured in one segment.
 
-    ``predictions``: of a sample of the validation split, (K, rows, outputs), where they were asked for.
+    Attributes:
+        validation_loss: after the segment, shape (K,).
+        signals: ``mdp.state.SIGNALS`` without the time, by name, each of shape (K,).
+        predictions: for a sample of the validation split, (K, rows, outputs), if they were asked for.
     """
 
     validation_loss: np.ndarray
@@ -40,16 +43,16 @@ class Measured:
 
 
 class Cohort:
-    """K members under training.
+    """K members that train together.
 
     Args:
         task: what they learn.
-        streams: shape (K,): members with the same number start from the same weights and see the same batches, so that
-            what differs between them comes from their decisions alone.
+        streams: a stream number for each member, shape (K,). Members of the same stream start from the same weights and
+            see the same batches, so that only their decisions make them differ.
         seed: all randomness derives from it.
-        device: where it happens.
-        restartable: keep the initial weights for ``restart``.
-        unseen: bool, shape (streams, N): rows of the train split that members with a stream never train on.
+        device: where the members train.
+        restartable: keep the initial weights, for ``restart``.
+        unseen: bool, shape (streams, N): the rows of the train split that the members of each stream never train on.
     """
 
     def __init__(
@@ -65,9 +68,9 @@ class Cohort:
         self.task = task
         self._device = torch.device(device)
         self._streams = torch.as_tensor(list(streams), device=self._device)
-        self._distinct = int(self._streams.max()) + 1
+        self._stream_count = int(self._streams.max()) + 1
         with seeded(CPU, seed):  # the same initial weights on every device
-            networks = [task.network() for _ in range(self._distinct)]
+            networks = [task.network() for _ in range(self._stream_count)]
         self._generator = torch.Generator(device=self._device)
         self._generator.manual_seed(seed + 1)
         self._population = PackedPopulation(
@@ -75,35 +78,36 @@ class Cohort:
         )
         self._train = _to(task.splits.train, self._device)
         self._validation = _to(task.splits.validation, self._device)
-        self._order = torch.empty(self._distinct, 0, dtype=torch.int64, device=self._device)
+        # Rows of the next batches, for each stream.
+        self._order = torch.empty(self._stream_count, 0, dtype=torch.int64, device=self._device)
         self._best = self._population.snapshot()
         self._initial = self._population.snapshot() if restartable else None
         self._best_loss = np.full(len(streams), np.inf)
         self._values: list[Mapping[str, Value]] = [{}] * len(streams)
         self._best_values = self._values[:]
         self._unseen = None if unseen is None else unseen.to(self._device)
-        hidden = 0 if unseen is None else int(unseen.sum(dim=1).max())
-        self._seen = len(self._train) - hidden  # rows of an epoch
+        self._rows_per_epoch = len(self._train) - (0 if unseen is None else int(unseen.sum(dim=1).max()))
 
     def __len__(self) -> int:
         return len(self._population)
 
     def apply(self, values: Sequence[Mapping[str, Value]]) -> None:
-        """Every member's hyperparameters, by name."""
+        """Set the hyperparameters of all members: for each of them, values by name."""
         self._values = list(values)
         for hyperparameter in self.task.space:
             name = hyperparameter.role if hyperparameter.role in SETTINGS else hyperparameter.name
             setting: torch.Tensor = getattr(self._population.settings, name)
-            each = torch.tensor([float(value[hyperparameter.name]) for value in values])
-            setting.copy_(each.unsqueeze(1) if setting.ndim == 2 else each)
+            column = torch.tensor([float(of_member[hyperparameter.name]) for of_member in values])
+            setting.copy_(column.unsqueeze(1) if setting.ndim == 2 else column)
 
     def take(self, targets: Sequence[int], sources: Sequence[int], from_best: Sequence[bool]) -> None:
-        """Members ``targets`` go on from the weights of ``sources``: their present ones or their best checkpoints."""
+        """Copy weights to the members ``targets`` from ``sources``: their best weights where ``from_best``, else their
+        present ones."""
         if targets:
             self._population.copy(sources, targets, snapshot=self._best, from_snapshot=from_best)
 
     def restart(self, members: Sequence[int]) -> None:
-        """These members begin anew: each with the initial weights of one that is drawn, without optimiser state."""
+        """Start these members again, each from the initial weights of a random member and without optimiser state."""
         if not members:
             return
         assert self._initial is not None, "the cohort was not made restartable"
@@ -114,15 +118,15 @@ class Cohort:
             self._best_values[member] = {}
 
     def narrowed(self, members: Sequence[int]) -> Cohort:
-        """A cohort of these members only, which go on from where they are, with batches of their own."""
-        found = Cohort(self.task, range(len(members)), seed=self._drawn(), device=str(self._device))
-        found._population.adopt(self._population, members)
-        found._best = found._population.snapshot()
-        return found
+        """A cohort of these members only. They continue from their present state, each with batches of its own."""
+        cohort = Cohort(self.task, range(len(members)), seed=self._draw_seed(), device=str(self._device))
+        cohort._population.adopt(self._population, members)
+        cohort._best = cohort._population.snapshot()
+        return cohort
 
     def train(self, sample: Sample | None = None) -> Measured:
-        """One segment of every member, and its validation; ``sample``: what they are to say their predictions for."""
-        with seeded(self._device, self._drawn()):
+        """Train every member for one segment and validate it. With ``sample``, also return predictions for it."""
+        with seeded(self._device, self._draw_seed()):
             curves = train_segment(self._population, self._next_batch, self.task.segment_length, PROBES)
         outputs = self.outputs(self._validation)
         loss = self.validated(outputs)
@@ -140,11 +144,11 @@ class Cohort:
         )
 
     def validated(self, outputs: torch.Tensor) -> np.ndarray:
-        """What members are judged by: the losses of their ``outputs`` for the validation split, (K,)."""
+        """The losses that members are compared by, (K,), from their ``outputs`` for the validation split."""
         return self.losses(outputs, self._validation)
 
     def enter(self, weights: Weights) -> None:
-        """All members go on from these, which count as their best."""
+        """Give all members these weights, which then also count as their best."""
         self.present.write(weights)
         self._best = self._population.snapshot()
         self._best_loss = comparable(self.validated(self.outputs(self._validation)))
@@ -154,63 +158,66 @@ class Cohort:
         return self.judge(self.outputs(split), split)
 
     def outputs(self, split: Split, models: Weights | None = None) -> torch.Tensor:
-        """What all members make of ``split``, shape (K, N, ...); or other ``models`` like them, (n, N, ...)."""
+        """The outputs of all members for ``split``, shape (K, N, ...), or of n other ``models`` of the same network,
+        (n, N, ...)."""
         return self._population.outputs(split.inputs.to(self._device), models)
 
     @property
     def present(self) -> Weights:
-        """What the members are, in place."""
+        """The members' present weights: views, not copies."""
         return self._population.weights
 
     @property
     def best(self) -> tuple[Weights, np.ndarray]:
-        """What each of them was at its best by validation, in place, and its loss then, (K,): infinite where there was
-        none yet that is finite."""
+        """Each member's weights when its validation loss was lowest (views, not copies), and that loss, (K,): infinite
+        for a member that has had no finite one."""
         return self._best.weights, self._best_loss
 
     @property
     def best_values(self) -> Sequence[Mapping[str, Value]]:
-        """The hyperparameters that each of them had then; those of now where there was none yet."""
-        return [best or now for best, now in zip(self._best_values, self._values, strict=True)]
+        """Each member's hyperparameters at its lowest loss, or its present ones if it has had no finite loss."""
+        return [best or present for best, present in zip(self._best_values, self._values, strict=True)]
 
     def judge(self, outputs: torch.Tensor, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Loss and accuracy of such outputs, as ``score``."""
-        answers = _accuracies(self.task.loss, outputs, split.targets.to(self._device))
-        return self.losses(outputs, split), answers.double().cpu().numpy()
+        """What ``score`` returns, for ``outputs`` that were computed for ``split``."""
+        accuracies = _accuracies(self.task.loss, outputs, split.targets.to(self._device))
+        return self.losses(outputs, split), accuracies.double().cpu().numpy()
 
     def losses(self, outputs: torch.Tensor, split: Split) -> np.ndarray:
-        """The losses alone."""
+        """Only the losses of ``judge``."""
         return _losses(self.task.loss, outputs, split.targets.to(self._device)).double().cpu().numpy()
 
-    def _drawn(self) -> int:
-        """A seed."""
+    def _draw_seed(self) -> int:
+        """A seed from the cohort's own generator."""
         return int(torch.randint(2**62, (), generator=self._generator, device=self._device))
 
     def _next_batch(self) -> Batch:
         """The next batch of every member, with equal weights."""
-        rows = self._rows(min(self.task.batch_size, self._seen))
+        rows = self._rows(min(self.task.batch_size, self._rows_per_epoch))
         inputs, targets = self._train.rows(rows, self._device)
         return inputs, targets, None
 
     def _rows(self, size: int) -> torch.Tensor:
         """The next ``size`` examples of every member, without replacement, epoch after epoch: (K, size)."""
         while self._order.shape[1] < size:
-            draw = torch.rand(self._distinct, len(self._train), generator=self._generator, device=self._device)
+            draw = torch.rand(self._stream_count, len(self._train), generator=self._generator, device=self._device)
             if self._unseen is not None:
-                draw[self._unseen] = 2.0  # comes last
-            self._order = torch.cat([self._order, draw.argsort(dim=1)[:, : self._seen]], dim=1)
+                draw[self._unseen] = 2.0  # above all others, so sorted to the end and cut off
+            self._order = torch.cat([self._order, draw.argsort(dim=1)[:, : self._rows_per_epoch]], dim=1)
         rows, self._order = self._order[:, :size], self._order[:, size:]
         return rows[self._streams]
 
 
 def _losses(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean losses (K,) of outputs (K, N, ...) for the same targets (N, ...)."""
-    alike = targets.expand(len(outputs), *targets.shape)
-    return loss_and_grad(loss, feature_major(outputs), alike if loss == "cross_entropy" else feature_major(alike))[0]
+    repeated = targets.expand(len(outputs), *targets.shape)
+    if loss != "cross_entropy":
+        repeated = feature_major(repeated)
+    return loss_and_grad(loss, feature_major(outputs), repeated)[0]
 
 
 def _accuracies(loss: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Shares of right answers (K,), likewise; NaN for a regression."""
+    """Shares of right answers (K,), for arguments as those of ``_losses``; NaN for a regression."""
     if loss == "mse":
         return outputs.new_full((len(outputs),), float("nan"))
     answers = outputs.argmax(dim=2) if loss == "cross_entropy" else (outputs > 0).to(targets.dtype)

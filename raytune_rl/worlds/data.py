@@ -22,12 +22,20 @@ SHARES: Final = (0.24, 0.22, 0.15, 0.09, 0.18, 0.04, 0.04, 0.04)
 """How often each kind is drawn."""
 
 TEST_ROWS: Final = 512
-"""Held-out rows, which exist in any number here; they pay the agent, so that validation noise does not."""
+"""Rows of the test split; generated data can have any number of them. The agent is rewarded by them, so that validation
+noise is not rewarded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A task's data. ``outputs``: numbers that a network gives per row: classes, or 1 for a regression."""
+    """A task's data.
+
+    Attributes:
+        kind: how it was made.
+        splits: train, validation and test.
+        outputs: how many numbers a network outputs per row: the number of classes, or 1 for a regression.
+        family: the architecture that suits it.
+    """
 
     kind: Kind
     splits: Splits
@@ -40,8 +48,8 @@ class Data:
 
 
 def draw_data(rng: np.random.Generator, *, real: bool = True) -> Data:
-    """Data of any kind, size and difficulty, standardised by the training rows. Where it would be ``real`` and must not
-    be, it is clusters."""
+    """Data of a random kind, size and difficulty, standardised by the training rows. If ``real`` is false, clusters are
+    generated wherever a real data set is drawn."""
     kind: Kind = str(rng.choice(KINDS, p=SHARES))  # type: ignore[assignment]
     if kind == "real" and not real:
         kind = "clusters"
@@ -101,7 +109,7 @@ def _clusters(rng: np.random.Generator, rows: int, features: int, classes: int) 
 
 
 def _templates(rng: np.random.Generator, rows: int, features: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """A shape per class, shifted, scaled and noisy."""
+    """One smooth curve per class, shifted, scaled and with noise."""
     shapes = _smooth(rng, rng.standard_normal((classes, features)))
     targets = rng.integers(classes, size=rows)
     shifts = rng.integers(-(features // 6 + 1), features // 6 + 2, size=rows)
@@ -118,10 +126,10 @@ def _xor(rng: np.random.Generator, rows: int, features: int, classes: int) -> tu
 
 
 def _images(rng: np.random.Generator, rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """A blurred pattern of 8 x 8 per class, shifted and noisy."""
+    """One blurred pattern of 8 x 8 per class, shifted and with noise."""
     side = 8
-    drawn = rng.standard_normal((classes, side, side))
-    patterns = np.sum([np.roll(drawn, (a, b), axis=(1, 2)) for a in (-1, 0, 1) for b in (-1, 0, 1)], axis=0) / 3.0
+    noise = rng.standard_normal((classes, side, side))
+    patterns = np.sum([np.roll(noise, (a, b), axis=(1, 2)) for a in (-1, 0, 1) for b in (-1, 0, 1)], axis=0) / 3.0
     targets = rng.integers(classes, size=rows)
     shifts = rng.integers(-2, 3, size=(rows, 2))
     inputs = np.stack([np.roll(patterns[t], tuple(s), axis=(0, 1)) for t, s in zip(targets, shifts, strict=True)])
@@ -129,7 +137,7 @@ def _images(rng: np.random.Generator, rows: int, classes: int) -> tuple[np.ndarr
 
 
 def _sequences(rng: np.random.Generator, rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Waves of a frequency per class, in three channels, with a random phase and noise."""
+    """Sine waves in three channels, with frequencies that depend on the class, a random phase and noise."""
     steps, channels = 8, 3
     frequency = rng.uniform(0.3, 1.5, (classes, channels))
     targets = rng.integers(classes, size=rows)
@@ -139,7 +147,8 @@ def _sequences(rng: np.random.Generator, rows: int, classes: int) -> tuple[np.nd
 
 
 def _real(rng: np.random.Generator, rows: int, validation: int) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Rows and columns of a real data set, and how many rows train and validate; a third at least are for testing."""
+    """Random rows and columns of a real data set with their classes, and the sizes of the train and validation splits.
+    At least a third of the data set is left for the test split."""
     inputs, targets = (real_train.iris if rng.random() < 0.2 else real_train.photographs)()
     chosen = rng.permutation(len(inputs))
     columns = rng.permutation(inputs.shape[1])[: int(rng.integers(2, inputs.shape[1] + 1))]
@@ -149,12 +158,14 @@ def _real(rng: np.random.Generator, rows: int, validation: int) -> tuple[np.ndar
 
 
 def _teacher(rng: np.random.Generator, inputs: np.ndarray, outputs: int) -> np.ndarray:
+    """What a random network with one hidden layer outputs for ``inputs``, shape (N, outputs)."""
     width = int(rng.choice([4, 16, 64]))
     hidden = np.tanh(inputs @ rng.standard_normal((inputs.shape[1], width)) * rng.uniform(0.5, 2.0) / 4)
     return np.asarray(hidden @ rng.standard_normal((width, outputs)))
 
 
 def _smooth(rng: np.random.Generator, signals: np.ndarray) -> np.ndarray:
+    """The signals, one per row, smoothed with a kernel of random width and scaled to a standard deviation of 1."""
     kernel = np.hanning(int(rng.integers(3, 8)) + 2)
     smooth = np.stack([np.convolve(signal, kernel / kernel.sum(), mode="same") for signal in signals])
     return np.asarray(smooth / (smooth.std(axis=1, keepdims=True) + 1e-9))

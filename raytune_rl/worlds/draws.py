@@ -1,4 +1,4 @@
-"""Random numbers that several of the generator's parts draw."""
+"""Random numbers that several modules of the generator draw."""
 
 from __future__ import annotations
 

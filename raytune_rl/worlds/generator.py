@@ -1,9 +1,9 @@
-"""Draws training tasks: many kinds, so that a controller cannot learn any of them by heart.
+"""Draws training tasks of many kinds, so that a controller cannot learn any of them by heart.
 
-Good learning rates span orders of magnitude and both under- and overfitting occur, because sizes, noise, widths,
-depths, activations, optimisers, batch sizes, initial scales and horizons are all drawn. A task is a function of its
-number: ``META_TRAIN`` and ``META_VALIDATION`` are ranges of numbers that do not meet. Where each real
-data set belongs is said in ``real_train.py``.
+Sizes, noise, widths, depths, activations, optimisers, batch sizes, initial scales and horizons are all drawn. So good
+learning rates span orders of magnitude, and both under- and overfitting occur. A task is a function of its number;
+``META_TRAIN`` and ``META_VALIDATION`` are disjoint ranges of numbers. ``real_train.py`` lists what each real data set
+is used for.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from raytune_rl.worlds.task import WorldTask
 
 META_TRAIN: Final = range(0, 2**31)
 META_VALIDATION: Final = range(2**31, 2**31 + 64)
-"""Numbers of the tasks that a controller learns from, and of those by which versions of it are chosen."""
+"""Numbers of the tasks that a controller learns from, and of those that are used to choose between its versions."""
 
 ENSEMBLES: Final = 0.35
-"""The share of worlds whose objective is the ensemble: the same controller serves both."""
+"""The share of worlds whose objective is the ensemble; in the others it is the best single model. One controller learns
+both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,10 @@ class World:
     Attributes:
         number: of the task.
         task: what is learned.
-        members: of a population.
+        members: size of the population.
         segments: length of a member's training.
-        copy_every: copies are possible at every n-th segment.
-        ensemble: whether the population is paid for its ensemble, not for its best model.
+        copy_every: every how many segments weights may be copied.
+        ensemble: whether the objective is the population's ensemble instead of its best model.
     """
 
     number: int
@@ -50,9 +51,9 @@ class World:
 
 
 def make_world(number: int) -> World:
-    """The world of that number; the same one on every machine with this version of numpy and torch."""
+    """The world with this number: the same one on every machine that has the same versions of numpy and torch."""
     rng = np.random.default_rng([number, 0x3A5C])
-    data = draw_data(rng, real=number not in META_VALIDATION)  # the real tables are those of meta-training
+    data = draw_data(rng, real=number not in META_VALIDATION)  # real data is for meta-training only
     regression = data.outputs == 1
     optimizer: OptimizerName = str(rng.choice(["sgd", "adam", "adamw"], p=[0.45, 0.4, 0.15]))  # type: ignore[assignment]
     task = WorldTask(
@@ -69,7 +70,7 @@ def make_world(number: int) -> World:
 
 
 def populated(number: int, task: WorldTask, rng: np.random.Generator) -> World:
-    """A task with a population that is drawn."""
+    """``task`` with a random population."""
     return World(
         number=number,
         task=task,
@@ -81,24 +82,25 @@ def populated(number: int, task: WorldTask, rng: np.random.Generator) -> World:
 
 
 def _space(rng: np.random.Generator, *, regression: bool) -> SearchSpace:
-    """The learning rate always, most of the others, in ranges of varying width; now and then a role is not told."""
+    """A search space with the learning rate and most of the other hyperparameters, in ranges of random width. Now and
+    then a hyperparameter has no role."""
 
     def role(name: Role) -> Role:
         return "none" if rng.random() < 0.05 else name
 
     lower = 10 ** rng.uniform(-5.5, -3.5)
-    found = [
+    floats = [
         Float(name="learning_rate", role="learning_rate", lower=lower, upper=10 ** rng.uniform(-0.7, 0.3), log=True)
     ]
     if rng.random() < 0.8:
         ends = 10 ** rng.uniform(-6.5, -4.5), 10 ** rng.uniform(-2.0, -0.7)
-        found.append(Float(name="weight_decay", role=role("weight_decay"), lower=ends[0], upper=ends[1], log=True))
+        floats.append(Float(name="weight_decay", role=role("weight_decay"), lower=ends[0], upper=ends[1], log=True))
     if rng.random() < 0.8:
-        found.append(Float(name="dropout", role=role("dropout"), lower=0.0, upper=float(rng.uniform(0.3, 0.7))))
+        floats.append(Float(name="dropout", role=role("dropout"), lower=0.0, upper=float(rng.uniform(0.3, 0.7))))
     if not regression and rng.random() < 0.7:
         upper = float(rng.uniform(0.15, 0.4))
-        found.append(Float(name="label_smoothing", role=role("label_smoothing"), lower=0.0, upper=upper))
+        floats.append(Float(name="label_smoothing", role=role("label_smoothing"), lower=0.0, upper=upper))
     if rng.random() < 0.25:
-        found.append(Float(name="momentum", role="momentum", lower=0.5, upper=0.98))
-    order = rng.permutation(len(found))
-    return SearchSpace(tuple(found[index] for index in order))
+        floats.append(Float(name="momentum", role="momentum", lower=0.5, upper=0.98))
+    order = rng.permutation(len(floats))
+    return SearchSpace(tuple(floats[index] for index in order))

@@ -20,7 +20,7 @@ _ACTIVATIONS: Final[dict[str, Callable[[], nn.Module]]] = {"tanh": nn.Tanh, "rel
 
 class Recurrent(nn.Module):
     """A gated recurrent unit (Cho et al. 2014, with the candidate's gate on its input side) over ``steps`` equal pieces
-    of each input; returns the last state. Of linear layers, since torch's own GRU has no batching rule under vmap.
+    of each input; returns the last state. It consists of linear layers, because torch's GRU has no vmap batching rule.
 
     Shape: (N, steps * size) -> (N, width).
     """
@@ -35,14 +35,17 @@ class Recurrent(nn.Module):
         state = torch.zeros_like(pieces[:, 0, : self.width])
         for step in range(self.steps):
             update, reset, new = pieces[:, step].chunk(3, dim=1)
-            update_of, reset_of, new_of = self.state(state).chunk(3, dim=1)
-            share = torch.sigmoid(update + update_of)
-            state = share * state + (1 - share) * torch.tanh(new + torch.sigmoid(reset + reset_of) * new_of)
+            state_update, state_reset, state_new = self.state(state).chunk(3, dim=1)
+            kept = torch.sigmoid(update + state_update)
+            state = kept * state + (1 - kept) * torch.tanh(new + torch.sigmoid(reset + state_reset) * state_new)
         return state
 
 
 def draw_network(rng: np.random.Generator, features: int, outputs: int, *, family: Family) -> Callable[[], nn.Module]:
-    """A maker of networks from ``features`` to ``outputs`` numbers; initial weights come from torch's generator."""
+    """A function that makes networks from ``features`` to ``outputs`` numbers.
+
+    The architecture is drawn once, from ``rng``; initial weights come from torch's global generator, for each network.
+    """
     width = int(log_uniform(rng, 8, 64))
     depth = int(rng.integers(1, 4))
     activation = _ACTIVATIONS[str(rng.choice(["tanh", "relu"], p=[0.3, 0.7]))]
@@ -67,7 +70,7 @@ def draw_network(rng: np.random.Generator, features: int, outputs: int, *, famil
 
 
 def _first_layers(family: Family, features: int, channels: int, steps: int, width: int) -> tuple[list[nn.Module], int]:
-    """What comes before the linear layers, and how many numbers leave it."""
+    """The layers before the linear ones, and how many numbers they output per row."""
     if family == "convolution":
         layers = [nn.Unflatten(1, (1, features)), nn.Conv1d(1, channels, 5, padding=2), nn.ReLU(), nn.MaxPool1d(2)]
         return [*layers, nn.Flatten()], channels * (features // 2)

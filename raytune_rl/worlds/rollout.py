@@ -1,7 +1,7 @@
-"""Plays whole experiments: controllers decide, a cohort trains, both step by step together.
+"""Plays whole experiments: step by step, controllers decide and a cohort trains.
 
-Several populations of one task train in one cohort. Each has a controller of its own, the same class that drives real
-trials, and sees nothing of the others.
+Several populations of one task train in one cohort. Each has its own controller, of the class that also drives real
+trials, and sees nothing of the other populations.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from raytune_rl.worlds.task import WorldTask
 METRIC = "validation_loss"
 LOSS = Score(metric="loss", mode="min")
 NEVER = FailurePolicy(max_restarts=10**9)
-"""A diverged member goes on from its best, however often: a cohort has no room for members that are gone."""
+"""A diverged member continues from its best weights, however often: a cohort cannot lose members."""
 COPY_EVERY = 4
 
 
@@ -46,13 +46,14 @@ def make_controller(
     reward: Reward | None = None,
     floor: Floor | None = DEFAULT_FLOOR,
 ) -> Controller:
-    """A controller for one population of ``task``; the arguments mean what they mean in ``Experiment``.
+    """A controller for one population of ``task``; other arguments mean what they mean in ``Experiment``.
 
-    ``copy_every``: ``None`` = what the policy requires, or 4. ``ensemble``: that is the objective. A policy that
-    learns does so in this process: a world has no cluster.
+    Args:
+        copy_every: ``None`` = what the policy requires, or else 4.
+        ensemble: whether the ensemble is the objective.
     """
     if isinstance(policy, Remote):
-        policy.remote = False
+        policy.remote = False  # it learns in this process: a world has no cluster
     return assemble(
         space=task.space,
         policy=policy,
@@ -76,16 +77,20 @@ def make_controller(
 
 @dataclass(kw_only=True)
 class Played:
-    """What came of one population, arrays of shape (segments, members).
+    """The course of one population. Arrays have the shape (segments, members) unless stated otherwise; what was not
+    measured is NaN.
 
     Attributes:
-        steps: the controller's, a segment each.
-        validation, test: losses after each segment; ``test`` only where it was asked for.
-        contribution: on the test split, see ``mdp.ensemble_stats``; likewise, and where the objective is the ensemble.
-        ensemble: shape (segments,): the score there of the greedy ensemble that validation chose.
-        parent: the member whose weights each segment started from; ``parent_segment`` the segment that they had been
-            trained in last (-1: the initial ones).
-        start: shape (members,): the opening decisions.
+        start: the opening decision of each member.
+        steps: the controller's steps, one per segment.
+        validation: losses after each segment.
+        test: likewise, only if the rollout is ``tested``.
+        parent: the member whose weights each segment started from.
+        parent_segment: the segment that those weights had been trained in last (-1: they were initial weights).
+        contribution: on the test split, see ``mdp.ensemble_stats``; only if the rollout is ``tested`` and the objective
+            is the ensemble.
+        ensemble: shape (segments,): the test score of the greedy ensemble that validation chose; when ``contribution``
+            is measured.
     """
 
     start: list[Decision]
@@ -102,9 +107,10 @@ class Rollout:
     """G populations of ``members`` each, in one cohort.
 
     Args:
-        cohort: of G * members members.
+        cohort: of G * members members; the members of a population follow each other.
         controllers: one per population.
-        tested: measure the loss on the test split after every segment, too. Nobody who decides sees it.
+        segments: length of a member's training.
+        tested: also measure the loss on the test split after every segment. No controller sees it.
     """
 
     def __init__(
@@ -140,7 +146,7 @@ class Rollout:
         self._samples = Samples.of(cohort.task) if controllers[0].evaluation_targets is not None else None
 
     def play(self, each: Callable[[int], None] = lambda segment: None) -> list[Played]:
-        """All segments."""
+        """Play all segments. ``each`` is called after every one of them, with its number."""
         for segment in range(self.segments):
             reports = self.train(segment)
             inputs = [controller.take(group) for controller, group in zip(self.controllers, reports, strict=True)]
@@ -151,8 +157,11 @@ class Rollout:
         return self.played
 
     def train(self, segment: int) -> list[list[Report]]:
-        """Carry the open decisions out, train a segment of everybody, and say what came of it: a list per population,
-        for its controller, whose answer goes to ``follow``."""
+        """Carry out the open decisions and train all members for one segment.
+
+        Returns the reports of each population, in order of its members. They are for its controller, whose next step
+        goes to ``follow``.
+        """
         self._prepare(segment)
         measured = self.cohort.train(None if self._samples is None else self._samples.validation)
         if self.tested:
@@ -160,22 +169,25 @@ class Rollout:
         return self._reports(segment, measured)
 
     def follow(self, group: int, step: Step) -> None:
-        """Take up a step of that population's controller: its decisions open the next segment."""
+        """Accept a step of the controller of population ``group``: its decisions open the next segment."""
         self.played[group].steps.append(step)
         self._open[group] = list(step.decisions)
 
     def _choices(self, inputs: Sequence[StepInputs]) -> Sequence[Sequence[Choice] | None]:
-        """What the policies choose, where all act alike: a pass through one network costs little more for all
-        populations than for one. Otherwise nothing, and each controller asks its own."""
+        """The choices for each population, made by one policy if all policies act alike: a pass through one network
+        costs little more for all populations than for one. Otherwise ``None``, and each controller asks its own
+        policy."""
         first = self.controllers[0].policy
-        if not isinstance(first, TokenPolicy) or not all(first.acts_like(one.policy) for one in self.controllers):
+        if not isinstance(first, TokenPolicy) or not all(
+            first.acts_like(controller.policy) for controller in self.controllers
+        ):
             return [None] * len(inputs)
-        asked = [controller.situations(part) for controller, part in zip(self.controllers, inputs, strict=True)]
-        choices = iter(first.act([situation for part in asked for situation in part]))
-        return [list(itertools.islice(choices, len(part))) for part in asked]
+        situations = [controller.situations(part) for controller, part in zip(self.controllers, inputs, strict=True)]
+        choices = iter(first.act([situation for part in situations for situation in part]))
+        return [list(itertools.islice(choices, len(part))) for part in situations]
 
     def _prepare(self, segment: int) -> None:
-        """Carry the decisions out."""
+        """Carry out the open decisions: copy weights, set hyperparameters, and note whose weights each member got."""
         targets, sources, from_best = [], [], []
         for group, opened in enumerate(self._open):
             played, base = self.played[group], group * self.members
@@ -184,49 +196,51 @@ class Rollout:
                 source = decision.source
                 if source.kind == "keep":
                     continue
-                giver = member if source.member is None else source.member
+                parent = member if source.member is None else source.member
                 best = source.kind == "checkpoint"
                 targets.append(base + member)
-                sources.append(base + giver)
+                sources.append(base + parent)
                 from_best.append(best)
-                played.parent[segment, member] = giver
+                played.parent[segment, member] = parent
                 if best:
-                    played.parent_segment[segment, member] = self._best_segment[group, giver]
+                    played.parent_segment[segment, member] = self._best_segment[group, parent]
         self.cohort.take(targets, sources, from_best)
         self.cohort.apply([decision.hyperparameters for opened in self._open for decision in opened])
 
     def _test(self, segment: int, measured: Measured) -> None:
-        """What the members and their ensembles are worth on the test split, which no controller sees."""
+        """Evaluate the members and their ensembles on the test split, which no controller sees."""
         split = self.cohort.task.splits.test
         assert split is not None
         outputs = self.cohort.outputs(split)
         losses = self.cohort.losses(outputs, split)
         predictions = None if self._samples is None else self._samples.test.predictions(outputs)
         for group, played in enumerate(self.played):
-            mine = slice(group * self.members, (group + 1) * self.members)
-            played.test[segment] = losses[mine]
+            of_group = slice(group * self.members, (group + 1) * self.members)
+            played.test[segment] = losses[of_group]
             if self._samples is not None and predictions is not None and measured.predictions is not None:
-                found = self._samples.judge(measured.predictions[mine], predictions[mine])
-                played.contribution[segment], played.ensemble[segment] = found
+                played.contribution[segment], played.ensemble[segment] = self._samples.judge(
+                    measured.predictions[of_group], predictions[of_group]
+                )
 
     def _reports(self, segment: int, measured: Measured) -> list[list[Report]]:
+        """The reports of each population. Also notes the losses and in which segment each member was best."""
         losses = measured.validation_loss.tolist()
         signals = {name: values.tolist() for name, values in measured.signals.items()}
-        everybody = []
+        reports_of_groups = []
         for group, played in enumerate(self.played):
             base = group * self.members
             reports = []
             for member, decision in enumerate(self._open[group]):
                 loss = losses[base + member]
-                told = {name: values[base + member] for name, values in signals.items()}
+                member_signals = {name: values[base + member] for name, values in signals.items()}
                 copied = decision.source.kind != "keep"
                 reports.append(
                     Report(
                         member=member,
                         segment=segment,
                         steps=(segment + 1) * self.cohort.task.segment_length,
-                        metrics={METRIC: loss, "train_loss": told["train_loss"]},
-                        signals=told,
+                        metrics={METRIC: loss, "train_loss": member_signals["train_loss"]},
+                        signals=member_signals,
                         hyperparameters=decision.hyperparameters,
                         decision=segment,
                         copied_from=int(played.parent[segment, member]) if copied else None,
@@ -235,9 +249,9 @@ class Rollout:
                         predictions=None if measured.predictions is None else measured.predictions[base + member],
                     )
                 )
-                best = played.validation[:segment, member]
-                if np.isfinite(loss) and not (best <= loss).any():
+                earlier = played.validation[:segment, member]
+                if np.isfinite(loss) and not (earlier <= loss).any():
                     self._best_segment[group, member] = segment
                 played.validation[segment, member] = loss
-            everybody.append(reports)
-        return everybody
+            reports_of_groups.append(reports)
+        return reports_of_groups

@@ -1,6 +1,6 @@
-"""What the ensemble of a packed population is worth where no controller looks: on the test split.
+"""The score of a packed population's ensemble on the test split, which no controller sees.
 
-Meta-training may pay by it, since the test splits of drawn tasks exist for that (``worlds/generator.py``).
+Meta-training may use it as a reward: that is what the test splits of generated tasks are for (``data.TEST_ROWS``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raytune_rl.worlds.task import WorldTask
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The examples of both splits that members are asked about."""
+    """The examples of the validation and test splits that members predict."""
 
     validation: Sample
     test: Sample
@@ -27,17 +27,18 @@ class Samples:
         return cls(validation=task.sample(), test=Sample.of(task.loss, task.splits.test.targets))
 
     def judge(self, validation: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, float]:
-        """Contributions (members,) and the score of the greedy ensemble on the test split, by validation's choice.
+        """The members' contributions on the test split, (members,), and the test score of the greedy ensemble that is
+        chosen on the validation split.
 
         Args:
-            validation, test: predictions of a population, (members, rows, outputs). Members that predict NaN count
-                nothing; where all do, the score is NaN.
+            validation, test: predictions of a population for both samples, (members, rows, outputs). Members with
+                predictions that are not finite are left out and contribute 0; if that is all of them, the score is NaN.
         """
-        found = np.zeros(len(test))
+        contributions = np.zeros(len(test))
         sound = np.isfinite(validation).all(axis=(1, 2)) & np.isfinite(test).all(axis=(1, 2))
         if not sound.any():
-            return found, float("nan")
+            return contributions, float("nan")
         weights = greedy_weights(self.validation.evaluation_targets.evidence(validation[sound]))
         evidence = self.test.evaluation_targets.evidence(test[sound])
-        found[sound] = leave_one_out(evidence)
-        return found, float(score(evidence.loss(weights)))
+        contributions[sound] = leave_one_out(evidence)
+        return contributions, float(score(evidence.loss(weights)))

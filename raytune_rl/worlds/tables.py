@@ -1,14 +1,13 @@
-"""Real tables that controllers are chosen on: each with its number of rows, network, batch and segment drawn once.
+"""Real tables for choices about the controller. Number of rows, network, batch size and segment length are drawn once
+for each.
 
-Generated tasks are what a controller learns from, and they cannot tell everything about real data: that columns are
-one-hot, that classes are rare, that a model which was right on every validation row is wrong on others. So what is
-decided about the controller (starting values, calibration of what is delivered) is also tried on ``TRAIN``, which may
-be a part of meta-training as well (``meta.recipe.Recipe.tables``), and what came of it is looked at on ``VALIDATION``.
-None of these data is a task that controllers are judged by (``real.py``); the package's tables of breast cancer are
-left out because one of those is.
+A controller learns from generated tasks, which do not show everything about real data: one-hot columns, rare classes,
+models that are right on every validation row and wrong on others. So choices about the controller (starting values,
+calibration of the delivered model) are also tried on ``TRAIN`` and then checked on ``VALIDATION``. ``TRAIN`` may also
+be a part of meta-training (``meta.recipe.Recipe.tables``). None of this data is a task that controllers are evaluated
+on (``real.py``): ``pydataset``'s tables of breast cancer are left out, because breast cancer is one of those tasks.
 
-The data: tables of R's packages as ``pydataset`` holds them, and four sets of series that ``aeon`` holds. Of neither
-package anything is imported.
+The data: tables of R's packages from ``pydataset``, and four sets of series from ``aeon``. Neither package is imported.
 """
 
 from __future__ import annotations
@@ -33,22 +32,23 @@ from raytune_rl.worlds.real import ROWS, Table, packaged, read_series, study_spa
 from raytune_rl.worlds.task import WorldTask
 
 FEWEST: Final = 150
-"""Rows that a table is cut to at the least."""
+"""When only a part of a table's rows is used, it has at least this many."""
 RARE, LEVELS, MISSING = 10, 60, 0.3
-"""Classes with fewer rows are left out, and columns with more categories or a larger share of gaps."""
+"""Left out are classes with fewer rows than ``RARE``, and columns with more categories than ``LEVELS`` or a share of
+missing values of ``MISSING`` or more."""
 STEPS: Final = 25
-"""Longer series are averaged to so many points."""
+"""Longer series are averaged to this number of points."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a table is from.
+    """Where a table comes from.
 
     Attributes:
-        files: of ``pydataset``, one below the other.
-        target: its column; two joined by ``+`` are classes together.
-        leave: columns that tell the target, or say nothing.
-        numeric: whether the target is a number.
+        files: names of files in ``pydataset``, separated by spaces. Their rows are concatenated.
+        target: the target's column. With two columns joined by ``+``, each combination of their values is a class.
+        leave: columns to leave out, separated by spaces: they give the target away or carry no information.
+        numeric: whether the target is a number, for a regression.
     """
 
     files: str
@@ -110,24 +110,25 @@ TRAIN: Final = tuple(name for name in (*SOURCES, *SERIES) if name not in VALIDAT
 
 
 def table_world(number: int) -> World:
-    """One of ``TRAIN`` as a world of that number to learn in: a draw of its own, and a population.
+    """The world with this number to learn in: one of ``TRAIN``, with a draw of its own, and a population.
 
     Raises:
-        ModuleNotFoundError: its data are in a package that is not installed.
+        ModuleNotFoundError: its data is in a package that is not installed.
     """
     rng = np.random.default_rng([number, 0x7AB1])
     name, optimizer = TRAIN[rng.integers(len(TRAIN))], OPTIMIZERS[rng.integers(len(OPTIMIZERS))]
-    return populated(number, table_task(name, optimizer, draw=1 + number), rng)  # draw 0 is chosen on
+    return populated(number, table_task(name, optimizer, draw=1 + number), rng)  # draw 0 is for choices
 
 
 def table_task(name: str, optimizer: OptimizerName, *, draw: int = 0) -> WorldTask:
-    """One of ``TRAIN`` or ``VALIDATION``; both optimisers have the same rows and networks.
+    """One of ``TRAIN`` or ``VALIDATION``. Rows and network do not depend on the optimiser.
 
     Args:
-        draw: of rows, splits, network, batch and segment: 0 is the one that choices are made on.
+        draw: number of the random draw of rows, splits, network, batch size and segment length. Choices are made on
+            draw 0.
 
     Raises:
-        ModuleNotFoundError: its data are in a package that is not installed.
+        ModuleNotFoundError: its data is in a package that is not installed.
     """
     inputs, targets = _series(SERIES[name]) if name in SERIES else _table(SOURCES[name])
     rng = np.random.default_rng([*name.encode(), draw] if draw else list(name.encode()))
@@ -159,7 +160,8 @@ def table_task(name: str, optimizer: OptimizerName, *, draw: int = 0) -> WorldTa
 
 @functools.lru_cache(maxsize=len(SOURCES))
 def _table(source: Source) -> Table:
-    """At most ``ROWS`` rows without gaps: numbers, and categories one-hot; numeric targets standardised."""
+    """At most ``ROWS`` rows without missing values: numeric columns, and one-hot categories. Numeric targets are
+    standardised."""
     import pandas as pd
 
     table = pd.concat([_csv(file) for file in source.files.split()], ignore_index=True)
@@ -167,8 +169,8 @@ def _table(source: Source) -> Table:
     table = table.drop(columns=source.leave.split()).dropna(subset=columns)
     inputs = table.drop(columns=columns)
     inputs = inputs.loc[:, inputs.isna().mean() < MISSING].dropna()
-    words = inputs.select_dtypes(exclude="number")
-    inputs = inputs.drop(columns=[column for column in words if words[column].nunique() > LEVELS])
+    categories = inputs.select_dtypes(exclude="number")
+    inputs = inputs.drop(columns=[column for column in categories if categories[column].nunique() > LEVELS])
     inputs = inputs.sample(frac=1.0, random_state=0)[:ROWS]
     rows = pd.get_dummies(inputs).to_numpy(dtype=np.float64)
     answers = table.loc[inputs.index, columns]
@@ -180,7 +182,8 @@ def _table(source: Source) -> Table:
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
-    """Mean 0 and deviation 1, (N, 1); prices and the like, which have a long tail, as logarithms."""
+    """Scaled to mean 0 and standard deviation 1, (N, 1). Positive values with a long tail, such as prices, are replaced
+    by their logarithms first."""
     if (values > 0).all() and values.max() > 5 * np.median(values):
         values = np.log(values)
     return ((values - values.mean()) / values.std()).astype(np.float32)
@@ -195,20 +198,21 @@ def _csv(name: str) -> Any:
 
 @functools.cache
 def _files() -> dict[str, bytes]:
-    """The files of ``SOURCES``, from one way through the archive, which takes more than a second."""
+    """The contents of all files of ``SOURCES``, by name. A pass through the archive takes over a second, so it is read
+    only once."""
     wanted = {f"resources/rdata/csv/{file}.csv" for source in SOURCES.values() for file in source.files.split()}
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     with tarfile.open(packaged("pydataset") / "resources.tar.gz") as archive:
         for entry in archive:
             content = archive.extractfile(entry) if entry.name in wanted else None
             if content is not None:
-                found[entry.name] = content.read()
-    return found
+                contents[entry.name] = content.read()
+    return contents
 
 
 @functools.lru_cache(maxsize=len(SERIES))
 def _series(name: str) -> Table:
-    """Series of one channel, averaged to at most ``STEPS`` points."""
+    """Series of one channel, averaged to at most ``STEPS`` points, and their classes."""
     rows, answers = read_series(name, name)
     inputs = np.array(rows)
     if inputs.shape[1] > STEPS:

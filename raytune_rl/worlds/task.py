@@ -20,14 +20,14 @@ class WorldTask:
 
     Attributes:
         name: says what it is.
-        splits: train, validation and test; test is there to pay and to judge, and never shown to a controller.
+        splits: train, validation and test. Test is for rewards and evaluation; a controller never sees it.
         network: makes a network; its initial weights come from torch's global generator.
-        loss: its name.
-        optimizer: its name.
+        loss: name of the loss.
+        optimizer: name of the optimiser.
         batch_size: examples per step.
         segment_length: optimiser steps per segment.
-        space: what may be changed, by roles: ``learning_rate``, ``weight_decay``, ``momentum``, ``dropout``,
-            ``label_smoothing``; or, without a role, by these names.
+        space: the hyperparameters. Each has the role ``learning_rate``, ``weight_decay``, ``momentum``, ``dropout`` or
+            ``label_smoothing``, or one of these as its name.
     """
 
     name: str
@@ -40,7 +40,7 @@ class WorldTask:
     space: SearchSpace
 
     def sample(self) -> Sample:
-        """The validation examples that members are asked about where the objective is the ensemble."""
+        """The validation examples that members predict if the objective is the ensemble."""
         return Sample.of(self.loss, self.splits.validation.targets)
 
     @property

@@ -1,8 +1,8 @@
-"""Packed populations as standard environments, for agents and libraries other than ours.
+"""Packed populations as standard environments, for agents and libraries other than those of this package.
 
 ``SegmentEnv`` (Gymnasium; once this package is imported also ``gymnasium.make("raytune_rl/Segment-v0")``),
 ``VectorSegmentEnv`` (``gymnasium.make_vec``), ``ParallelPopulationEnv`` (PettingZoo, an extra), and for RLlib
-``raytune_rl.rllib.environment.PopulationMultiAgentEnv``. All of them play the decision process of real trials.
+``raytune_rl.rllib.environment.PopulationMultiAgentEnv``. All of them have the decision process of real trials.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ gymnasium.register(
 
 
 def __getattr__(name: str) -> Any:
-    """PettingZoo is asked for by those who use it."""
+    """Import ``ParallelPopulationEnv`` on first use, since PettingZoo is an optional dependency."""
     if name != "ParallelPopulationEnv":
         raise AttributeError(f"module 'raytune_rl.worlds.environments' has no attribute {name!r}")
     try:

@@ -14,7 +14,7 @@ from raytune_rl.worlds.generator import World
 
 
 class ParallelPopulationEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
-    """Every member of a population is an agent, ``member_0`` and so on; all act at once, a step is a segment.
+    """Every member of a population is an agent: ``member_0`` and so on. All act at once; a step is one segment.
 
     Spaces, rewards and episodes are those of ``SegmentEnv``, for each agent.
 
@@ -31,7 +31,7 @@ class ParallelPopulationEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         self.features, self.heads = stage.features, stage.heads
         self.possible_agents = list(self._population.names)
         self.agents: list[str] = []
-        # An agent samples from a space of its own, which it may seed.
+        # Each agent has its own action space, so that it can be seeded separately.
         self.observation_spaces = {name: stage.observation_space for name in self.possible_agents}
         self.action_spaces = {name: spaces.MultiDiscrete(stage.action_space.nvec) for name in self.possible_agents}
 
@@ -45,12 +45,12 @@ class ParallelPopulationEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
         """A new population. ``options`` are not used."""
-        seen = self._population.reset(seed)
+        observations_and_infos = self._population.reset(seed)
         self.agents = list(self._population.here)
-        return seen
+        return observations_and_infos
 
     def step(self, actions: dict[str, np.ndarray]) -> Outcome:
-        """A segment of everybody; agents whose episode ends here are told so and are gone afterwards."""
+        """Train all members for one segment. Agents whose episode ends with it leave ``agents``."""
         outcome = self._population.step(actions)
         self.agents = list(self._population.here)
         return outcome

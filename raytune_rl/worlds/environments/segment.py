@@ -1,4 +1,4 @@
-"""One member of a population as a Gymnasium environment, alone or many populations as one batched program."""
+"""One member of a population as a Gymnasium environment: a single one, or many populations as one batched program."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from raytune_rl.worlds.environments.stage import Stage
 from raytune_rl.worlds.generator import World
 
 SEEDS = 2**31
-"""Seeds of episodes are below it; the environment's generator draws them."""
+"""Upper bound of the seeds that the environment draws for its episodes."""
 
 DEFAULT_WORLD = 3
-"""Eight members with Adam on three clusters; 20 segments."""
+"""Eight members, trained with Adam for 20 segments to tell three clusters apart."""
 
 
 class SegmentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -24,9 +24,9 @@ class SegmentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Observation: ``Box(-4, 4, (F,))``, the features that ``env.features`` names (``python -m raytune_rl.mdp``).
     Action: ``MultiDiscrete``, an index for each of ``env.heads``: a move for every hyperparameter and a source for the
-    weights. The first action of an episode sets the starting values. Reward: what the validation loss gained, in units
-    that mean the same for every task (``raytune_rl.rewards``). An episode is truncated after ``segments`` steps, and
-    terminated when the member's training diverges.
+    weights. The first action of an episode sets the starting values. Reward: how much the validation loss improved, in
+    units that mean the same for every task (``raytune_rl.rewards``). An episode is truncated after ``segments`` steps,
+    and terminated when the member's training diverges.
 
     Args:
         world: the task and its population, or the number of a generated one.
@@ -49,7 +49,7 @@ class SegmentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, world: World | int = DEFAULT_WORLD, *, steered: int = 0, **settings: Any) -> None:
         self._stage = Stage(world, **settings)
-        self._steered = _checked(steered, self._stage)
+        self._steered = _checked_member(steered, self._stage)
         self.features, self.heads = self._stage.features, self._stage.heads
         self.observation_space, self.action_space = self._stage.observation_space, self._stage.action_space
         self._ended = False
@@ -63,7 +63,8 @@ class SegmentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._stage.begin(int(self.np_random.integers(SEEDS)))[0, self._steered], {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """A segment of the population; ``info`` holds ``segment``, how many are behind, and ``validation_loss``.
+        """Train the population for one segment. ``info`` holds ``segment``, how many segments have been trained, and
+        ``validation_loss``.
 
         Raises:
             ResetNeeded: the episode is over.
@@ -71,19 +72,19 @@ class SegmentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._ended:
             raise gymnasium.error.ResetNeeded("The member's episode is over: reset first.")
         trained = self._stage.step([{self._steered: action}])  # type: ignore[dict-item]
-        place = (0, self._steered)
-        terminated, truncated = bool(trained.terminated[place]), bool(trained.truncated[place])
+        steered = (0, self._steered)
+        terminated, truncated = bool(trained.terminated[steered]), bool(trained.truncated[steered])
         self._ended = terminated or truncated
-        info = {"segment": self._stage.segment, "validation_loss": float(trained.losses[place])}
-        return trained.observations[place], float(trained.rewards[place]), terminated, truncated, info
+        info = {"segment": self._stage.segment, "validation_loss": float(trained.losses[steered])}
+        return trained.observations[steered], float(trained.rewards[steered]), terminated, truncated, info
 
 
 class VectorSegmentEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """``num_envs`` populations with one steered member each, as one batched program.
 
-    Autoreset is ``NEXT_STEP``. At the end of the budget, which comes for all of them at once, the next step begins
-    new populations. A member that diverges is terminated; in the next step the controller starts it again from its own
-    best weights, whatever its action is, and what is seen then begins an episode in the middle of its population.
+    Autoreset is ``NEXT_STEP``. All populations reach the end of their budget at the same time, and the next step begins
+    new ones. When a member diverges its episode is terminated. In the next step, whatever its action is, the controller
+    restarts the member from its own best weights, and the observation begins a new episode in the running population.
 
     Args:
         num_envs: how many populations.
@@ -99,7 +100,7 @@ class VectorSegmentEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self, num_envs: int = 1, world: World | int = DEFAULT_WORLD, *, steered: int = 0, **settings: Any
     ) -> None:
         self._stage = Stage(world, populations=num_envs, **settings)
-        self._steered = _checked(steered, self._stage)
+        self._steered = _checked_member(steered, self._stage)
         self.num_envs = num_envs
         self.features, self.heads = self._stage.features, self._stage.heads
         self.single_observation_space = self._stage.observation_space
@@ -115,19 +116,26 @@ class VectorSegmentEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._stage.begin(int(self.np_random.integers(SEEDS)))[:, self._steered], {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """A segment of all populations, for actions (num_envs, heads)."""
+        """Train all populations for one segment, with ``actions`` of shape (num_envs, heads)."""
         if self._stage.over:
-            never = np.zeros(self.num_envs, dtype=np.bool_)
+            not_ended = np.zeros(self.num_envs, dtype=np.bool_)
             observations, info = self.reset()
-            return observations, np.zeros(self.num_envs), never, never.copy(), info
+            return observations, np.zeros(self.num_envs), not_ended, not_ended.copy(), info
         trained = self._stage.step([{self._steered: action} for action in actions])
-        one = (slice(None), self._steered)
-        info = {"segment": np.full(self.num_envs, self._stage.segment), "validation_loss": trained.losses[one]}
+        steered = (slice(None), self._steered)
+        info = {"segment": np.full(self.num_envs, self._stage.segment), "validation_loss": trained.losses[steered]}
+        # Gymnasium's convention: a mask of the environments for which the entry is set.
         info |= {f"_{name}": np.ones(self.num_envs, dtype=np.bool_) for name in tuple(info)}
-        return trained.observations[one], trained.rewards[one], trained.terminated[one], trained.truncated[one], info
+        return (
+            trained.observations[steered],
+            trained.rewards[steered],
+            trained.terminated[steered],
+            trained.truncated[steered],
+            info,
+        )
 
 
-def _checked(steered: int, stage: Stage) -> int:
+def _checked_member(steered: int, stage: Stage) -> int:
     if not 0 <= steered < stage.world.members:
         raise ValueError(f"steered={steered} must be a member, from 0 to {stage.world.members - 1}")
     return steered

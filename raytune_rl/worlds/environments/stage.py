@@ -1,7 +1,7 @@
-"""Populations of one world that are steered from outside, step by step: what all the environments stand on.
+"""Populations of one world that are steered from outside, step by step: the basis of all environments.
 
-The same controller, decision process and cohort as everywhere else. A step is a segment of every member: the given
-actions become decisions, the cohort trains, the reports become observations and rewards.
+Controller, decision process and cohort are the same as everywhere else. A step is one segment of every member: the
+given actions become decisions, the cohort trains, and its reports become observations and rewards.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from raytune_rl.worlds.rollout import METRIC, Rollout, make_controller
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What a segment gave, arrays of shape (populations, members).
+    """The result of one segment, as arrays of shape (populations, members).
 
     Attributes:
-        observations: float32 of shape (populations, members, F), each in [-4, 4].
-        rewards: for the segment; 0 where no policy had opened it, after a failure.
-        terminated: whose training failed. The controller starts such a member again from its own best weights, without
-            asking anybody, and the segment after that begins a new episode.
-        truncated: who is at the end of its budget; all members are at the same time.
+        observations: float32 of shape (populations, members, F), each value in [-4, 4].
+        rewards: for the segment; 0 if no policy decided how the segment began, as after a failure.
+        terminated: whether the member's training failed. The controller restarts such a member from its own best
+            weights, without asking a policy, and the segment after that begins a new episode.
+        truncated: whether the member is at the end of its budget; this happens to all members at the same time.
         losses: on the validation split.
     """
 
@@ -48,25 +48,25 @@ class Trained:
 
 
 class Stage:
-    """G populations of M members, a cohort.
+    """G populations of M members each, which train as one cohort.
 
     Args:
         world: the task and its population, or the number of a generated one (``generator.make_world``).
-        members: of a population, instead of the world's.
+        members: number of members per population, instead of the world's.
         segments: length of an episode, instead of the world's.
         populations: how many train together.
         others: makes the policy of the members that are given no action.
-        schedule: laid over the learning rates, unless ``others`` requires one. In the cosine frame doing nothing is
-            already a good schedule.
-        reward: what a segment is paid (``raytune_rl.rewards``); by default the objective's own: improvement of the
+        schedule: multiplied with the learning rates, unless ``others`` requires one. Under the cosine, actions that
+            change nothing already give a good schedule.
+        reward: the reward for a segment (``raytune_rl.rewards``); by default that of the objective: improvement of the
             validation loss, or ``mixed`` for an ensemble.
-        ensemble: whether the ensemble is the objective: members say what they predict, and see what they are to the
-            ensemble. By default where the reward pays for that.
+        ensemble: whether the objective is the ensemble. Then members also predict, and observe what they contribute to
+            the ensemble. By default whether the reward is for an ensemble.
         device: where the cohort trains.
 
     Raises:
-        ValueError: a number of members, segments or populations below 1; a schedule or a reward that is none; a reward
-            that pays for an ensemble which is not the objective.
+        ValueError: members, segments or populations are below 1; the schedule is unknown or the reward not callable; or
+            the reward is for an ensemble, which is not the objective.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Stage:
         ensemble: bool | None = None,
         device: str = "cpu",
     ) -> None:
-        made = world if isinstance(world, World) else make_world(world)
+        whole = world if isinstance(world, World) else make_world(world)
         self.world = replace(
-            made,
-            members=made.members if members is None else members,
-            segments=made.segments if segments is None else segments,
+            whole,
+            members=whole.members if members is None else members,
+            segments=whole.segments if segments is None else segments,
         )
         for name, count in (
             ("members", self.world.members),
@@ -118,22 +118,27 @@ class Stage:
         """How many segments have been trained."""
 
     def begin(self, seed: int) -> np.ndarray:
-        """Everything from the start: what is seen before the first actions, which choose the starting values.
+        """Begin new populations, whose weights, batches and other members' choices derive from ``seed``.
 
-        Weights, batches and the other members' choices derive from ``seed``. Shape (populations, members, F).
+        Returns:
+            The observations before the first actions, which choose the starting values: shape (populations, members,
+            F).
         """
         count, members = self.populations, self.world.members
         self._policies = [Guided(self._others(), schedule=self._schedule) for _ in range(count)]
         self._controllers = [self._controller(policy, seed + index) for index, policy in enumerate(self._policies)]
         self._cohort = Cohort(self.world.task, range(count * members), seed=seed, device=self._device)
         self._rollout, self._inputs, self.segment = None, [], 0
-        return np.stack([[each.opening(member).observation for member in range(members)] for each in self._controllers])
+        return np.stack(
+            [[controller.opening(member).observation for member in range(members)] for controller in self._controllers]
+        )
 
     def step(self, actions: Sequence[Mapping[int, Sequence[int]]]) -> Trained:
-        """One segment of everybody.
+        """Train all members for one segment.
 
         Args:
-            actions: for each population, by member: an index per head. Members that are not named follow ``others``.
+            actions: for each population a mapping from members to actions, an index per head. Members that are not in
+                it follow ``others``.
 
         Raises:
             ResetNeeded: before ``begin``, or after the last segment.
@@ -141,8 +146,8 @@ class Stage:
         """
         if self._cohort is None or self.over:
             raise ResetNeeded("The populations have not begun, or have trained to the end: reset first.")
-        for policy, told in zip(self._policies, actions, strict=True):
-            policy.tell(told)
+        for policy, by_member in zip(self._policies, actions, strict=True):
+            policy.tell(by_member)
         if self._rollout is None:
             self._rollout = Rollout(self._cohort, self._controllers, segments=self.world.segments)
         for group, (controller, inputs) in enumerate(zip(self._controllers, self._inputs, strict=False)):
@@ -167,16 +172,16 @@ class Stage:
             copy_every=self.world.copy_every,
             ensemble=self.ensemble,
             reward=self._reward,
-            floor=None,  # an environment does what it is told, and lets the agent see what comes of it
+            floor=None,  # no roll-backs: an environment does what the actions say, and the agent sees the consequences
         )
 
 
 def _trained(inputs: Sequence[StepInputs]) -> Trained:
-    asked = np.array([[bool(decision.action) for decision in each.opened] for each in inputs])
+    decided = np.array([[bool(decision.action) for decision in population.opened] for population in inputs])
     return Trained(
-        observations=np.stack([np.stack(each.observations) for each in inputs]),
-        rewards=np.where(asked, np.array([each.rewards for each in inputs], dtype=np.float64), 0.0),
-        terminated=np.array([each.terminated for each in inputs]),
-        truncated=np.array([each.truncated for each in inputs]),
-        losses=np.array([[report.metrics[METRIC] for report in each.reports] for each in inputs]),
+        observations=np.stack([np.stack(population.observations) for population in inputs]),
+        rewards=np.where(decided, np.array([population.rewards for population in inputs], dtype=np.float64), 0.0),
+        terminated=np.array([population.terminated for population in inputs]),
+        truncated=np.array([population.truncated for population in inputs]),
+        losses=np.array([[report.metrics[METRIC] for report in population.reports] for population in inputs]),
     )

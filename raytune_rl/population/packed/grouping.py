@@ -52,14 +52,14 @@ class GroupKey:
     arguments: tuple[tuple[str, str], ...] = field(metadata={"words": "its network's arguments"})
     fixed: frozenset[str] = field(metadata={"words": "its fixed parameters"})
     rates: tuple[float, ...] = field(
-        metadata={"words": "its dropout rates, of which layers other than nn.Dropout need the same"}
+        metadata={"words": "its dropout rates, which layers other than nn.Dropout must share"}
     )
     batch: tuple[int, int] | None = field(
-        metadata={"words": "its batch size and frozen layers, of which batch normalisation needs the same"}
+        metadata={"words": "its batch size and frozen layers, which networks with batch normalisation must share"}
     )
 
     def differences(self, other: GroupKey) -> str:
-        """The first thing that ``other`` has not, in words: "its architecture"."""
+        """The first difference to ``other``, in words: "its architecture"."""
         return next(str(f.metadata["words"]) for f in fields(self) if getattr(self, f.name) != getattr(other, f.name))
 
 

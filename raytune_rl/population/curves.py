@@ -10,8 +10,8 @@ Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def curve_signals(losses: Floats) -> dict[str, Floats]:
-    """``train_loss``, ``loss_slope`` and ``loss_noise`` (see ``mdp.state.SIGNALS``), each of shape (K,), from the losses
-    (steps, K) of K members. Slope and noise are NaN if there was only one step, or if some loss has no logarithm."""
+    """``train_loss``, ``loss_slope`` and ``loss_noise`` (see ``mdp.state.SIGNALS``), each of shape (K,), from the
+    losses (steps, K) of K members. Slope and noise are NaN after a single step, or if some loss has no logarithm."""
     mean = losses.mean(axis=0)
     unknown = np.full_like(mean, np.nan)
     if len(losses) < 2:

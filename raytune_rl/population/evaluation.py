@@ -137,7 +137,8 @@ def _score(name: str, metric: Metric, outputs: torch.Tensor, targets: torch.Tens
         value = metric(outputs, targets)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ValueError(
-            f"The metric {name!r} cannot take outputs {_shape(outputs)} and targets {_shape(targets)}: {_on_one_line(error)}"
+            f"The metric {name!r} cannot take outputs {_shape(outputs)} and targets {_shape(targets)}: "
+            f"{_on_one_line(error)}"
         ) from error
     try:
         return float(value)

@@ -154,8 +154,8 @@ def importable_name(factory: Callable[..., nn.Module]) -> str | None:
 
 
 def find_factory(name: str | None, path: Path) -> Callable[..., nn.Module]:
-    """The network's function with this ``name``, which the model in ``path`` records. Raises ``ValueError`` if it cannot
-    be imported here or is not known to return a network."""
+    """The network's function with this ``name``, which the model in ``path`` records. Raises ``ValueError`` if it
+    cannot be imported here or is not known to return a network."""
     advice = f"pass it: raytune_rl.load({str(path)!r}, network=...)"
     if not isinstance(name, str) or ":" not in name:
         raise ValueError(f"The network's function in {path} has no importable name; {advice}.")

@@ -54,10 +54,10 @@ def build_network(
     Args:
         values: hyperparameters by name.
         seed: of the initial weights.
-        dropout: names of the hyperparameters that are dropout probabilities. The factory gets each with a tiny, distinct
-            offset, which identifies the layers that it passes the value to unchanged. Thanks to the offset a factory
-            that makes no dropout layer for a probability of zero still makes one, and it can be changed later. A name
-            that is no argument of the factory, or whose value no layer received, sets every dropout layer.
+        dropout: names of the hyperparameters that are dropout probabilities. The factory gets each with a tiny,
+            distinct offset, which identifies the layers that it passes the value to unchanged. Thanks to the offset a
+            factory that leaves out a dropout layer at zero still makes it, so that it can be changed later. A name that
+            is no argument of the factory, or whose value no layer received, sets every dropout layer.
         initialisation: one of ``SCHEMES`` and a gain (> 0), in any order, both optional.
 
     Raises:
@@ -116,9 +116,9 @@ def initialise(network: nn.Module, settings: Iterable[Value]) -> None:
 
 
 def layers(network: nn.Module) -> list[nn.Module]:
-    """The layers that ``frozen_layers`` counts, from the input on: the network's children that have parameters. If there
-    is only one (such as a wrapped ``Sequential``), its children are taken instead. A network with parameters of its own
-    is a single layer."""
+    """The layers that ``frozen_layers`` counts, from the input on: the network's children that have parameters. If
+    there is only one (such as a wrapped ``Sequential``), its children are taken instead. A network with parameters of
+    its own is a single layer."""
     children = [child for child in network.children() if any(True for _ in child.parameters())]
     has_own_parameters = any(True for _ in network.parameters(recurse=False))
     if has_own_parameters or not children:

@@ -74,10 +74,10 @@ class Refit:
 class RefitMember(TorchMember):
     """A copy of the model: it begins with the model's weights and a fresh optimiser.
 
-    In a population, a member whose learning rate is just too high is replaced by a copy of another one. A refit replaces
-    nobody, so a copy that has collapsed reports NaN as if it had diverged, and the failure policy takes it back to its
-    best state with a lower rate. Whether it has collapsed is judged on all validation rows, since the few that it holds
-    out may not include those that it fails at.
+    In a population, a member whose learning rate is just too high is replaced by a copy of another one. A refit
+    replaces nobody, so a copy that has collapsed reports NaN as if it had diverged, and the failure policy takes it
+    back to its best state with a lower rate. Whether it has collapsed is judged on all validation rows, since the few
+    that it holds out may not include those that it fails at.
     """
 
     def __init__(self, refit: Refit, context: MemberContext, hyperparameters: Mapping[str, Value]) -> None:

@@ -14,7 +14,7 @@ from raytune_rl.ensemble.batched import Batched, alike
 from raytune_rl.ensemble.links import LINKS, checked_weights, combined, read_as, task_of
 from raytune_rl.ensemble.model import BATCHES, UNTRIED, EnsembleModel
 from raytune_rl.population.calibrating import calibrated
-from raytune_rl.population.predictions import _RELATED, _LOSSES, judged_as
+from raytune_rl.population.predictions import _LOSSES, _RELATED, judged_as
 from tests.ensemble.members import inputs
 
 

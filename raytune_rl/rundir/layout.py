@@ -247,7 +247,7 @@ def parquet_version(metadata: Mapping[bytes, bytes] | None) -> int | None:
 
 
 def _inside(name: str) -> str:
-    """``name``, normalised. Raises ``ValueError`` if it lies outside the run directory, as a run writes nowhere else."""
+    """``name``, normalised. Raises ``ValueError`` if it is outside the run directory: a run writes nowhere else."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{name!r} lies outside the run directory.")

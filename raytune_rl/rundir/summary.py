@@ -26,7 +26,7 @@ class Counters:
     Attributes:
         wall_s: seconds from the first segment's start to the last one's end, over all sessions of a resumed run.
         slots: number of trials that can run at once.
-        decision_ms: milliseconds that decisions took: one entry per decision, or a random sample of them.
+        decision_ms: milliseconds that decisions took: one entry per decision, or a representative sample.
         failures: number of segments that failed, hung or diverged, including those that were trained again.
         restarts: how often a member went back to its own checkpoint, or to its start, after a failure.
     """

@@ -1,7 +1,8 @@
-"""What a user writes: one frozen object that says everything about a run.
+"""What a user writes: one frozen object with all settings of a run.
 
-Everything has a default but the candidate, the hyperparameters and the metric. Making an ``Experiment`` starts nothing
-and imports neither Ray nor torch; it is checked when it is made, so that a mistake is named before anything runs.
+All fields but the candidate, the hyperparameters, the metric and its mode have defaults. Creating an ``Experiment``
+starts nothing and imports neither Ray nor torch. Its fields are checked at once, so that mistakes are reported before
+anything runs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CandidateKind: TypeAlias = Literal["member", "trainable", "function"]
 Objective: TypeAlias = Literal["single", "ensemble"]
 
 _REWARD_FACTORIES: tuple[Any, ...] = (improvement, final, cost_aware, team, difference, mixed)
-"""They make rewards; passing one without calling it is a mistake."""
+"""Functions that make rewards; passing one without calling it is a mistake."""
 
 _OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "mode": ("min", "max"),
@@ -41,7 +42,7 @@ _OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "average": (True, False),
     "refit": (True, False),
 }
-"""The values that a field may have."""
+"""The allowed values of fields that have only a few."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,8 @@ class StopRule:
     """When a run ends before its segments are used up.
 
     Attributes:
-        seconds: wall time since the first segment's start.
-        target: the metric has reached this value (at most it for ``mode="min"``, at least it for ``"max"``).
+        seconds: after this wall time since the first segment's start.
+        target: when the metric reaches this value (or falls below it for ``mode="min"``, above it for ``"max"``).
     """
 
     seconds: float | None = None
@@ -65,59 +66,61 @@ class StopRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One run: which candidates, what may be changed about them, who changes it, and for how long.
+    """A run: the candidate to train, the hyperparameters that may change, the agent that changes them, and the budget.
 
     Attributes:
         candidate: a ``TorchTask``, a Ray Tune class Trainable (the class itself), a function that reports, or anything
             that implements the ``Candidate`` protocol.
         hyperparameters: names to Ray Tune domains, bare or in a role (``roles.learning_rate(tune.loguniform(...))``).
-        metric: what members are judged by, one of the names that the candidate reports for its validation data.
+        metric: the metric that members are judged by, one of those that the candidate reports for its validation data.
         mode: ``"min"`` or ``"max"``.
-        name: names the run directory; the experiment file's name when empty.
+        name: of the run directory; default: the name of the experiment file.
         population: number of members.
-        segments: decisions per member; its training is ``segments * segment_length`` steps.
-        segment_length: optimiser steps (reports, for Trainables and functions) between two decisions.
-        segment_timeout: seconds after which a segment counts as hung (of a function: after which it has not reported);
-            ``None`` = never.
-        resources: what one trial gets, by Ray's names (``{"CPU": 1, "GPU": 0.5}``).
-        members_per_trial: members that share one trial; ``"auto"`` fills the slots that the machine has.
-        agent: the shipped controller ``Pretrained()`` (which chooses the starting values, too, and goes on learning
-            with ``learn=True``), an RLlib ``Agent`` that learns from nothing, or one of the rules ``Random()``,
-            ``Fixed()``, ``Cosine()``, ``PBT()``.
-        objective: ``"single"``: the best model counts. ``"ensemble"``: what the population is worth together; members
-            report what they predict, the agent sees what each of them adds, and is paid for it.
-        reward: what the agent is paid (``mdp.reward``); default: ``improvement()``, for the ensemble ``mixed()``.
-        schedule: laid over hyperparameters of the role learning_rate; the agent moves the base under it.
-        copy_every: weights may be copied between members at every n-th segment only.
+        segments: number of decisions per member; it trains ``segments * segment_length`` steps in total.
+        segment_length: optimiser steps (for Trainables and functions: reports) between two decisions.
+        segment_timeout: seconds after which a segment (for functions: a missing report) counts as hung; ``None`` =
+            never.
+        resources: of each trial, by Ray's names (``{"CPU": 1, "GPU": 0.5}``).
+        members_per_trial: the number of members that share a trial; ``"auto"`` uses all slots of the machine.
+        agent: the shipped controller ``Pretrained()`` (which also chooses the starting values, and keeps learning with
+            ``learn=True``), an RLlib ``Agent`` that learns from scratch, or one of the rules ``Random()``, ``Fixed()``,
+            ``Cosine()``, ``PBT()``.
+        objective: ``"single"``: the best model counts. ``"ensemble"``: the population's joint predictions count;
+            members report their predictions, and the agent sees and is rewarded for what each of them adds.
+        reward: of the agent (``mdp.reward``); default: ``improvement()``, or ``mixed()`` for the ensemble.
+        schedule: multiplies hyperparameters with the role learning_rate; the agent changes the base value.
+        copy_every: weights may be copied between members only at every n-th segment.
         stopping: whether the agent may stop members.
         start: ``"spread"`` (a Latin hypercube over the space, regularisation at zero for a third) or ``"agent"`` (the
             agent's first action chooses).
         searcher: a Ray Tune ``Searcher`` that proposes the starting points instead.
-        constants: passed to Trainables and functions beside the hyperparameters (their ``config``).
+        constants: passed to Trainables and functions in their ``config``, together with the hyperparameters.
         stop: further stop rules.
         failures: what happens to members that fail.
-        floor: when a member that a change has ruined goes back to its own best; ``None`` leaves that to the agent.
-        synchronous: decide for the whole population at once, and learn before the next segment: reproducible bit for
-            bit on one machine, at the price of waiting.
-        checkpoint_every: seconds between two checkpoints of a trial, at most so much is trained again after a crash.
+        floor: when a member that collapsed after a change goes back to its own best; ``None`` leaves that to the agent.
+        synchronous: whether to decide for the whole population at once, and learn before the next segment. Makes runs
+            reproducible bit for bit on the same machine, but members wait for each other.
+        checkpoint_every: seconds between two checkpoints of a trial; after a crash, training is lost for at most this
+            long.
         callbacks: Ray's logger callbacks (``MLflowLoggerCallback``, ``WandbLoggerCallback``, your own), which see each
-            member as a trial. TensorBoard's files are written anyway; ``None`` switches all of it off.
-        compare: spends the same budget on something else afterwards and shows both: ``"random"`` search, or a
-            ``"deep-ensemble"``: the hand default under a cosine with as many seeds as members, its ensemble built as
-            the run's own.
-        average: whether the model that is delivered may be an average of the weights of several checkpoints, where that
-            is better on validation, and its classes' probabilities calibrated there (torch tasks, seconds). Random
-            search is compared by its best checkpoint, as other tools give it.
-        refit: spend the last two fifths of the segments on training as many copies of the model that would be delivered
-            then on the rows of train *and* validation together, under a cosine; their average is delivered. Each copy
-            does without another part of the validation rows, which therefore still judge. For tasks whose validation
-            rows are like the others (torch tasks, ``objective="single"``).
-        ensemble: how the members become an ensemble when the run is over (torch tasks, seconds); ``None`` = not.
-        seed: all randomness derives from it.
-        storage_path: where run directories are made; anything that Ray accepts.
+            member as a trial. TensorBoard's files are always written, unless this is ``None``: no tracking at all.
+        compare: spend the same budget on another method afterwards, and show both results. ``"random"``: random search.
+            ``"deep-ensemble"``: as many seeds as members with typical hand-set values under a cosine; their ensemble is
+            built like the run's own.
+        average: whether the delivered model may be an average of the weights of several checkpoints, if that is better
+            on validation, and its classes' probabilities be calibrated on validation (torch tasks; takes seconds).
+            Random search is still represented by its best checkpoint, as other tools deliver it.
+        refit: spend the last two fifths of the segments on a refit: copies of the model that would be delivered, as
+            many as members, train on the rows of train *and* validation under a cosine, and their average is delivered.
+            Each copy holds out a different part of the validation rows, so that there is still a validation score. For
+            tasks whose validation rows resemble the others (torch tasks, ``objective="single"``).
+        ensemble: how the members become an ensemble at the end of the run (torch tasks; takes seconds); ``None`` = no
+            ensemble.
+        seed: determines all random numbers.
+        storage_path: where run directories are created; anything that Ray accepts.
 
     Raises:
-        BadInput: (a ``ValueError``) one sentence naming the field, its value and what would be right.
+        BadInput: (a ``ValueError``) one sentence with the field, its value and what is allowed.
     """
 
     candidate: Candidate | type | Callable[..., Any]
@@ -159,10 +162,10 @@ class Experiment:
         if self.refit:
             self._check_refit()
         if self.kind == "member":
-            self._tell_candidate_its_roles()
+            self._set_candidate_roles()
 
     def _check_fields(self) -> None:
-        """Each field on its own."""
+        """Check each field by itself."""
         for name in ("population", "segments", "segment_length", "copy_every"):
             _at_least_one(name, getattr(self, name))
         if self.members_per_trial != "auto":
@@ -195,11 +198,11 @@ class Experiment:
             )
         if not isinstance(self.hyperparameters, Mapping) or not self.hyperparameters:
             raise BadInput("hyperparameters is empty; name at least one, such as {'lr': tune.loguniform(1e-4, 1e-1)}.")
-        self.space()  # raises for a domain that is none
+        self.space()  # raises for invalid domains
         _check_resources(self.resources)
 
     def _check_combinations(self) -> None:
-        """What fields ask of each other."""
+        """Check that fields fit each other."""
         overlap = sorted(set(self.constants) & set(self.hyperparameters))
         if overlap:
             raise BadInput(f"constants and hyperparameters both hold {overlap[0]!r}; a name belongs to one of them.")
@@ -219,14 +222,14 @@ class Experiment:
                 "there is no ensemble; compare='random' works for all."
             )
 
-    def _tell_candidate_its_roles(self) -> None:
-        """A candidate with a field ``roles`` gets those of the hyperparameters."""
+    def _set_candidate_roles(self) -> None:
+        """Copy the hyperparameters' roles into the candidate, if it has a field ``roles``."""
         roles = {h.name: h.role for h in self.space()}
         if getattr(self.candidate, "roles", roles) != roles:
             object.__setattr__(self, "candidate", replace(self.candidate, roles=roles))  # type: ignore[type-var]
 
     def space(self) -> SearchSpace:
-        """The hyperparameters, checked."""
+        """The hyperparameters as a search space. Raises ``BadInput`` for invalid domains."""
         try:
             return SearchSpace.from_specs(self.hyperparameters)
         except ValueError as error:
@@ -237,7 +240,7 @@ class Experiment:
             raise BadInput(
                 "refit is True, for which the candidate must be a TorchTask: of others the rows are not known."
             )
-        wrong = {
+        requirements = {
             "metric": (
                 not self.metric.startswith("validation_"),
                 "one of the validation split's, such as validation_loss",
@@ -249,33 +252,31 @@ class Experiment:
             "compare": (self.compare == "deep-ensemble", "'random' or None: the refit is not the ensemble's"),
             "stop.seconds": (self.stop.seconds is not None, "None: a refit has its segments, not a deadline"),
         }
-        for name, (is_wrong, right) in wrong.items():
+        for name, (is_wrong, right) in requirements.items():
             if is_wrong:
                 value = operator.attrgetter(name)(self)
                 raise BadInput(f"refit is True, and {name} is {value!r}; it must be {right}.")
 
     @property
     def refit_segments(self) -> int:
-        """The segments of each member that are a refit's; a replay has none."""
+        """The number of segments per member that the refit uses; 0 without a refit, and for replays."""
         replay = isinstance(self.agent, Policy) and self.agent.requirements.prescribed is not None
         return refit_segments(self.segments) if self.refit and not replay else 0
 
     @property
     def steered_segments(self) -> int:
-        """The segments of each member that the agent steers."""
+        """The number of segments per member that the agent steers."""
         return self.segments - self.refit_segments
 
     @property
     def pay(self) -> Reward:
-        """The reward, or the objective's own where none is named."""
+        """The reward, or the objective's default if none is given."""
         return self.reward or (mixed() if self.objective == "ensemble" else improvement())
 
     @property
     def kind(self) -> CandidateKind:
-        """How the candidate is to be driven.
-
-        Classes and functions are told apart without importing Ray: a Trainable is recognised by its ancestry.
-        """
+        """How the candidate is driven. A Trainable is recognised by the names of its base classes, without importing
+        Ray. Raises ``BadInput`` if the candidate is none of the three."""
         if isinstance(self.candidate, type):
             if any(
                 base.__name__ == "Trainable" and base.__module__.startswith("ray.") for base in self.candidate.mro()

@@ -1,4 +1,4 @@
-"""``python -m raytune_rl.meta_train --out DIR``: train a controller in packed worlds, before it meets any real task."""
+"""``python -m raytune_rl.meta_train --out DIR``: train a controller in packed worlds, before its first real task."""
 
 from __future__ import annotations
 
@@ -65,21 +65,21 @@ def _train(options: argparse.Namespace) -> int:
         raise BadInput(f"--minutes is {options.minutes:g}; it must be above 0.")
     directory = Path(options.out)
     changes = list(options.set) + ([] if options.seed is None else [f"seed={options.seed}"])
-    before = kept_recipe(directory)
-    recipe = apply_overrides(before or Recipe(), changes)
+    earlier = kept_recipe(directory)
+    recipe = apply_overrides(earlier or Recipe(), changes)
     if options.from_runs:
         recipe = replace(recipe, runs=tuple(str(Path(run).resolve()) for run in options.from_runs))
-    if before is not None and recipe != before:
+    if earlier is not None and recipe != earlier:
         raise BadInput(f"--out {directory} holds a meta-training by another recipe; name another directory.")
     _check_gpus(recipe.num_gpus_per_env_runner, recipe.runners)
     _check_tables(recipe.tables)
-    for run in recipe.runs if before is None else ():
-        read_run(run)  # what does not fit is said before Ray starts
+    for run in recipe.runs if earlier is None else ():
+        read_run(run)  # raises for runs that do not fit, before Ray starts
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"--out {directory} cannot be made: {error.strerror or error}.") from None
-    with ray_cluster(None), stopping_on_signals() as stoppable:  # Ray puts handlers of its own in place
+    with ray_cluster(None), stopping_on_signals() as stoppable:  # in this order, as Ray replaces signal handlers
         from raytune_rl.meta.session import Session
 
         session = Session(directory, recipe, say=lambda line: print(line, flush=True))
@@ -96,7 +96,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _check_tables(share: float) -> None:
-    """EnvRunners would fail, each with a traceback of its own."""
+    """Raise ``BadInput`` if packages of tables are missing, for which every EnvRunner would fail with a traceback."""
     from raytune_rl.worlds.real import packaged
 
     try:
@@ -107,7 +107,7 @@ def _check_tables(share: float) -> None:
 
 
 def _check_gpus(share: float, runners: int) -> None:
-    """Ray would wait for a GPU that never comes."""
+    """Raise ``BadInput`` if there are too few GPUs: Ray would wait for them forever."""
     from raytune_rl.rundir.environment import describe_environment
     from raytune_rl.runs.placement import slots
 

@@ -1,4 +1,4 @@
-"""``python -m raytune_rl.run exp.py``: run an experiment file, or go on with a run that was interrupted."""
+"""``python -m raytune_rl.run exp.py``: run an experiment file, or continue a run that was interrupted."""
 
 from __future__ import annotations
 

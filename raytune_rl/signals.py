@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the segments under way and save, or, asked twice, give up at once."""
+"""Ctrl-C and SIGTERM: the first one finishes the current segments and saves, a second one gives up at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Stoppable:
-    """Whoever can be asked to stop now. Where nobody can, an interruption ends what is going on."""
+    """Passes the wish to stop on to whatever is running. If nothing can take it, ``KeyboardInterrupt`` is raised."""
 
     def __init__(self) -> None:
         self._request: Callable[[str], None] | None = None
@@ -18,7 +18,7 @@ class Stoppable:
 
     @contextlib.contextmanager
     def by(self, request: Callable[[str], None]) -> Iterator[None]:
-        """Inside, ``request(reason)`` is how to stop. Called at once if the wish came before."""
+        """Within this context, call ``request(reason)`` to stop; at once, if a stop was asked for before."""
         self._request = request
         if self.reason is not None:
             request(self.reason)
@@ -28,7 +28,7 @@ class Stoppable:
             self._request = None
 
     def stop(self, reason: str) -> None:
-        """Raises ``KeyboardInterrupt`` when nobody can be asked, or was asked before."""
+        """Ask to stop. Raises ``KeyboardInterrupt`` if nothing takes requests, or if a stop was asked for before."""
         if self._request is None or self.reason is not None:
             raise KeyboardInterrupt
         self.reason = reason
@@ -37,7 +37,8 @@ class Stoppable:
 
 @contextlib.contextmanager
 def stopping_on_signals() -> Iterator[Stoppable]:
-    """Signals go to the ``Stoppable`` while inside. Outside the main thread (a notebook's worker, say) none arrive."""
+    """Pass signals to the ``Stoppable`` within this context. In other threads than the main one (say, a notebook's
+    worker) no signals arrive."""
     stoppable = Stoppable()
     if threading.current_thread() is not threading.main_thread():
         yield stoppable

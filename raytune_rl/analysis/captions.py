@@ -1,4 +1,4 @@
-"""A sentence or two under each figure: what it shows in this run."""
+"""The captions of the report's figures: a sentence or two on what each shows in this run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from raytune_rl.records import FLOOR
 
 MOST = 0.95
+"""The share of the improvement whose time the caption of the anytime curve gives."""
 SHOWN = 5
+"""The largest number of the floor's actions that are listed."""
 
 
 def anytime(run: Run) -> str:
@@ -30,8 +32,8 @@ def anytime(run: Run) -> str:
     total = abs(best[-1] - best[0])
     if total == 0:
         return "The first segment's best value was never beaten."
-    place = int(np.argmax(np.abs(best - best[0]) >= MOST * total))
-    share = known["trained"].iloc[place] / len(run.segments)
+    row = int(np.argmax(np.abs(best - best[0]) >= MOST * total))
+    share = known["trained"].iloc[row] / len(run.segments)
     text = f"{MOST:.0%} of the improvement over the first segment's best was made after {share:.0%} of the segments."
     if run.baseline is not None:
         text += " Random search trained as many members with values that never changed."
@@ -40,12 +42,12 @@ def anytime(run: Run) -> str:
 
 def lineage(run: Run) -> str:
     copies = run.lineage
-    others = copies[copies["receiver"] != copies["donor"]]
-    rollbacks = len(copies) - len(others)
+    between_members = copies[copies["receiver"] != copies["donor"]]
+    rollbacks = len(copies) - len(between_members)
     if copies.empty:
         return "No weights were copied: every member trained its own from the start to the end."
     path = run.best_path
-    text = f"{count(len(others), 'copies', 'copy')} between members"
+    text = f"{count(len(between_members), 'copies', 'copy')} between members"
     text += f", {count(rollbacks, 'returns', 'return')} to an own best. " if rollbacks else ". "
     if len(path):
         members = path["member"].nunique()
@@ -62,22 +64,22 @@ def lineage(run: Run) -> str:
 
 
 def floor(run: Run) -> str:
-    """What the safe floor did; empty where the run had none."""
+    """What the safe floor did; empty if the run had none."""
     if run.fields.get("floor") is None:
         return ""
-    acted = int((run.decisions["source"] == FLOOR).sum())
-    if not acted:
+    actions = int((run.decisions["source"] == FLOOR).sum())
+    if not actions:
         return "The floor never acted: no member collapsed after a change and was left there."
-    told = run.lineage[run.lineage["kind"] == FLOOR]
-    each = [
+    returns = run.lineage[run.lineage["kind"] == FLOOR]
+    listed = [
         f"member {row.receiver} before segment {row.segment} (from {number(row.value_before)} back to "
         f"{number(row.value_donor)})"
-        for row in told.head(SHOWN).itertuples()
+        for row in returns.head(SHOWN).itertuples()
     ]
-    more = [f"{acted - len(each)} more"] if acted > len(each) else []
+    more = [f"{actions - len(listed)} more"] if actions > len(listed) else []
     return (
-        f"The floor acted {count(acted, 'times', 'time')}: after a change that {run.metric} collapsed by, these went "
-        f"back to the weights and values of their own best: {', '.join([*each, *more])}."
+        f"The floor acted {count(actions, 'times', 'time')}: after a change that {run.metric} collapsed by, these went "
+        f"back to the weights and values of their own best: {', '.join([*listed, *more])}."
     )
 
 
@@ -108,16 +110,16 @@ def gains(run: Run) -> str:
 def saw(pairs: pd.DataFrame) -> str:
     if pairs.empty:
         return "No decision differed from the others, so there is nothing to relate to what was seen."
-    firm = int(pairs["beyond_chance"].sum())
+    significant = int(pairs["beyond_chance"].sum())
     decisions = f"{pairs['decisions'].max():,} decisions"
-    if not firm:
+    if not significant:
         return (
             f"Not one of {len(pairs):,} rank correlations in {decisions} is larger than chance makes them: no pattern "
             "that can be told from an agent that acts at random."
         )
     return (
-        f"Rank correlations in {decisions}: {firm:,} of {len(pairs):,} are larger than chance makes them (bold). They "
-        "show what went together, not why."
+        f"Rank correlations in {decisions}: {significant:,} of {len(pairs):,} are larger than chance makes them "
+        "(bold). They show what went together, not why."
     )
 
 
@@ -180,7 +182,7 @@ def schedule(run: Run, name: str) -> str:
 
 
 def feature_meaning(feature: str) -> str:
-    """What the observation's documented table says of a feature; empty where it says nothing."""
+    """A feature's meaning according to the documented table of the observation; empty if it is not listed."""
     rows = SLOT_FEATURES if feature.startswith("hp/") else MEMBER_FEATURES
     short = feature.rpartition("/")[2]
     return next((row.meaning for row in rows if row.name == short), "")

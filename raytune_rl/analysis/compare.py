@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""A table that compares runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per run, the best first.
 
     Returns:
-        The index tells the runs apart as briefly as possible. Columns: ``name, agent, seed, finished``; ``best`` (by
-        validation), ``behind`` (how much worse than the best run's, in the metric's units), ``member, segment``;
-        ``test/<metric>`` where the summary has it; ``segments, steps, train_s, wall_s, overhead_ratio, copies,
-        failures``; ``directory``.
+        The index holds the shortest names that tell the runs apart. Columns: ``name, agent, seed, finished``; ``best``
+        (by validation), ``behind`` (how much worse than the best run's, in the metric's units), ``member, segment``;
+        ``test/<metric>`` for the test metrics in the summary; ``segments, steps, train_s, wall_s, overhead_ratio,
+        copies, failures``; ``directory``. Segments and training time include the refit's.
 
     Raises:
-        BadInput: no runs, or runs that are judged by different metrics.
+        BadInput: no runs, or runs with different metrics.
     """
     if not runs:
         raise BadInput("compare needs at least one run.")
@@ -40,8 +40,8 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """A short name for each run, in the order given; all different."""
-    parts: tuple[Callable[[Run], str], ...] = (
+    """A short and unique name for each run, in the order given."""
+    candidates: tuple[Callable[[Run], str], ...] = (  # from the shortest to the most specific
         lambda run: run.name,
         lambda run: run.agent,
         lambda run: f"{run.name}, {run.agent}",
@@ -50,11 +50,11 @@ def labels(runs: Sequence[Run]) -> list[str]:
         lambda run: run.directory.rstrip("/").rsplit("/", 1)[-1],
         lambda run: run.directory,
     )
-    for part in parts:
-        names = [part(run) for run in runs]
+    for label in candidates:
+        names = [label(run) for run in runs]
         if len(set(names)) == len(names):
             return names
-    return [f"{run.directory} ({place})" for place, run in enumerate(runs, start=1)]
+    return [f"{run.directory} ({number})" for number, run in enumerate(runs, start=1)]
 
 
 def _row(run: Run) -> dict[str, Any]:

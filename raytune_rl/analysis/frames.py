@@ -1,4 +1,4 @@
-"""Small tables computed from ``segments.parquet``: pure functions over frames ordered by member and segment."""
+"""Tables computed from ``segments.parquet``: pure functions of frames that are ordered by member and segment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ METRIC = "metric/"
 
 
 def names_under(frame: pd.DataFrame, prefix: str) -> tuple[str, ...]:
-    """The columns under ``prefix``, without it, in order."""
+    """The names of the columns that begin with ``prefix``, without it, in order."""
     return tuple(str(column).removeprefix(prefix) for column in frame.columns if str(column).startswith(prefix))
 
 
 def sound_values(segments: pd.DataFrame, metric: str) -> np.ndarray:
-    """The metric of each row, float64; NaN where the segment failed, hung or diverged, or reported none."""
+    """The metric of each row, float64; NaN if the segment failed, hung or diverged, or did not report it."""
     column = METRIC + metric
     if column not in segments:
         return np.full(len(segments), np.nan)
@@ -27,18 +27,18 @@ def sound_values(segments: pd.DataFrame, metric: str) -> np.ndarray:
 
 
 def improvement(before: np.ndarray, after: np.ndarray, mode: Mode) -> np.ndarray:
-    """How much better ``after`` is, in the metric's units: positive is better, whatever the direction."""
+    """How much better ``after`` is, in the metric's units; positive means better in either mode."""
     return before - after if mode == "min" else after - before
 
 
 def anytime(segments: pd.DataFrame, metric: str, mode: Mode) -> pd.DataFrame:
-    """What had been reached after each segment, by the whole population.
+    """What the whole population had reached after each segment.
 
     Returns:
-        One row per segment index (from 0, the index of the frame): ``trained`` and ``seconds``, segments and training
-        seconds that all members together have spent up to and with this index; ``best``, the best value so far;
-        ``now_best``, ``now_low``, ``now_median``, ``now_high``, the best value and the quartiles of the members in this
-        segment; ``members``, how many have a sound value in it.
+        One row per segment index (from 0, the index of the frame): ``trained`` and ``seconds``, the segments and
+        training seconds of all members together up to and including this index; ``best``, the best value so far;
+        ``now_best``, ``now_low``, ``now_median``, ``now_high``, the best value and the quartiles over the members in
+        this segment; ``members``, the number of members with a finite value in it.
     """
     values = pd.Series(sound_values(segments, metric), index=segments.index)
     values_by_segment = values.groupby(segments["segment"])
@@ -73,12 +73,12 @@ def member_table(
     rows["failures"] = (segments["status"] != "ok").groupby(segments["member"]).sum()
     rows["first"] = values_by_member.first()
     rows["last"] = values_by_member.last()
-    sound = values.dropna().groupby(segments["member"])  # a member without any has no place
-    places = (sound.idxmin() if mode == "min" else sound.idxmax()).reindex(rows.index)
-    rows["best"] = values.reindex(places.to_numpy()).to_numpy()
-    rows["best_segment"] = segments["segment"].reindex(places.to_numpy()).astype("Int64").array
-    others = copies[copies["receiver"] != copies["donor"]]
-    for name, side in (("copies_taken", others["receiver"]), ("copies_given", others["donor"])):
+    sound = values.dropna().groupby(segments["member"])
+    best_rows = (sound.idxmin() if mode == "min" else sound.idxmax()).reindex(rows.index)  # NaN: no sound value
+    rows["best"] = values.reindex(best_rows.to_numpy()).to_numpy()
+    rows["best_segment"] = segments["segment"].reindex(best_rows.to_numpy()).astype("Int64").array
+    between_members = copies[copies["receiver"] != copies["donor"]]
+    for name, side in (("copies_taken", between_members["receiver"]), ("copies_given", between_members["donor"])):
         rows[name] = side.value_counts().reindex(rows.index, fill_value=0).astype("int64")
     rows["rollbacks"] = (
         copies["receiver"][copies["receiver"] == copies["donor"]].value_counts().reindex(rows.index, fill_value=0)
@@ -86,12 +86,12 @@ def member_table(
     rows["on_best_path"] = path["member"].value_counts().reindex(rows.index, fill_value=0).astype("int64")
     hyperparameters = [HYPERPARAMETER + name for name in names_under(segments, HYPERPARAMETER)]
     ends = {"start/": by_member.head(1), "end/": by_member.tail(1)}
-    for prefix, chosen in ends.items():
+    for prefix, segment_rows in ends.items():
         for column in hyperparameters:
-            rows[prefix + column.removeprefix(HYPERPARAMETER)] = chosen.set_index("member")[column]
+            rows[prefix + column.removeprefix(HYPERPARAMETER)] = segment_rows.set_index("member")[column]
     return rows
 
 
 def rank_members(members: pd.DataFrame, mode: Mode) -> pd.DataFrame:
-    """``members``, the best first; those without any sound value at the end."""
+    """``members``, the best first; those without any finite value last."""
     return members.sort_values("best", ascending=mode == "min", na_position="last", kind="stable")

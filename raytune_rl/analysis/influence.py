@@ -1,8 +1,8 @@
-"""What the agent did against what it saw: rank correlations between observations and actions.
+"""How the agent's actions relate to what it saw: rank correlations between observations and actions.
 
 A correlation is no explanation, and with a few hundred decisions and hundreds of pairs some are large by chance. So
-each comes with the size that chance alone reaches (Bonferroni over all pairs, decisions taken as independent, which
-decisions about one member are not quite).
+each comes with the size that chance alone reaches. It is computed by Bonferroni's correction over all pairs, as if
+decisions were independent; decisions about the same member are not quite independent.
 """
 
 from __future__ import annotations
@@ -17,52 +17,55 @@ from raytune_rl.mdp.action import SOURCES
 
 OBSERVATION, ACTION, SOURCE = "obs/", "act/", "source"
 COPY = "copy"
-"""The choice "take weights from elsewhere", whether it was possible or not; the others are named after their
+"""The name of the action "take weights from elsewhere", chosen or not; the other actions have the names of their
 hyperparameters."""
 
 MAX_DECISIONS = 20_000
-"""Of more than these so many are taken, in even steps: the others change no correlation that anybody could see."""
+"""If there are more decisions, this many are used, evenly spaced: more would not change correlations visibly."""
 
 SHARE_OF_CHANCE = 0.05
 _FLAGS = ("/present", "/live", "/log", "/ordered")
 
 
 def observed(decisions: pd.DataFrame) -> pd.DataFrame:
-    """What was seen, one column per feature that ever changed, one row per decision that a policy made
-    (``MAX_DECISIONS`` at the most)."""
-    chosen = _asked(decisions)
-    columns = [c for c in chosen.columns if c.startswith(OBSERVATION) and not c.endswith(_FLAGS) and "/role/" not in c]
-    frame = chosen[columns].astype(np.float64)
+    """What the agent saw: one column per feature that ever changed, one row per decision of a policy (at most
+    ``MAX_DECISIONS``)."""
+    by_policy = _policy_decisions(decisions)
+    columns = [
+        c for c in by_policy.columns if c.startswith(OBSERVATION) and not c.endswith(_FLAGS) and "/role/" not in c
+    ]
+    frame = by_policy[columns].astype(np.float64)
     spread = frame.max() - frame.min()
-    moving = frame.loc[:, (spread > 1e-9).to_numpy(dtype=bool)]
-    return moving.rename(columns=lambda column: str(column).removeprefix(OBSERVATION))
+    varying = frame.loc[:, (spread > 1e-9).to_numpy(dtype=bool)]
+    return varying.rename(columns=lambda column: str(column).removeprefix(OBSERVATION))
 
 
 def done(decisions: pd.DataFrame) -> pd.DataFrame:
-    """What was done, one column per action that ever varied: moves from -3 to +3 per ordered hyperparameter, and
-    ``copy``, whether weights were to be taken from elsewhere (NaN where that was not allowed)."""
-    chosen = _asked(decisions)
+    """What the agent did: one column per action that ever varied. Moves are from -3 to +3, for each ordered
+    hyperparameter; ``copy`` says whether weights were to be taken from elsewhere (NaN if that was not allowed)."""
+    by_policy = _policy_decisions(decisions)
     columns: dict[str, pd.Series] = {}
-    for column in (c for c in chosen.columns if c.startswith(ACTION)):
+    for column in (c for c in by_policy.columns if c.startswith(ACTION)):
         name = column.removeprefix(ACTION)
-        ordered = chosen.get(f"{OBSERVATION}hp/{name}/ordered")
-        if f"{OBSERVATION}hp/{name}/position" in chosen and (ordered is None or ordered.max() > 0):
-            columns[name] = chosen[column] - STAY
-    if ACTION + SOURCE in chosen:
-        copied = (chosen[ACTION + SOURCE] != SOURCES.index("keep")).astype(float)
-        allowed = chosen.get(f"{OBSERVATION}copy_allowed")
+        ordered = by_policy.get(f"{OBSERVATION}hp/{name}/ordered")
+        if f"{OBSERVATION}hp/{name}/position" in by_policy and (ordered is None or ordered.max() > 0):
+            columns[name] = by_policy[column] - STAY
+    if ACTION + SOURCE in by_policy:
+        copied = (by_policy[ACTION + SOURCE] != SOURCES.index("keep")).astype(float)
+        allowed = by_policy.get(f"{OBSERVATION}copy_allowed")
         columns[COPY] = copied if allowed is None else copied.where(allowed > 0)
     frame = pd.DataFrame(columns)
     return frame.loc[:, (frame.nunique() > 1).to_numpy(dtype=bool)]
 
 
 def saw_and_did(decisions: pd.DataFrame) -> pd.DataFrame:
-    """How each action went with each observation.
+    """How each action correlates with each observation.
 
     Returns:
         One row per pair, the strongest first: ``saw`` (feature), ``did`` (hyperparameter or ``copy``), ``correlation``
-        (Spearman's, -1 to 1: positive = the more of the feature, the further up or the more copies), ``decisions``,
-        ``chance`` (what noise alone reaches among all these pairs in one of twenty runs), ``beyond_chance``.
+        (Spearman's, -1 to 1; positive: the larger the feature, the further up the move, or the more copies),
+        ``decisions`` (their number), ``chance`` (the size that noise alone reaches somewhere among all these pairs in
+        one of twenty runs), ``beyond_chance`` (whether the correlation is larger).
     """
     saw, did = observed(decisions), done(decisions)
     parts = []
@@ -86,21 +89,21 @@ def saw_and_did(decisions: pd.DataFrame) -> pd.DataFrame:
     return pairs.loc[strongest].reset_index(drop=True)
 
 
-def _asked(decisions: pd.DataFrame) -> pd.DataFrame:
-    """The decisions that a policy made during training: with an action, on an observation, not the starting values;
-    ``MAX_DECISIONS`` at the most."""
+def _policy_decisions(decisions: pd.DataFrame) -> pd.DataFrame:
+    """The decisions that a policy made during training, at most ``MAX_DECISIONS``: those with an action, except for
+    starting values."""
     actions = [column for column in decisions.columns if str(column).startswith(ACTION)]
     if not actions:
         return decisions.iloc[:0]
-    asked = decisions[actions[0]].notna().to_numpy(dtype=bool) & (decisions["segment"] > 0).to_numpy(dtype=bool)
-    rows = np.flatnonzero(asked)
+    has_action = decisions[actions[0]].notna().to_numpy(dtype=bool)
+    rows = np.flatnonzero(has_action & (decisions["segment"] > 0).to_numpy(dtype=bool))
     if len(rows) > MAX_DECISIONS:
         rows = rows[np.linspace(0, len(rows) - 1, MAX_DECISIONS).astype(int)]
     return decisions.iloc[rows]
 
 
 def _spearman(saw: pd.DataFrame, did: pd.Series) -> pd.Series:
-    """Rank correlation of each column with ``did``; NaN for columns that are constant here."""
+    """Rank correlation of each column with ``did``; NaN for constant columns."""
     x = saw.rank().to_numpy()
     y = did.rank().to_numpy()
     x, y = x - x.mean(axis=0), y - y.mean()

@@ -1,7 +1,7 @@
-"""Whose weights are whose: every segment's parent, the path that led to some weights, and what each copy was good for.
+"""Where weights came from: every segment's parent, the path that led to given weights, and what each copy gained.
 
-Rows are those of ``segments.parquet``, ordered by member and segment; a row is named by its position. Everything is
-vectorised, so that 256 members of 1,000 segments take a fraction of a second.
+Rows are those of ``segments.parquet``, ordered by member and segment; a row is referred to by its position. Everything
+is vectorised, so that 256 members of 1,000 segments take a fraction of a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from raytune_rl.analysis.frames import improvement, sound_values
 from raytune_rl.records import FLOOR, Mode
 
 HORIZON = 3
-"""Segments after a copy when it is judged again (or fewer, if the next copy or the end comes first)."""
+"""After how many more segments a copy is judged again (fewer, if the next copy or the end comes first)."""
 
 COPY_COLUMNS = (
     "segment", "receiver", "donor", "donor_segment", "kind", "value_before", "value_donor", "value_after", "gain",
@@ -25,51 +25,51 @@ Rows = NDArray[np.int64]
 
 
 def find_rows(segments: pd.DataFrame, members: Rows, indices: Rows) -> Rows:
-    """The row of each (member, segment); -1 where there is none."""
+    """The row of each (member, segment); -1 if there is none."""
     if segments.empty:
         return np.full(len(members), -1, dtype=np.int64)
     codes = _codes(segments["member"].to_numpy(np.int64), segments["segment"].to_numpy(np.int64))
     wanted = _codes(members, indices)
-    found = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-    return np.where((codes[found] == wanted) & (indices >= 0), found, -1).astype(np.int64)
+    rows = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+    return np.where((codes[rows] == wanted) & (indices >= 0), rows, -1).astype(np.int64)
 
 
 def parents(segments: pd.DataFrame) -> Rows:
-    """The row whose weights each row's training began with; -1 where the weights were new.
+    """The row whose weights each row's training began with; -1 if the weights were new.
 
-    Weights are new in a member's first segment, after a failure that left nothing to go back to, and where the donor's
-    row is not in the table (it was overwritten after a crash).
+    Weights are new in a member's first segment, and after a failure without a state to go back to. They also count as
+    new if the donor's row is missing from the table (overwritten after a crash).
     """
     members = segments["member"].to_numpy(np.int64)
     indices = segments["segment"].to_numpy(np.int64)
-    own = np.arange(len(segments), dtype=np.int64) - 1
+    previous = np.arange(len(segments), dtype=np.int64) - 1
     sound = (segments["status"] == "ok").to_numpy(dtype=bool)
     if len(segments):
-        follows = (members[own] == members) & (indices[own] == indices - 1) & sound[own]
+        follows = (members[previous] == members) & (indices[previous] == indices - 1) & sound[previous]
         follows[0] = False
-        own = np.where(follows, own, -1)
+        previous = np.where(follows, previous, -1)
     copied = segments["copied_from"].notna().to_numpy(dtype=bool)
     donor = segments["copied_from"].fillna(-1).to_numpy(np.int64)
     donor_segment = segments["copied_segment"].fillna(-1).to_numpy(np.int64)
-    return np.where(copied, find_rows(segments, donor, donor_segment), own)
+    return np.where(copied, find_rows(segments, donor, donor_segment), previous)
 
 
 def founders(parent: Rows) -> Rows:
-    """The row at which the weights of each row began: the end of its chain of parents. (-1 for rows that are their own
-    ancestors, which only a table with rows from before and after a crash can hold.)"""
+    """The row in which the weights of each row were new: the end of its chain of parents. (-1 for rows that are their
+    own ancestors, which is only possible in a table with rows from before and after a crash.)"""
     root = np.where(parent >= 0, parent, np.arange(len(parent), dtype=np.int64))
-    for _ in range(len(parent).bit_length()):  # each round doubles the distance that has been gone
+    for _ in range(len(parent).bit_length()):  # each round doubles the number of steps back
         root = root[root]
     return np.where(parent[root] < 0, root, -1)
 
 
 def path_to(parent: Rows, row: int) -> list[int]:
-    """The rows that the weights after ``row`` were trained in, in training order."""
+    """The rows in which the weights after ``row`` were trained, in training order."""
     path = [row]
     seen = {row}
-    while (above := int(parent[path[-1]])) >= 0 and above not in seen:
-        path.append(above)
-        seen.add(above)
+    while (previous := int(parent[path[-1]])) >= 0 and previous not in seen:
+        path.append(previous)
+        seen.add(previous)
     return path[::-1]
 
 
@@ -79,7 +79,7 @@ def copy_table(
     """One row per copy; see ``Run.lineage``."""
     at = np.flatnonzero(segments["copied_from"].notna().to_numpy(dtype=bool)).astype(np.int64)
     rows = segments.iloc[at]
-    values = np.append(sound_values(segments, metric), np.nan)  # row -1, "none", has the value NaN
+    values = np.append(sound_values(segments, metric), np.nan)  # so that row -1, "none", has the value NaN
     receiver = rows["member"].to_numpy(np.int64)
     donor = rows["copied_from"].to_numpy(np.int64)
     before = find_rows(segments, receiver, rows["segment"].to_numpy(np.int64) - 1)
@@ -114,33 +114,33 @@ def copy_table(
 
 
 def _kinds(segments: pd.DataFrame, decisions: pd.DataFrame, rows: pd.DataFrame, before: Rows) -> pd.Series:
-    """What led to each copy. A copy may land some segments after its decision, so the last decision that asked for
-    one counts."""
+    """What led to each copy: the last decision that asked for one, as a copy may take place some segments after its
+    decision."""
     own = (rows["copied_from"] == rows["member"]).to_numpy(dtype=bool)
     failed = np.append((segments["status"] != "ok").to_numpy(dtype=bool), False)[before]
     keys = pd.DataFrame({"member": rows["member"].to_numpy(), "segment": rows["segment"].to_numpy()})
-    keys["place"] = np.arange(len(keys))
+    keys["order"] = np.arange(len(keys))
     asked = decisions.loc[decisions["source"] != "keep", ["member", "segment", "source"]].dropna(subset="source")
     if asked.empty:
         names = np.where(own, "own_best", "member")
     else:
-        found = pd.merge_asof(
+        last_asked = pd.merge_asof(
             keys.sort_values("segment", kind="stable"),
             asked.sort_values("segment", kind="stable"),
             on="segment",
             by="member",
-        ).sort_values("place")
-        known = found["source"].to_numpy(dtype=object)
+        ).sort_values("order")
+        sources = last_asked["source"].to_numpy(dtype=object)
         fits = np.array(
-            [isinstance(name, str) and (name in ("own_best", FLOOR)) == o for name, o in zip(known, own, strict=True)]
+            [isinstance(name, str) and (name in ("own_best", FLOOR)) == o for name, o in zip(sources, own, strict=True)]
         )
-        # The holder of the record that copies "incumbent" goes back to its own best.
-        names = np.where(fits, known, np.where(own, "own_best", "member"))
+        # "incumbent" does not fit if the member holds the record itself: then it returns to its own best.
+        names = np.where(fits, sources, np.where(own, "own_best", "member"))
     return pd.Series(np.where(own & failed, "restart", names), dtype="str")
 
 
 def _ends(segments: pd.DataFrame, at: Rows) -> Rows:
-    """For each copy the last row before the next copy into the same member, or the member's last one."""
+    """For each copy, the last row before the next copy into the same member, or the member's last row."""
     members = segments["member"].to_numpy(np.int64)
     last_of_member = np.searchsorted(members, members[at], side="right") - 1
     following = np.append(at[1:], len(segments)) - 1
@@ -149,5 +149,6 @@ def _ends(segments: pd.DataFrame, at: Rows) -> Rows:
 
 
 def _codes(members: Rows, indices: Rows) -> Rows:
+    """One integer per (member, segment), in the same order."""
     codes: Rows = members * 2**32 + indices
     return codes

@@ -1,8 +1,8 @@
-"""``report.html``: one self-contained page about a run, or about several side by side.
+"""``report.html``: a self-contained page about a run, or a comparison of several.
 
-It lives here and not in ``raytune_rl.report`` because a run writes it at its end, and imports point down only; that
-package is the command line. No script runs in the page and nothing is loaded by it, which its own content security
-policy enforces; whatever a user wrote is escaped.
+``raytune_rl.report`` is only its command line. The page itself is made here because a run writes it at its end, and
+runs may not import the command line. The page runs no script and loads nothing, which its content security policy
+enforces; all texts from users are escaped.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ def page(runs: Run | Sequence[Run]) -> str:
     """The HTML of one run, or of several compared.
 
     Raises:
-        BadInput: no runs, or runs that are judged by different metrics.
+        BadInput: no runs, or runs with different metrics.
     """
-    chosen = [runs] if isinstance(runs, Run) else list(runs)
-    return _one(chosen[0]) if len(chosen) == 1 else _several(chosen)
+    shown = [runs] if isinstance(runs, Run) else list(runs)
+    return _page_of_run(shown[0]) if len(shown) == 1 else _page_of_runs(shown)
 
 
 def write_report(directory: str | os.PathLike[str] | RunDirectory) -> str:
-    """Write ``report.html`` into a run directory, as the run stands; returns where it is.
+    """Write ``report.html`` into a run directory, also while the run is in progress. Returns its path or URI.
 
     Raises:
-        FileNotFoundError: there is no run.
+        FileNotFoundError: the directory holds no run.
         SchemaError: the run was written by a newer version, or is damaged.
         OSError: the directory cannot be written.
     """
-    found = directory if isinstance(directory, RunDirectory) else RunDirectory(directory)
-    found.write_bytes(REPORT, page(Run.load(found)).encode())
-    return found.uri(REPORT)
+    run_directory = directory if isinstance(directory, RunDirectory) else RunDirectory(directory)
+    run_directory.write_bytes(REPORT, page(Run.load(run_directory)).encode())
+    return run_directory.uri(REPORT)
 
 
 def try_report(directory: str | os.PathLike[str] | RunDirectory) -> str | None:
-    """``write_report`` for the end of a run, which no report may spoil: what goes wrong is one warning in the log, and
-    the answer None."""
+    """``write_report`` for the end of a run, which must not fail because of its report: any error becomes a warning in
+    the log, and ``None`` is returned."""
     try:
         return write_report(directory)
     except Exception as error:
@@ -63,7 +63,7 @@ def try_report(directory: str | os.PathLike[str] | RunDirectory) -> str | None:
         return None
 
 
-def _one(run: Run) -> str:
+def _page_of_run(run: Run) -> str:
     return _template("run.html.j2").render(
         title=run.name,
         version=__version__,
@@ -84,10 +84,10 @@ def _one(run: Run) -> str:
     )
 
 
-def _several(runs: Sequence[Run]) -> str:
+def _page_of_runs(runs: Sequence[Run]) -> str:
     table = compare(runs)
     order = [labels(runs).index(label) for label in table.index]
-    ordered = [runs[place] for place in order]  # the best first, here and in all figures
+    ordered = [runs[index] for index in order]  # the best first, in tables and figures
     return _template("runs.html.j2").render(
         title=f"{len(ordered)} runs compared",
         version=__version__,

@@ -1,4 +1,4 @@
-"""Training again what a run has found, without the agent that found it."""
+"""Replays the schedule that a run has found, without its agent."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 def replayed(experiment: Experiment, directory: str | os.PathLike[str]) -> Experiment:
-    """``experiment`` as one fresh member that follows the hyperparameter schedule of the best member of a run.
+    """``experiment`` changed to a single new member that follows the hyperparameter schedule of a run's best weights.
 
-    The schedule follows the weights: where they were copied from one member to another, it goes on with the other one's
-    values. The values are those that were in force, so nothing is laid over them. The new member draws batches of its
-    own, so it repeats the result in distribution and not bit for bit.
+    The schedule follows the weights: where they were copied from another member, it has that member's values until
+    then. The values are those that were in force, so ``schedule`` is "constant" and changes nothing about them. The new
+    member draws its own batches, so it repeats the result in distribution, not bit for bit.
 
     Raises:
-        BadInput: there is no such run, it has no whole path to its best member, or it was of another experiment.
+        BadInput: there is no such run, it has no complete path to its best member, or its segment length or
+            hyperparameters are not those of ``experiment``.
     """
     try:
         run = Run.load(directory)

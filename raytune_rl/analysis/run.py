@@ -1,7 +1,6 @@
-"""A run as tables: what a run directory holds, read once, and what follows from it.
+"""A run as tables: the content of a run directory, read once, and what is computed from it.
 
-Reading is all that happens here. Nothing is unpickled, nothing is written, and a run that is still going on is read as
-it stands at the moment.
+Nothing is unpickled and nothing is written. A run that is still in progress is read as far as it has come.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ class Run:
     Attributes:
         directory: the run directory, as it was given.
         experiment: the content of ``experiment.json``.
-        segments: one row per member and segment, ordered so: ``member, segment, steps, trial_id, node, seconds,
+        segments: one row per member and segment, in that order: ``member, segment, steps, trial_id, node, seconds,
             copied_from, copied_segment, status, hp/<name>, metric/<name>``.
-        decisions: one row per decision that a segment was trained by: ``member, segment, policy_version, reward, logp,
-            value, source, obs/<feature>, act/<name>``.
-        summary: the content of ``summary.json``; None while the run goes on (or was interrupted).
-        baseline: like ``segments``, of the random search that ran beside; None without one.
+        decisions: one row per segment, with the decision that it was trained by: ``member, segment, policy_version,
+            reward, logp, value, source, obs/<feature>, act/<name>``.
+        summary: the content of ``summary.json``; None if the run is in progress or was interrupted.
+        baseline: like ``segments``, of the random search that the run was compared with; None without one.
     """
 
     directory: str
@@ -63,31 +62,31 @@ class Run:
         """Read a run directory: a path, any URI that ``pyarrow.fs`` opens, or a ``RunDirectory``.
 
         Raises:
-            FileNotFoundError: there is no run.
+            FileNotFoundError: the directory holds no run.
             SchemaError: (a ``ValueError``) it was written by a newer version, or is damaged.
             ValueError: a URI that ``pyarrow.fs`` does not know.
         """
-        found = (directory if isinstance(directory, RunDirectory) else RunDirectory(directory)).open()
-        # In this order: the writer puts segments before decisions, and the summary at the end. So every decision has
-        # its segment, and a summary has all of them, also where the run goes on meanwhile.
-        summary = found.read_json(layout.SUMMARY) if found.finished else None
-        experiment = found.read_json(layout.EXPERIMENT)
+        source = (directory if isinstance(directory, RunDirectory) else RunDirectory(directory)).open()
+        # The order matters while the run is in progress: the writer writes segments, then decisions, and the summary at
+        # the end. Reading in the opposite order finds the segment of every decision, and all segments of a summary.
+        summary = source.read_json(layout.SUMMARY) if source.finished else None
+        experiment = source.read_json(layout.EXPERIMENT)
         if not isinstance(experiment.get("experiment"), dict):
-            raise SchemaError(f"{found.uri(layout.EXPERIMENT)} is damaged: it describes no experiment.")
+            raise SchemaError(f"{source.uri(layout.EXPERIMENT)} is damaged: it describes no experiment.")
         empty = decisions_schema([], []).empty_table().to_pandas()
-        decisions = found.read_table(layout.DECISIONS) if found.names(layout.DECISIONS) else empty
-        inside = f"{layout.RANDOM_SEARCH}/{layout.SEGMENTS}"
-        baseline = found.read_table(inside) if found.names(inside) else None
+        decisions = source.read_table(layout.DECISIONS) if source.names(layout.DECISIONS) else empty
+        baseline_name = f"{layout.RANDOM_SEARCH}/{layout.SEGMENTS}"
+        baseline = source.read_table(baseline_name) if source.names(baseline_name) else None
         return cls(
-            directory=str(found),
+            directory=str(source),
             experiment=experiment,
-            segments=_segments(found, experiment),
+            segments=_read_segments(source, experiment),
             decisions=decisions,
             summary=summary,
             baseline=None if baseline is None or baseline.empty else baseline,
         )
 
-    # -- what it was ---------------------------------------------------------------------------------------------------
+    # -- what was run --------------------------------------------------------------------------------------------------
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -106,7 +105,7 @@ class Run:
 
     @property
     def metric(self) -> str:
-        """What members are judged by, without ``metric/``."""
+        """The metric that members are judged by, without ``metric/``."""
         return str(self.fields["metric"])
 
     @property
@@ -116,19 +115,19 @@ class Run:
 
     @property
     def agent(self) -> str:
-        """Who decided: the algorithm's name, or the rule's."""
+        """The name of the algorithm or rule that made the decisions."""
         agent = self.fields.get("agent")
         if self.summary is not None and self.summary.get("agent"):
             return str(self.summary["agent"]["algorithm"])
-        if isinstance(told := self.experiment.get("agent"), str):
-            return told
+        if isinstance(name := self.experiment.get("agent"), str):
+            return name
         if isinstance(agent, Mapping) and "algorithm" in agent:
             return str(agent["algorithm"])
         return str(agent).rsplit(":", 1)[-1] if agent else "agent"
 
     @property
     def planned(self) -> int | None:
-        """Segments that the whole population was to train; None where that is open."""
+        """The number of segments planned for the whole population; None if there is no limit."""
         population, segments = self.fields.get("population"), self.fields.get("segments")
         return population * segments if isinstance(population, int) and isinstance(segments, int) else None
 
@@ -138,40 +137,40 @@ class Run:
 
     @property
     def hyperparameters(self) -> tuple[str, ...]:
-        """Their names, in order."""
+        """The names of the hyperparameters, in order."""
         return frames.names_under(self.segments, frames.HYPERPARAMETER)
 
     @cached_property
     def scales(self) -> Mapping[str, Scale]:
-        """How each hyperparameter lies on an axis."""
+        """The axis of each hyperparameter."""
         space = self.fields.get("hyperparameters")
         described = {n: e for n, e in space.items() if isinstance(e, Mapping)} if isinstance(space, Mapping) else {}
         scales = {}
         for name in self.hyperparameters:
             flag = self.decisions.get(f"{influence.OBSERVATION}hp/{name}/log")
-            seen = flag is not None and bool(flag.max() > 0)
-            scales[name] = scale_of(name, self.segments[frames.HYPERPARAMETER + name], described.get(name), seen)
+            seen_as_log = flag is not None and bool(flag.max() > 0)
+            scales[name] = scale_of(name, self.segments[frames.HYPERPARAMETER + name], described.get(name), seen_as_log)
         return scales
 
-    # -- what came of it -----------------------------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------------------------------------
 
     @cached_property
     def best(self) -> Incumbent | None:
-        """The best segment of any member by validation; from the summary, or of the table while there is none."""
-        told = self.summary.get("best") if self.summary is not None else None
-        if not told:
+        """The best segment of any member by validation, from the summary, or from the table if there is no summary."""
+        best = self.summary.get("best") if self.summary is not None else None
+        if not best:
             return best_of(self.segments, self.metric, self.mode)
         return Incumbent(
-            member=told["member"],
-            segment=told["segment"],
-            value=told["value"],
-            metrics=told["metrics"],
-            hyperparameters=told["hyperparameters"],
+            member=best["member"],
+            segment=best["segment"],
+            value=best["value"],
+            metrics=best["metrics"],
+            hyperparameters=best["hyperparameters"],
         )
 
     @cached_property
     def anytime(self) -> pd.DataFrame:
-        """What had been reached after each segment, by all members: ``trained, seconds, best, now_best, now_low,
+        """What the whole population had reached after each segment: ``trained, seconds, best, now_best, now_low,
         now_median, now_high, members``; see ``frames.anytime``."""
         return frames.anytime(self.segments, self.metric, self.mode)
 
@@ -179,10 +178,10 @@ class Run:
     def members(self) -> pd.DataFrame:
         """One row per member (the index).
 
-        ``segments, steps, seconds`` (training seconds), ``failures`` (segments that failed, hung or diverged),
-        ``first, last, best, best_segment`` (of the metric), ``copies_taken`` and ``copies_given`` (weights from and to
-        other members), ``rollbacks`` (to the own best), ``on_best_path`` (segments that the best weights were trained
-        in by this member), and ``start/<name>``, ``end/<name>`` per hyperparameter.
+        ``segments, steps, seconds`` (of training), ``failures`` (segments that failed, hung or diverged), ``first,
+        last, best, best_segment`` (of the metric), ``copies_taken`` and ``copies_given`` (weights from and to other
+        members), ``rollbacks`` (returns to its own best), ``on_best_path`` (segments in which it trained the best
+        weights), and ``start/<name>``, ``end/<name>`` for each hyperparameter.
         """
         return frames.member_table(self.segments, self.lineage, self.best_path, self.metric, self.mode)
 
@@ -191,15 +190,16 @@ class Run:
         """One row per copy of weights, in the order of segments.
 
         - ``segment, receiver``: the segment of the receiver that began with the copied weights;
-        - ``donor, donor_segment``: whose weights, and in which segment those had been trained last;
-        - ``kind``: ``best``, ``second``, ``incumbent``, ``own_best`` (the action that led here; ``member`` where that
-          is unknown), ``restart`` (back to the own best after a failure) or ``floor`` (after a collapse);
-        - ``value_before, value_donor, value_after``: the metric of the receiver before, of the donor, and of the
-          receiver after the first segment; ``gain``: what that segment gained over before (positive is better);
+        - ``donor, donor_segment``: the member whose weights they are, and the segment in which it trained them last;
+        - ``kind``: the action that led to the copy, ``best``, ``second``, ``incumbent`` or ``own_best`` (``member`` if
+          it is unknown); or ``restart`` (back to its own best after a failure) or ``floor`` (after a collapse);
+        - ``value_before, value_donor, value_after``: the metric of the receiver before the copy, of the donor, and of
+          the receiver after its first segment; ``gain``: how much better the last is than the first (positive is
+          better);
         - ``segments_later, value_later, gain_later``: the same up to ``lineage.HORIZON`` segments after that, but not
-          beyond the next copy; ``donor_later``: where the donor itself was after as many more segments;
+          beyond the next copy; ``donor_later``: the donor's value after the same number of further segments;
         - ``kept``: segments that the receiver trained until the next copy or the end;
-        - ``on_best_path``: the best weights descend from this copy.
+        - ``on_best_path``: whether the best weights descend from this copy.
         """
         return ancestry.copy_table(
             self.segments,
@@ -212,44 +212,44 @@ class Run:
 
     @cached_property
     def best_path(self) -> pd.DataFrame:
-        """The rows of ``segments`` that the best weights were trained in, in training order."""
+        """The rows of ``segments`` in which the best weights were trained, in training order."""
         return self.segments.iloc[self._best_rows].reset_index(drop=True)
 
     @cached_property
     def founders(self) -> pd.DataFrame:
-        """How the population's weights go back to those that members started with: one row per segment, one column per
-        founder (a member), the share of the segment's members that descend from it."""
+        """Whose first weights the population descends from: one row per segment, one column per founder (a member),
+        with the share of the segment's members that descend from it."""
         rows = ancestry.founders(self._parents)
         members = np.where(rows >= 0, self.segments["member"].to_numpy()[rows], -1)
         return pd.crosstab(self.segments["segment"], pd.Series(members, name="founder"), normalize="index")
 
     def schedule(self, member: int | None = None, segment: int | None = None) -> Schedule:
-        """The hyperparameters, segment by segment, that led to some weights: by default to the best ones.
+        """The hyperparameters, segment by segment, that led to given weights; by default, to the best weights.
 
         Args:
-            member: whose weights; default: the best member's (at its best segment), or, where rows of its path were
-                trained again after a crash, the best ones' whose path is whole.
-            segment: after which of its segments; default: its last one.
+            member: the member whose weights these are. Default: the best member (at its best segment), or, if its path
+                is incomplete because rows were trained again after a crash, the best one with a complete path.
+            segment: the segment after which they are taken; default: the member's last one.
 
         Raises:
-            BadInput: nothing was trained, there is no such segment, or its path is not wholly in the table.
+            BadInput: nothing was trained, there is no such segment, or the path to it is incomplete in the table.
         """
         if member is None:
             rows = self._best_rows
             if not rows:
                 raise BadInput(f"{self.directory} has no best member yet, so there is no schedule to export.")
-            rows = self._told(rows)
+            rows = self._complete_path(rows)
         else:
             of_member = np.flatnonzero((self.segments["member"] == member).to_numpy(dtype=bool))
             indices = self.segments["segment"].to_numpy()[of_member]
-            chosen = of_member[indices == (indices.max(initial=-1) if segment is None else segment)]
-            if not len(chosen):
+            last_rows = of_member[indices == (indices.max(initial=-1) if segment is None else segment)]
+            if not len(last_rows):
                 what = f"member {member}" if segment is None else f"member {member}, segment {segment}"
                 raise BadInput(f"{self.directory} has no row of {what}.")
-            rows = ancestry.path_to(self._parents, int(chosen[0]))
+            rows = ancestry.path_to(self._parents, int(last_rows[0]))
         return self._schedule(rows)
 
-    # -- inside --------------------------------------------------------------------------------------------------------
+    # -- private -------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _parents(self) -> ancestry.Rows:
@@ -257,7 +257,7 @@ class Run:
 
     @cached_property
     def _best_rows(self) -> list[int]:
-        """The rows of the best weights' path; none where nothing is known of them."""
+        """The rows of the path to the best weights; empty if they have no row."""
         for best in (self.best, best_of(self.segments, self.metric, self.mode)):
             if best is not None:
                 row = ancestry.find_rows(self.segments, np.array([best.member]), np.array([best.segment]))[0]
@@ -265,50 +265,51 @@ class Run:
                     return ancestry.path_to(self._parents, int(row))
         return []
 
-    def _told(self, rows: list[int]) -> list[int]:
-        """The path ``rows``, or the best one that is wholly in the table."""
-        if self._is_whole(rows):
+    def _complete_path(self, rows: list[int]) -> list[int]:
+        """The path ``rows`` if it is complete, else the complete path to the best possible value. If there is none,
+        ``rows`` as they are."""
+        if self._is_complete(rows):
             return rows
         sign = 1 if self.mode == "min" else -1
         values = sign * frames.sound_values(self.segments, self.metric)
         for row in np.argsort(values, kind="stable"):
             path = ancestry.path_to(self._parents, int(row))
-            if np.isfinite(values[row]) and self._is_whole(path):
-                taken = self.segments.iloc[int(row)]
+            if np.isfinite(values[row]) and self._is_complete(path):
+                last = self.segments.iloc[int(row)]
                 log.warning(
                     "the path to the best weights is not wholly in the table (rows were trained again after a crash); "
                     "instead: the path to member %d, segment %d",
-                    taken["member"],
-                    taken["segment"],
+                    last["member"],
+                    last["segment"],
                 )
                 return path
         return rows
 
-    def _is_whole(self, rows: list[int]) -> bool:
-        """Whether a path begins where its weights were new."""
+    def _is_complete(self, rows: list[int]) -> bool:
+        """Whether a path begins with new weights, not with a copy whose source is missing from the table."""
         first = self.segments.iloc[rows[0]]
         copied = pd.notna(first["copied_from"]) and (first["copied_segment"] or 0) >= 0
         return bool(self._parents[rows[0]] < 0 and not copied)
 
     def _schedule(self, rows: list[int]) -> Schedule:
         path = self.segments.iloc[rows]
-        if not self._is_whole(rows):
+        if not self._is_complete(rows):
             raise BadInput(
                 f"the path to member {path.iloc[-1]['member']}, segment {path.iloc[-1]['segment']} is not wholly in "
                 "the table (rows were trained again after a crash), so its schedule cannot be told."
             )
         columns = [frames.HYPERPARAMETER + name for name in self.hyperparameters]
         values = path[columns].ffill().bfill()
-        reached = frames.sound_values(path, self.metric).tolist()
+        metric_values = frames.sound_values(path, self.metric).tolist()
         cells = values.astype(object).to_numpy().tolist()
         legs = []
-        for member, segment, value, row in zip(path["member"], path["segment"], reached, cells, strict=True):
-            known = zip(self.hyperparameters, row, strict=True)
+        for member, segment, value, row in zip(path["member"], path["segment"], metric_values, cells, strict=True):
+            named_cells = zip(self.hyperparameters, row, strict=True)
             legs.append(
                 Leg(
                     member=int(member),
                     segment=int(segment),
-                    hyperparameters={name: python_value(cell) for name, cell in known if not pd.isna(cell)},
+                    hyperparameters={name: python_value(cell) for name, cell in named_cells if not pd.isna(cell)},
                     value=value if np.isfinite(value) else None,
                 )
             )
@@ -321,8 +322,8 @@ class Run:
         )
 
 
-def _segments(directory: RunDirectory, experiment: Mapping[str, Any]) -> pd.DataFrame:
-    """The table; an empty one with its columns before there is one."""
+def _read_segments(directory: RunDirectory, experiment: Mapping[str, Any]) -> pd.DataFrame:
+    """The table of segments; an empty one with the same columns if there is none yet."""
     if directory.names(layout.SEGMENTS):
         return directory.read_table(layout.SEGMENTS)
     names = experiment["experiment"].get("hyperparameters") or {}

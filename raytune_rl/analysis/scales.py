@@ -1,4 +1,4 @@
-"""How the values of a hyperparameter lie on an axis: logarithmic, linear or as categories."""
+"""The axis of a hyperparameter in plots: logarithmic, linear or categorical."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Scale:
 
     Attributes:
         name: of the hyperparameter.
-        log: equal ratios are equal distances.
-        lower, upper: its range, where it is known.
-        categories: the options in their order, as text; empty for numbers.
-        options: the numbers that it chooses among, in rising order; empty where it takes any.
-        role: what it is for; empty where that is unknown.
+        log: whether the axis is logarithmic.
+        lower, upper: the range, if known.
+        categories: the options in order, as text; empty for numbers.
+        options: the numbers that can be chosen, ascending; empty if any number in the range is possible.
+        role: empty if unknown.
     """
 
     name: str
@@ -32,13 +32,14 @@ class Scale:
     role: str = ""
 
     def place(self, values: pd.Series) -> np.ndarray:
-        """Where the values lie on the axis, float64: themselves, or the index of their category; NaN for none."""
+        """Positions of the values on the axis, float64: the values themselves, or the index of their category; NaN for
+        missing ones."""
         if not self.categories:
             return np.asarray(pd.to_numeric(values, errors="coerce").to_numpy(dtype=float, na_value=np.nan))
         order = {text: float(index) for index, text in enumerate(self.categories)}
-        codes, found = pd.factorize(values)  # missing ones are -1
-        places = np.array([*(order.get(_text(cell), np.nan) for cell in found), np.nan], dtype=float)
-        return places[codes]
+        codes, uniques = pd.factorize(values)
+        positions = np.array([*(order.get(_text(cell), np.nan) for cell in uniques), np.nan], dtype=float)
+        return positions[codes]  # the code of missing values is -1: the last position, NaN
 
 
 def scale_of(name: str, values: pd.Series, described: Mapping[str, Any] | None, seen_as_log: bool) -> Scale:
@@ -48,7 +49,7 @@ def scale_of(name: str, values: pd.Series, described: Mapping[str, Any] | None, 
         name: of the hyperparameter.
         values: its column in ``segments.parquet``.
         described: its entry in ``experiment.json``, if there is one.
-        seen_as_log: what the agent's observation says of it, for runs that do not describe their space.
+        seen_as_log: whether the agent's observation has it as logarithmic; for runs that do not describe their space.
     """
     about = described or {}
     role = str(about.get("role") or "")
@@ -57,14 +58,14 @@ def scale_of(name: str, values: pd.Series, described: Mapping[str, Any] | None, 
     if options and not all(isinstance(o, int | float) and not isinstance(o, bool) for o in options):
         return Scale(name=name, categories=tuple(_text(option) for option in options), role=role)
     if not numeric:
-        found = dict.fromkeys(_text(cell) for cell in values.dropna().drop_duplicates())
-        return Scale(name=name, categories=tuple(sorted(found)), role=role)
+        texts = {_text(cell) for cell in values.dropna().drop_duplicates()}
+        return Scale(name=name, categories=tuple(sorted(texts)), role=role)
     if options:
         low, high = min(options), max(options)
         log = low > 0 and high / low >= 8
         return Scale(name=name, log=log, lower=low, upper=high, options=tuple(sorted(options)), role=role)
-    seen = bool(about.get("log", seen_as_log))
-    return Scale(name=name, log=seen, lower=about.get("lower"), upper=about.get("upper"), role=role)
+    log = bool(about.get("log", seen_as_log))
+    return Scale(name=name, log=log, lower=about.get("lower"), upper=about.get("upper"), role=role)
 
 
 def _text(cell: Any) -> str:

@@ -1,7 +1,7 @@
-"""The best member's whole hyperparameter schedule: what can be exported, read, and trained again without the agent.
+"""The complete hyperparameter schedule of the best member, which can be exported, read, and trained without the agent.
 
-The weights of the best member seldom come from one member: they were copied, perhaps several times. A ``Schedule``
-follows the weights, not the member, so one fresh member that is trained by it repeats the path that led to them.
+The weights of the best member seldom come from that member alone: they were copied, perhaps several times. A
+``Schedule`` follows the weights, not the member, so a single new member that trains by it repeats the path to them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from raytune_rl.records import SCHEMA_VERSION, Mode, Value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leg:
-    """One segment of the path: who trained the weights in it, and with which values.
+    """One segment of the path: the member that trained the weights in it, and the values that it used.
 
     Attributes:
-        member, segment: the row of ``segments.parquet``.
+        member, segment: identify the row of ``segments.parquet``.
         hyperparameters: the values that were in force.
-        value: the metric after the segment; None where it was not finite.
+        value: the metric after the segment; None if it was not finite.
     """
 
     member: int
@@ -42,9 +42,9 @@ class Schedule:
     Attributes:
         name: of the experiment.
         metric, mode: what was optimised.
-        segment_length: optimiser steps (reports, for Trainables) per segment.
-        legs: the path in training order; one per segment that the weights were trained in. Their ``segment`` numbers
-            need not be consecutive: members do not wait for each other, and checkpoints are copied too.
+        segment_length: optimiser steps (for Trainables: reports) per segment.
+        legs: the path in training order, one leg per segment in which the weights were trained. Their ``segment``
+            numbers need not be consecutive: members do not wait for each other, and older checkpoints can be copied.
     """
 
     name: str
@@ -58,17 +58,17 @@ class Schedule:
             raise BadInput("a schedule needs at least one segment.")
 
     def __len__(self) -> int:
-        """Segments on the path."""
+        """The number of segments on the path."""
         return len(self.legs)
 
     @property
     def value(self) -> float | None:
-        """The metric that the path reached; None where it was not finite."""
+        """The metric at the end of the path; None if it was not finite."""
         return self.legs[-1].value
 
     @property
     def copies(self) -> int:
-        """How often the path goes from one member to another."""
+        """How often the weights went from one member to another."""
         return sum(a.member != b.member for a, b in zip(self.legs, self.legs[1:], strict=False))
 
     @property
@@ -77,19 +77,19 @@ class Schedule:
         return tuple(leg.hyperparameters for leg in self.legs)
 
     def values_for(self, space: SearchSpace) -> tuple[dict[str, Value], ...]:
-        """``values`` as ``space`` writes them (the tables keep a choice among mixed types as text): what
-        ``controller.policies.Replay`` takes.
+        """``values`` in the types of ``space``, as ``controller.policies.Replay`` takes them. (They may differ, since
+        tables store a choice among mixed types as text.)
 
         Raises:
-            BadInput: the schedule is of other hyperparameters, or holds a value that one of them cannot take.
+            BadInput: the schedule has other hyperparameters, or a value that one of them cannot take.
         """
-        ours, theirs = set(self.legs[0].hyperparameters), set(space.names)
-        if ours != theirs:
+        scheduled, expected = set(self.legs[0].hyperparameters), set(space.names)
+        if scheduled != expected:
             raise BadInput(
-                f"the schedule is of {', '.join(sorted(ours))}, and the experiment has {', '.join(sorted(theirs))}; "
-                "a replay needs the same hyperparameters."
+                f"the schedule is of {', '.join(sorted(scheduled))}, and the experiment has "
+                f"{', '.join(sorted(expected))}; a replay needs the same hyperparameters."
             )
-        return tuple({h.name: _fitted(h, values[h.name]) for h in space} for values in self.values)
+        return tuple({h.name: _converted(h, values[h.name]) for h in space} for values in self.values)
 
     def to_json(self) -> str:
         """Standard JSON, see ``from_json``."""
@@ -147,8 +147,8 @@ class Schedule:
         return target
 
 
-def _fitted(hyperparameter: Hyperparameter, value: Value) -> Value:
-    """``value`` in the type that the hyperparameter's own values have."""
+def _converted(hyperparameter: Hyperparameter, value: Value) -> Value:
+    """``value`` in the type of the hyperparameter's values. Raises ``BadInput`` if it is none of them."""
     if isinstance(hyperparameter, Choice):
         for option in hyperparameter.options:
             if option == value and isinstance(option, bool) == isinstance(value, bool):

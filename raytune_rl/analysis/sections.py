@@ -1,4 +1,4 @@
-"""The parts of the page: tables as plain cells, figures as SVG with a caption that says what is to be seen."""
+"""The parts of the page: tables of plain cells, and figures as SVG with captions that explain them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,20 @@ from raytune_rl.errors import BadInput
 from raytune_rl.rundir.summary import instead_of, origin, refit_cost
 
 MEMBERS, COPIES, PATH = 64, 40, 60
-"""Rows that the tables of members, copies and the best path show at most."""
+"""The largest number of rows that the tables of members, copies and the best path show."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells as text. ``numeric[i]`` says whether column ``i`` is aligned to the right; ``strong`` is the row that
-    matters; ``more`` says what was left out."""
+    """A table with its cells as text.
+
+    Attributes:
+        head: the columns' titles.
+        rows: the cells.
+        numeric: for each column, whether it is aligned to the right.
+        strong: index of the row to emphasise.
+        more: a note on rows that were left out.
+    """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -48,38 +55,38 @@ class Drawing:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """The line under the verdict: what was run, on what, and how long it took."""
+    """The line under the verdict: what was run, on which machine, and how long it took."""
     hardware = run.experiment.get("hardware") or {}
     timing = (run.summary or {}).get("timing") or {}
     copies = run.lineage
-    others = int((copies["receiver"] != copies["donor"]).sum())
+    copies_between_members = int((copies["receiver"] != copies["donor"]).sum())
     population = int(run.segments["member"].nunique())
     best = (run.summary or {}).get("best") or {}
     refit, seconds = refit_cost(run.summary)
-    other = instead_of(best)
-    delivered = "" if other is None else f"{origin(best)} ({other[0]} {number(other[1])})"
-    told = [
+    alternative = instead_of(best)
+    delivered = "" if alternative is None else f"{origin(best)} ({alternative[0]} {number(alternative[1])})"
+    entries = [
         ("agent", run.agent),
         ("delivered", delivered),
         ("population", count(population, "members")),
         ("trained", count(len(run.segments), "segments")),
         ("refit", f"{count(refit, 'segments')} in {duration(seconds)}" if refit else ""),
-        ("copies", f"{others:,}"),
+        ("copies", f"{copies_between_members:,}"),
         ("failures", f"{int((run.segments['status'] != 'ok').sum()):,}"),
         ("wall time", duration(timing.get("wall_s"))),
         ("training time", duration(float(run.segments["seconds"].sum()))),
         ("seed", str(run.seed)),
         ("machine", ", ".join(filter(None, [hardware.get("cpu"), _cores(hardware), *_gpus(hardware)]))),
     ]
-    return [(name, value) for name, value in told if value not in ("", "-")]
+    return [(name, value) for name, value in entries if value not in ("", "-")]
 
 
 def results(run: Run) -> Table | None:
-    """What was reached, beside the ensemble and the comparison if there are any."""
+    """The run's result, next to those of its ensemble and its comparison if there are any."""
     best = run.best
     if best is None:
         return None
-    other = (run.summary or {}).get("comparison")
+    comparison = (run.summary or {}).get("comparison")
     ensemble = (run.summary or {}).get("ensemble")
     metrics = [run.metric, *(name for name in best.metrics if name != run.metric)]
     metrics += [name for name in (ensemble or {}).get("metrics", {}) if name not in metrics]
@@ -94,47 +101,49 @@ def results(run: Run) -> Table | None:
         head.append(f"its ensemble of {len(ensemble['members'])}")
         for row, cell in zip(rows, [*(number(ensemble["metrics"].get(name)) for name in metrics), "", ""], strict=True):
             row.append(cell)
-    if other is not None:
-        head.append(str(other["name"]))
-        theirs = [number((other.get("metrics") or {}).get(name)) for name in metrics]
-        for row, cell in zip(rows, [*theirs, f"{other['segments']:,}", duration(other["train_s"])], strict=True):
+    if comparison is not None:
+        head.append(str(comparison["name"]))
+        cells = [number((comparison.get("metrics") or {}).get(name)) for name in metrics]
+        cells += [f"{comparison['segments']:,}", duration(comparison["train_s"])]
+        for row, cell in zip(rows, cells, strict=True):
             row.append(cell)
     numeric = (False, *[True] * (len(head) - 1))
     return Table(head=tuple(head), rows=tuple(map(tuple, rows)), numeric=numeric, strong=0)
 
 
 def figures(run: Run) -> list[Drawing]:
-    """The plots of one run. Where there is nothing to draw, the caption stands alone and says so."""
+    """The plots of one run. If there is nothing to draw, the caption stands alone and says so."""
     pairs = saw_and_did(run.decisions)
-    judged = run.lineage["gain"][run.lineage["receiver"] != run.lineage["donor"]].notna().any()
-    seen = "What the agent did against what it saw"
-    drawn = [
+    any_gain = run.lineage["gain"][run.lineage["receiver"] != run.lineage["donor"]].notna().any()
+    title = "What the agent did against what it saw"
+    drawings = [
         _drawing("anytime", "Best so far", captions.anytime(run), plots.anytime, run, when=run.best is not None),
         _drawing("lineage", "Who copied whom", captions.lineage(run), plots.lineage, run),
-        _drawing("gains", "What copies gained", captions.gains(run), plots.gains, run, when=bool(judged)),
-        _drawing("saw", seen, captions.saw(pairs), plots.influences, run, None, pairs, when=not pairs.empty),
+        _drawing("gains", "What copies gained", captions.gains(run), plots.gains, run, when=bool(any_gain)),
+        _drawing("saw", title, captions.saw(pairs), plots.influences, run, None, pairs, when=not pairs.empty),
     ]
     if not pairs.empty:
         relation = captions.strongest(pairs)
-        drawn.append(_drawing("strong", "The strongest relation", relation, plots.strongest, run, None, pairs))
+        drawings.append(_drawing("strong", "The strongest relation", relation, plots.strongest, run, None, pairs))
     timed = bool(run.segments["seconds"].sum() > 0)
     return [
-        *drawn,
+        *drawings,
         _drawing("time", "Where the time went", captions.time(run), plots.time, run, when=timed),
         _drawing("seconds", "Time per segment", captions.segment_seconds(run), plots.segment_seconds, run, when=timed),
     ]
 
 
-def _drawing(key: str, title: str, caption: str, plot: Callable[..., Figure], *what: Any, when: bool = True) -> Drawing:
-    svg = inline_svg(plot(*what), key=key, label=f"{title}: {caption}") if when else Markup()
+def _drawing(key: str, title: str, caption: str, plot: Callable[..., Figure], *args: Any, when: bool = True) -> Drawing:
+    """The figure ``plot(*args)`` with its caption; the caption alone unless ``when``."""
+    svg = inline_svg(plot(*args), key=key, label=f"{title}: {caption}") if when else Markup()
     return Drawing(title=title, svg=svg, caption=caption)
 
 
 def schedules(run: Run) -> list[Drawing]:
     """A panel per hyperparameter."""
     return [
-        _drawing(f"s{place}", name, captions.schedule(run, name), plots.schedule, run, name)
-        for place, name in enumerate(run.hyperparameters)
+        _drawing(f"s{index}", name, captions.schedule(run, name), plots.schedule, run, name)
+        for index, name in enumerate(run.hyperparameters)
     ]
 
 
@@ -147,19 +156,19 @@ def path(run: Run) -> Table | None:
     names = run.hyperparameters
     rows = [
         (
-            str(place),
+            str(step),
             str(leg.member),
             str(leg.segment),
             *(number(leg.hyperparameters.get(n)) for n in names),
             number(leg.value),
         )
-        for place, leg in enumerate(schedule.legs)
+        for step, leg in enumerate(schedule.legs)
     ]
     return _table(("step", "member", "segment", *names, run.metric), rows, limit=PATH, what="segments", end=True)
 
 
 def schedule_link(run: Run) -> str | None:
-    """The schedule as a ``data:`` link that saves it as JSON."""
+    """A ``data:`` link that saves the schedule as JSON; None if there is no complete one."""
     try:
         text = run.schedule().to_json()
     except BadInput:
@@ -173,7 +182,7 @@ def copies(run: Run) -> Table | None:
     if table.empty:
         return None
     order = table.assign(size=table["gain"].abs()).sort_values(["on_best_path", "size"], ascending=False, kind="stable")
-    chosen = order.head(COPIES).sort_values(["segment", "receiver"])
+    shown = order.head(COPIES).sort_values(["segment", "receiver"])
     rows = [
         (
             str(row.segment),
@@ -187,7 +196,7 @@ def copies(run: Run) -> Table | None:
             number(row.value_later),
             "yes" if row.on_best_path else "",
         )
-        for row in chosen.itertuples()
+        for row in shown.itertuples()
     ]
     head = (
         "segment",
@@ -201,10 +210,10 @@ def copies(run: Run) -> Table | None:
         "later",
         "led to the best",
     )
-    left = len(table) - len(rows)
-    more = f"{count(left, 'more copies', 'more copy')} with smaller changes." if left else ""
-    text = {4, 9}
-    return Table(head=head, rows=tuple(rows), numeric=tuple(i not in text for i in range(len(head))), more=more)
+    left_out = len(table) - len(rows)
+    more = f"{count(left_out, 'more copies', 'more copy')} with smaller changes." if left_out else ""
+    numeric = tuple(title not in ("kind", "led to the best") for title in head)
+    return Table(head=head, rows=tuple(rows), numeric=numeric, more=more)
 
 
 def members(run: Run) -> Table | None:
@@ -245,7 +254,7 @@ def members(run: Run) -> Table | None:
 
 
 def space(run: Run) -> Table | None:
-    """The hyperparameters: what they are for, and between which values they were steered."""
+    """The hyperparameters with their roles, scales and ranges."""
     if not run.scales:
         return None
     rows = []
@@ -272,8 +281,8 @@ def configuration(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
 def compared(table: pd.DataFrame, metric: str) -> Table:
     """``compare``'s table as the page shows it."""
     tests = [column for column in table.columns if column.startswith("test/")]
-    told = all(agent in label for label, agent in zip(table.index, table["agent"], strict=True))
-    about = ["seed"] if told else ["agent", "seed"]
+    agents_in_labels = all(agent in label for label, agent in zip(table.index, table["agent"], strict=True))
+    about = ["seed"] if agents_in_labels else ["agent", "seed"]
     head = ["run", *about, metric, "behind", *(t.replace("/", " ") for t in tests)]
     head += ["segments", "training time", "wall time", "copies", "failures", "finished"]
     rows = []
@@ -282,20 +291,20 @@ def compared(table: pd.DataFrame, metric: str) -> Table:
         spent = [f"{row['segments']:,}", duration(row["train_s"]), duration(_cell(row["wall_s"]))]
         counts = [f"{row['copies']:,}", f"{row['failures']:,}", "yes" if row["finished"] else "no"]
         rows.append((str(label), *(str(row[name]) for name in about), *numbers, *spent, *counts))
-    text = {0, head.index("seed") - 1, len(head) - 1}
-    return Table(head=tuple(head), rows=tuple(rows), numeric=tuple(i not in text for i in range(len(head))), strong=0)
+    numeric = tuple(title not in ("run", "agent", "finished") for title in head)
+    return Table(head=tuple(head), rows=tuple(rows), numeric=numeric, strong=0)
 
 
 def compared_figures(runs: Sequence[Run]) -> list[Drawing]:
-    """The anytime curves of several runs, and each one's lineage."""
+    """The anytime curves of several runs, and the lineage of each."""
     by_segments = "Against the segments that all members trained."
-    drawn = [
+    drawings = [
         _drawing("segments", "Best so far, by segments", by_segments, plots.anytime, runs),
         _drawing("seconds", "Best so far, by training time", captions.by_seconds(runs), _by_seconds, runs),
     ]
-    for place, (run, name) in enumerate(zip(runs, labels(runs), strict=True)):
-        drawn.append(_drawing(f"l{place}", f"{name}: who copied whom", captions.lineage(run), plots.lineage, run))
-    return drawn
+    for index, (run, name) in enumerate(zip(runs, labels(runs), strict=True)):
+        drawings.append(_drawing(f"l{index}", f"{name}: who copied whom", captions.lineage(run), plots.lineage, run))
+    return drawings
 
 
 def _by_seconds(runs: Sequence[Run]) -> Figure:
@@ -304,45 +313,47 @@ def _by_seconds(runs: Sequence[Run]) -> Figure:
 
 def compared_schedules(runs: Sequence[Run]) -> list[Drawing]:
     """The schedules of the best weights, a panel per hyperparameter."""
-    names = dict(zip(labels(runs), runs, strict=True))
-    found = dict.fromkeys(name for run in runs for name in run.hyperparameters)
+    labelled = {label: run for label, run in zip(labels(runs), runs, strict=True) if not run.best_path.empty}
+    hyperparameters = dict.fromkeys(name for run in runs for name in run.hyperparameters)
+    caption = "Values along the path of each run's best weights."
     drawings = []
-    for place, name in enumerate(found):
-        having = {label: run for label, run in names.items() if name in run.hyperparameters and not run.best_path.empty}
-        if having:
-            caption = "Values along the path of each run's best weights."
-            chosen = (list(having.values()), list(having), name)
-            drawings.append(_drawing(f"s{place}", name, caption, plots.best_schedules, *chosen))
+    for index, name in enumerate(hyperparameters):
+        drawn = {label: run for label, run in labelled.items() if name in run.hyperparameters}
+        if drawn:
+            args = (list(drawn.values()), list(drawn), name)
+            drawings.append(_drawing(f"s{index}", name, caption, plots.best_schedules, *args))
     return drawings
 
 
 def differences(runs: Sequence[Run]) -> Table:
-    """The fields of the experiments and the versions in which the runs differ."""
-    told = [dict(_flat({**run.fields, "versions": run.experiment.get("versions") or {}})) for run in runs]
-    told = [{"seed": str(run.seed), **fields} for run, fields in zip(runs, told, strict=True)]
-    fields = dict.fromkeys(name for flat in told for name in flat)
-    differing = [name for name in fields if len({flat.get(name) for flat in told}) > 1]
-    rows = [(name, *(flat.get(name, "-") for flat in told)) for name in differing]
+    """The experiments' fields and the versions in which the runs differ."""
+    contents = [
+        {"seed": str(run.seed), **dict(_flat({**run.fields, "versions": run.experiment.get("versions") or {}}))}
+        for run in runs
+    ]
+    fields = dict.fromkeys(name for content in contents for name in content)
+    differing = [name for name in fields if len({content.get(name) for content in contents}) > 1]
+    rows = [(name, *(content.get(name, "-") for content in contents)) for name in differing]
     same = count(len(fields) - len(differing), "fields are", "field is") + " the same."
     return Table(head=("field", *labels(runs)), rows=tuple(rows), numeric=(False,) * (len(runs) + 1), more=same)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], *, limit: int, what: str, end: bool = False) -> Table:
-    """Right-aligned numbers, at most ``limit`` rows: the first, or, with ``end``, the last ones."""
-    left = len(rows) - limit
+    """A table of right-aligned numbers with at most ``limit`` rows: the first ones, or with ``end`` the last ones."""
+    left_out = len(rows) - limit
     shown = rows[-limit:] if end else rows[:limit]
-    more = f"{count(left, what)} {'before these' if end else 'more'} in the run's tables." if left > 0 else ""
+    more = f"{count(left_out, what)} {'before these' if end else 'more'} in the run's tables." if left_out > 0 else ""
     return Table(head=head, rows=tuple(shown), numeric=(True,) * len(head), more=more)
 
 
 def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested JSON as dotted paths and texts; short lists stay lists."""
+    """The leaves of nested JSON as pairs of dotted path and text; a list of plain values is one leaf."""
     if isinstance(content, Mapping) and content:
         for name, item in content.items():
             yield from _flat(item, f"{prefix}.{name}" if prefix else str(name))
     elif isinstance(content, list) and any(isinstance(item, Mapping | list) for item in content):
-        for place, item in enumerate(content):
-            yield from _flat(item, f"{prefix}[{place}]")
+        for index, item in enumerate(content):
+            yield from _flat(item, f"{prefix}[{index}]")
     else:
         yield prefix, content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
 

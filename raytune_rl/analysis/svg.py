@@ -1,4 +1,4 @@
-"""Figures as SVG that can stand inside a page: small, without identifiers that clash, and with text as text."""
+"""Figures as SVG elements for a page: small, with unique identifiers, and with text kept as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from raytune_rl.analysis.plots.style import STYLE
 
 POINTS = 72  # per inch, the unit of SVG figures
-PAD = 3.0  # points around everything
+PAD = 3.0  # points of margin
 
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.S)
 _LONG_NUMBER = re.compile(r"(-?\d+\.\d{2})\d+")
@@ -29,17 +29,17 @@ def inline_svg(figure: Figure, *, key: str, label: str) -> Markup:
     """The figure as an ``<svg>`` element.
 
     Args:
-        key: put before the identifiers inside, so that they differ from those of other figures on the page.
-        label: what it shows, for those who do not see it.
+        key: prefix of all identifiers in the figure, so that they differ from those of other figures on the page.
+        label: describes the figure for screen readers.
     """
     buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # The reader's browser has the letters that matplotlib's own font lacks.
+        # Letters missing from matplotlib's font do not matter: the browser uses fonts of its own.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         _fit(figure)
-        # Not ``savefig``, which draws everything once more beforehand.
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)  # type: ignore[no-untyped-call]
+        # ``savefig`` would draw the whole figure one more time.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = _METADATA.sub("", text[text.index("<svg") :])
     used = set(_REFERENCE.findall(text))
@@ -57,7 +57,8 @@ def inline_svg(figure: Figure, *, key: str, label: str) -> Markup:
 
 
 def _fit(figure: Figure) -> None:
-    """Make room for the labels of a figure's only axes: what its layout engine does too, in a third of the time."""
+    """Make room for the labels of a figure with a single pair of axes. The layout engine gives the same result, but
+    takes three times as long. Figures with several are left to it."""
     if len(figure.axes) != 1:
         return
     figure.set_layout_engine("none")
@@ -75,11 +76,11 @@ def _fit(figure: Figure) -> None:
     across, up = max(width - left - right, 0.1 * width), max(height - bottom - top, 0.1 * height)
     ax.set_position((left / width, bottom / height, across / width, up / height))
     if legend is not None and above is not None:
-        # A long legend may begin further left than the plot.
-        too_long = min(max(left + above.width + PAD - width, 0.0), left)
-        legend.set_bbox_to_anchor((-too_long / across, 1.0), transform=ax.transAxes)
+        # A legend too long to fit above the plot begins to the left of it.
+        excess = min(max(left + above.width + PAD - width, 0.0), left)
+        legend.set_bbox_to_anchor((-excess / across, 1.0), transform=ax.transAxes)
 
 
 def _shortened(text: str) -> str:
-    """Coordinates to a hundredth of a point. Only attributes are touched: a text may hold a long number."""
+    """The SVG with coordinates cut to a hundredth of a point. Numbers in texts are kept: only attributes change."""
     return re.sub(r'(?<= )(?:d|x|y|points|transform)="[^"]*"', lambda m: _LONG_NUMBER.sub(r"\1", m[0]), text)

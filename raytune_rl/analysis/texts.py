@@ -1,4 +1,4 @@
-"""How the reading side writes numbers and times, the same in sentences, tables and axes."""
+"""Formats numbers and times, in the same way for sentences, tables and axes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from raytune_rl.records import Mode
 
 
 def number(value: Any) -> str:
-    """A value in at most seven characters where that is possible: ``3.2e-4``, ``0.08123``, ``128``, ``relu``; a dash
-    for what is missing."""
+    """A value as text, of at most seven characters if possible: ``3.2e-4``, ``0.08123``, ``128``, ``relu``; a dash for
+    missing values."""
     if value is None:
         return "-"
     if isinstance(value, bool | str):
@@ -45,8 +45,8 @@ def count(amount: int, plural: str, singular: str | None = None) -> str:
 
 
 def gap(ours: float, theirs: float, mode: Mode) -> str:
-    """How far ``ours`` is from ``theirs``, and whether that is good: ``43% better (lower)``. In percent where both are
-    positive, else in the metric's own units."""
+    """The distance of ``ours`` from ``theirs``, and whether it is for the better: ``43% better (lower)``. It is in
+    percent if both are positive, else in the metric's own units."""
     better = ours < theirs if mode == "min" else ours > theirs
     words = f"{'better' if better else 'worse'} ({'lower' if ours < theirs else 'higher'})"
     if ours <= 0 or theirs <= 0:

@@ -1,4 +1,4 @@
-"""What came out of a run, in two sentences: the first says what was reached, the second how far to trust it."""
+"""The result of a run in two sentences: the first says what was reached, the second how far it can be trusted."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def verdict(run: Run) -> Verdict:
             "Its first rows come with the first finished segments; make this page again then.",
         )
     if best is None:
-        wrong = int((run.segments["status"] != "ok").sum())
-        why = f"{wrong:,} of them failed, hung or diverged; run.log" if wrong else "The log, run.log"
+        failures = int((run.segments["status"] != "ok").sum())
+        why = f"{failures:,} of them failed, hung or diverged; run.log" if failures else "The log, run.log"
         return (
             f"{run.name} reached no finite {run.metric} in {count(len(run.segments), 'segments')}.",
             f"{why} in the run directory says more.",
         )
-    ours = _compared(run, best)
+    ours = _our_side(run, best)
     return (_reached(run, ours), _trust(run, ours))
 
 
@@ -71,11 +71,11 @@ def _reached(run: Run, best: Incumbent) -> str:
             f"{best.segment}."
         )
     other = _comparison(run)
-    with_it = " with its ensemble" if other is not None and other.get("of") == "ensemble" else ""
-    reached = f"{run.name} reached a {run.metric} of {number(best.value)}{with_it} ({_direction(run.mode)} is better)"
+    by = " with its ensemble" if other is not None and other.get("of") == "ensemble" else ""
+    reached = f"{run.name} reached a {run.metric} of {number(best.value)}{by} ({_direction(run.mode)} is better)"
     if other is None:
-        told = (run.summary or {}).get("best") or {"member": best.member, "segment": best.segment}
-        return f"{reached}, with {origin(told)}."
+        delivered = (run.summary or {}).get("best") or {"member": best.member, "segment": best.segment}
+        return f"{reached}, with {origin(delivered)}."
     against = f"{other['name']} with {_budget(run, other)} ({number(other['value'])})"
     if other.get("better") is None:
         return f"{reached}, the same as {against}."
@@ -89,12 +89,12 @@ def _trust(run: Run, best: Incumbent) -> str:
     name = _same_on_test(run.metric, tests)
     other = _comparison(run)
     if other is None:
-        told = (
+        start = (
             f"On test data, which no choice has seen, its {name} is {number(tests[name])}; nothing"
             if name
             else "Nothing"
         )
-        return f'{told} ran beside it, so it does not show what the agent was worth (compare="random" would).'
+        return f'{start} ran beside it, so it does not show what the agent was worth (compare="random" would).'
     chance = "this is one seed, so a difference may be chance"
     theirs = other.get("metrics", {}).get(name) if name else None
     if name is None or theirs is None:
@@ -103,10 +103,10 @@ def _trust(run: Run, best: Incumbent) -> str:
 
 
 def _on_test(name: str, ours: float, theirs: float, run: Run, best: Incumbent, other: Mapping[str, Any]) -> str:
-    """Whether the test data agree with the validation data."""
+    """Both values on test data, and whether they agree with the validation data."""
     values = f"{name} is {number(ours)} against {number(theirs)}"
-    others = [n for n in best.metrics if n.startswith("test_") and n != name and n in other["metrics"]]
-    more = "".join(f", and {n} {number(best.metrics[n])} against {number(other['metrics'][n])}" for n in others[:1])
+    further = [n for n in best.metrics if n.startswith("test_") and n != name and n in other["metrics"]]
+    more = "".join(f", and {n} {number(best.metrics[n])} against {number(other['metrics'][n])}" for n in further[:1])
     mode = run.mode if name == _test_name(run.metric) else None
     if mode is None or ours == theirs or other.get("better") is None:
         return values + more
@@ -141,8 +141,8 @@ def _comparison(run: Run) -> Mapping[str, Any] | None:
     return (run.summary or {}).get("comparison")
 
 
-def _compared(run: Run, best: Incumbent) -> Incumbent:
-    """What the comparison is with: the best member, or it with the values of the ensemble."""
+def _our_side(run: Run, best: Incumbent) -> Incumbent:
+    """The run's side of the comparison: the best member, with the ensemble's values if ensembles are compared."""
     other, ensemble = _comparison(run), (run.summary or {}).get("ensemble")
     if other is None or other.get("of") != "ensemble" or ensemble is None or ensemble["value"] is None:
         return best
@@ -163,6 +163,6 @@ def _test_name(metric: str) -> str:
 
 
 def _same_on_test(metric: str, tests: Mapping[str, Any]) -> str | None:
-    """The test metric that corresponds to ``metric``, or else the first one."""
+    """The test metric that corresponds to ``metric``, or else the first one; None if there is none."""
     own = _test_name(metric)
     return own if own in tests else next(iter(tests), None)

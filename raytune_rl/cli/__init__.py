@@ -1,1 +1,1 @@
-"""What the command lines share: manners and exit statuses, the user's experiment file, and ``--set``."""
+"""What the command lines share: parsers, exit statuses, loading the user's experiment file, and ``--set``."""

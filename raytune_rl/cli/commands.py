@@ -1,4 +1,4 @@
-"""The manners that all command lines share: their exit statuses, and how they present themselves and answer."""
+"""What all command lines share: exit statuses, the set-up of their parsers, and how they report errors."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def parser(module: str, *, description: str, examples: str) -> argparse.ArgumentParser:
-    """A parser for ``python -m raytune_rl.<module>`` with ``--version``; ``examples`` stand below its ``--help``."""
-    found = argparse.ArgumentParser(
+    """A parser for ``python -m raytune_rl.<module>`` with ``--version``; ``--help`` ends with the ``examples``."""
+    new = argparse.ArgumentParser(
         prog=f"python -m raytune_rl.{module}",
         description=description,
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
-    return found
+    new.add_argument("--version", action="version", version=f"raytune_rl {__version__}")
+    return new
 
 
 def answered(command: Callable[[], int]) -> int:
-    """The exit status of a command line: what ``command`` returns, or 2 with the sentence of its ``BadInput``."""
+    """Run ``command`` and return its exit status. If it raises ``BadInput``, print the message and return 2."""
     try:
         return command()
     except BadInput as error:

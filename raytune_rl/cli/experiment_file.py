@@ -1,4 +1,4 @@
-"""Find the ``Experiment`` in a user's file, and tell the user's mistakes from ours."""
+"""Finds the ``Experiment`` in a user's file, and reports the user's mistakes as such."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from raytune_rl.experiment import Experiment
 from raytune_rl.tracking.checks import missing_library
 
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
-"""Where other people's code is."""
+"""Folders of the standard library and of installed packages."""
 
 
 def load_experiment(file: str | os.PathLike[str], name: str | None = None) -> Experiment:
     """The module-level ``Experiment`` of a Python file; ``name`` chooses among several.
 
-    The experiment is named after the file where it has no name of its own. The file's folder is importable for it and
-    for the workers of an embedded Ray, as it is for a script.
+    An experiment without a name is named after the file. As for a script, modules in the file's folder can be imported,
+    both by the file and by the workers of a local Ray.
 
     Raises:
-        BadInput: the file is missing, fails to import, or does not hold exactly one experiment (of that name). The
-            message of a failed import shows the user's own frames.
+        BadInput: the file is missing, fails to import, or does not have exactly one experiment (of that name). The
+            message of a failed import has a traceback of the user's code.
     """
     path = Path(file).resolve()
     if not path.is_file():
         raise BadInput(f"there is no experiment file {os.fspath(file)!r}; give the path of a Python file.")
     module = _import(path)
-    found = {key: value for key, value in vars(module).items() if isinstance(value, Experiment)}
+    experiments = {key: value for key, value in vars(module).items() if isinstance(value, Experiment)}
     if name is not None:
-        if name not in found:
-            known = ", ".join(found) or "none"
+        if name not in experiments:
+            known = ", ".join(experiments) or "none"
             raise BadInput(f"--experiment {name}: {path.name} has no Experiment of that name; it holds {known}.")
-        chosen = found[name]
-    elif len({id(value) for value in found.values()}) != 1:
-        if not found:
+        experiment = experiments[name]
+    elif len({id(value) for value in experiments.values()}) != 1:
+        if not experiments:
             raise BadInput(f"{path.name} defines no Experiment; write `experiment = Experiment(...)` at module level.")
         raise BadInput(
-            f"{path.name} defines several experiments ({', '.join(found)}); choose one with --experiment NAME."
+            f"{path.name} defines several experiments ({', '.join(experiments)}); choose one with --experiment NAME."
         )
     else:
-        chosen = next(iter(found.values()))
-    if not chosen.name:
-        object.__setattr__(chosen, "name", path.stem)
-    return chosen
+        experiment = next(iter(experiments.values()))
+    if not experiment.name:
+        object.__setattr__(experiment, "name", path.stem)
+    return experiment
 
 
 def _import(path: Path) -> ModuleType:
@@ -83,13 +83,13 @@ def _make_importable(folder: Path) -> None:
 
 
 def user_traceback(error: BaseException, path: Path) -> str:
-    """The traceback's frames in the user's own code: neither what led there nor the insides of libraries."""
+    """The traceback reduced to frames in the user's code: without those before it, and without those in libraries."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return "".join(traceback.format_exception_only(error)).rstrip()
     frames = traceback.extract_tb(error.__traceback__)
     start = next((i for i, frame in enumerate(frames) if frame.filename == str(path)), len(frames))
-    own = [frame for frame in frames[start:] if not frame.filename.startswith(_LIBRARIES)]
-    return "Traceback (most recent call last):\n" + "".join(traceback.format_list(own)).rstrip()
+    users_frames = [frame for frame in frames[start:] if not frame.filename.startswith(_LIBRARIES)]
+    return "Traceback (most recent call last):\n" + "".join(traceback.format_list(users_frames)).rstrip()
 
 
 def _user_line(error: BaseException, path: Path) -> int:

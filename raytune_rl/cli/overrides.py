@@ -1,4 +1,4 @@
-"""``--set field=value``: change scalar fields of a frozen experiment by dotted path, parsed by their annotation."""
+"""``--set field=value``: changes scalar fields of a frozen experiment, given by dotted paths, parsed by annotation."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ def apply_overrides(value: T, assignments: Sequence[str]) -> T:
     """``value`` with ``["a.b=1", ...]`` applied, each parsed by the annotation of its field.
 
     Raises:
-        BadInput: no such field, or text that its annotation does not admit.
+        BadInput: there is no such field, or its annotation does not allow this text.
     """
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         annotations = dict(settable(value))
         if not equals or path not in annotations:
-            what = f"--set {assignment!r}: there is no field {path!r}" if equals else f"--set {assignment!r} has no '='"
-            raise BadInput(f"{what}; what can be set: {', '.join(annotations)}.")
-        value = _replaced(value, path.split("."), _parse(path, text, annotations[path]))
+            problem = (
+                f"--set {assignment!r}: there is no field {path!r}" if equals else f"--set {assignment!r} has no '='"
+            )
+            raise BadInput(f"{problem}; what can be set: {', '.join(annotations)}.")
+        value = _with_field(value, path.split("."), _parse(path, text, annotations[path]))
     return value
 
 
@@ -50,7 +52,7 @@ def _annotations(value: Any) -> dict[str, Any]:
 
 
 def _options(annotation: Any) -> list[Any]:
-    """The scalar types, literals and None that an annotation admits; empty when text cannot express it."""
+    """The scalar types, literals and None that an annotation allows; empty if text cannot express its values."""
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
         return [option for part in get_args(annotation) for option in _options(part)]
@@ -83,6 +85,7 @@ def _parse(path: str, text: str, annotation: Any) -> Any:
     raise BadInput(f"--set {path}={text}: {text!r} is not a value for {path}; it takes {expected}.")
 
 
-def _replaced(value: Any, path: Sequence[str], new: Any) -> Any:
+def _with_field(value: Any, path: Sequence[str], new: Any) -> Any:
+    """``value`` with the field at ``path``, perhaps in a dataclass inside it, replaced by ``new``."""
     head, *rest = path
-    return replace(value, **{head: _replaced(getattr(value, head), rest, new) if rest else new})
+    return replace(value, **{head: _with_field(getattr(value, head), rest, new) if rest else new})

@@ -1,4 +1,4 @@
-"""A task's augmentation at work on the batches of one member."""
+"""Applies a task's augmentation to the training batches of one member."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from raytune_rl.population.augmentations import Augment
 
 
 class Augmenter:
-    """Changes a member's training batches, by one strength and one stream of random numbers; lives for a segment.
+    """Changes a member's training batches for one segment, with one strength and one stream of random numbers.
 
     Args:
-        augment: the task's.
+        augment: the task's augmentation.
         strength: above 0.
-        generator: on the member's device, for nothing else.
+        generator: on the member's device, used for nothing else.
     """
 
     def __init__(self, augment: Augment, strength: float, generator: torch.Generator) -> None:
@@ -28,14 +28,14 @@ class Augmenter:
         """The batch that is trained on in place of ``inputs``, (B, ...).
 
         Raises:
-            ValueError: what came back is no such batch.
+            ValueError: the augmentation returned something else than a tensor of the same shape, dtype and device.
         """
-        found: Any = self._augment(inputs, self._strength, self._generator)  # may be anything
-        if not isinstance(found, torch.Tensor):
-            raise ValueError(f"augment must return the changed inputs as a tensor, not {type(found).__name__}.")
-        if found.shape != inputs.shape or found.dtype != inputs.dtype or found.device != inputs.device:
-            raise ValueError(f"augment was given inputs {_kind(inputs)} and must return such, not {_kind(found)}.")
-        return found
+        changed: Any = self._augment(inputs, self._strength, self._generator)  # users' functions may return anything
+        if not isinstance(changed, torch.Tensor):
+            raise ValueError(f"augment must return the changed inputs as a tensor, not {type(changed).__name__}.")
+        if changed.shape != inputs.shape or changed.dtype != inputs.dtype or changed.device != inputs.device:
+            raise ValueError(f"augment was given inputs {_kind(inputs)} and must return such, not {_kind(changed)}.")
+        return changed
 
 
 def _kind(tensor: torch.Tensor) -> str:

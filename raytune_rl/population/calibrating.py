@@ -1,4 +1,4 @@
-"""A classifier's outputs, calibrated: still what its loss takes, with other probabilities."""
+"""Calibrates a classifier's outputs: they keep the form that the loss takes, and only their probabilities change."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from raytune_rl.combining.calibration import Calibration
 
 
 def calibrated(outputs: torch.Tensor, calibration: Calibration, *, binary: bool) -> torch.Tensor:
-    """Outputs of the same shape whose probabilities are those that ``calibration`` makes of theirs; where it changes
-    nothing they are returned as they are, and log probabilities of classes otherwise.
+    """Outputs of the same shape with calibrated probabilities: logits where ``binary``, else log probabilities of the
+    classes. A calibration that changes nothing returns the outputs themselves.
 
     Args:
-        outputs: scores or log probabilities of the classes along dimension 1, (N, classes, ...); with ``binary``
-            logits of any shape, each of a question of its own.
+        outputs: scores or log probabilities of the classes along dimension 1, (N, classes, ...), or of a single example
+            (classes,); with ``binary`` logits of any shape, each for a separate yes-or-no question.
     """
     if calibration == Calibration():
         return outputs
-    heated = outputs / calibration.temperature
-    if binary:  # in log space, since close to 1 a probability has no digits left for its logit
-        yes, no = F.logsigmoid(heated), F.logsigmoid(-heated)
-        return _mixed(yes, calibration.uniform, 2) - _mixed(no, calibration.uniform, 2)
-    classes = 1 if heated.ndim > 1 else 0
-    return _mixed(F.log_softmax(heated, dim=classes), calibration.uniform, heated.shape[classes])
+    scores = outputs / calibration.temperature
+    if binary:  # in log space, because a probability close to 1 has no digits left from which to compute its logit
+        yes, no = F.logsigmoid(scores), F.logsigmoid(-scores)
+        return _mix_with_uniform(yes, calibration.uniform, 2) - _mix_with_uniform(no, calibration.uniform, 2)
+    dimension = 1 if scores.ndim > 1 else 0
+    return _mix_with_uniform(F.log_softmax(scores, dim=dimension), calibration.uniform, scores.shape[dimension])
 
 
-def _mixed(logs: torch.Tensor, uniform: float, classes: int) -> torch.Tensor:
-    """Log probabilities with a share of the uniform distribution over so many ``classes``."""
-    if uniform == 0.0:
+def _mix_with_uniform(logs: torch.Tensor, share: float, classes: int) -> torch.Tensor:
+    """Log probabilities after mixing in a ``share`` of the uniform distribution over that number of ``classes``."""
+    if share == 0.0:
         return logs
-    return torch.logaddexp(logs + math.log1p(-uniform), logs.new_tensor(math.log(uniform / classes)))
+    return torch.logaddexp(logs + math.log1p(-share), logs.new_tensor(math.log(share / classes)))
 
 
 class Calibrated:
-    """A forward hook that calibrates a network's outputs: the module stays the user's own, and its weights what they
-    were."""
+    """A forward hook that calibrates a network's outputs. As a hook it needs no wrapper around the user's module, and
+    leaves the weights and their names alone."""
 
     def __init__(self, calibration: Calibration, *, binary: bool) -> None:
         self.calibration, self.binary = calibration, binary
@@ -49,7 +49,7 @@ class Calibrated:
 
 
 def calibrate(network: nn.Module, calibration: Calibration, *, binary: bool) -> nn.Module:
-    """``network``, its outputs from now on ``calibrated``."""
-    if calibration != Calibration():  # else exports and copies need not carry a hook
+    """Make ``network`` return ``calibrated`` outputs from now on. Returns the same module."""
+    if calibration != Calibration():  # spares exports and copies a hook that would change nothing
         network.register_forward_hook(Calibrated(calibration, binary=binary))
     return network

@@ -1,8 +1,8 @@
-"""The one small protocol behind which every kind of candidate stands.
+"""The small protocol that every kind of candidate implements.
 
-A *candidate* is the recipe an experiment passes (frozen, picklable, cheap to copy). A *member* is one live copy of it
-under training, inside a trial's actor. Torch tasks implement it in ``population/torch_task.py``, unchanged Ray Tune
-class Trainables in ``tune/trainable.py``.
+A *candidate* is the recipe that an experiment passes (frozen, picklable, cheap to copy). A *member* is one live copy of
+it under training, inside a trial's actor. It is implemented for torch tasks in ``population/torch_task.py``, and for
+Ray Tune's class Trainables, which need no changes, in ``tune/trainable.py``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from raytune_rl.combining.losses import Kind
 
 State: TypeAlias = dict[str, Any]
-"""All that a member needs to go on training: numpy arrays, numbers, strings, bytes and nestings of them (so that Ray's
-object store moves it without copies). Never shares memory with the live member."""
+"""All that a member needs to continue training: numpy arrays, numbers, strings, bytes and nestings of them (so that
+Ray's object store moves it without copies). Never shares memory with the live member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class MemberContext:
 
     Attributes:
         member: index in the population.
-        seed: for all randomness of this member.
+        seed: of all random numbers of this member.
         device: ``"cpu"`` or ``"cuda:0"``, from the trial's resources.
     """
 
@@ -47,10 +47,10 @@ class SegmentResult:
 
     Attributes:
         metrics: at least the experiment's metric.
-        signals: see ``mdp.state.SIGNALS``; leave out what is not known.
-        steps: optimiser steps (reports) made in this segment.
+        signals: see ``mdp.state.SIGNALS``; unknown ones are left out.
+        steps: optimiser steps (for Trainables: reports) made in this segment.
         done: the member has finished by itself.
-        predictions: see ``Report.predictions``; only of candidates that were asked for it (``Predicting``).
+        predictions: see ``Report.predictions``; only from candidates that were asked for them (``Predicting``).
     """
 
     metrics: Mapping[str, float]
@@ -65,24 +65,24 @@ class Member(Protocol):
     """One candidate under training. Lives in one process, is called by one thread."""
 
     def apply(self, hyperparameters: Mapping[str, Value]) -> Mapping[str, Value]:
-        """Change hyperparameters in place, weights untouched. Returns the effective values, read back."""
+        """Change hyperparameters in place without touching the weights. Returns the values now in force."""
         ...
 
     def train(self, length: int) -> SegmentResult:
-        """Train one segment of ``length`` optimiser steps (reports, for Trainables), then validate."""
+        """Train one segment of ``length`` optimiser steps (for Trainables: reports), then validate."""
         ...
 
     def get_state(self) -> State:
-        """A snapshot of weights, optimiser, random state and counters."""
+        """A snapshot of weights, optimiser, hyperparameters, random state and counters."""
         ...
 
     def set_state(self, state: State) -> None:
-        """Go on from a snapshot, of itself or of another member (then keeping this member's own random stream:
-        the receiver of a copy must not repeat its donor's batches)."""
+        """Continue from a snapshot of this member or of another one. With another's snapshot the member keeps its own
+        random stream, because it must not repeat its donor's batches."""
         ...
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release all resources."""
         ...
 
 
@@ -91,8 +91,8 @@ class Candidate(Protocol):
     """A recipe for members. Picklable; building one must not have side effects outside the process."""
 
     def check(self, hyperparameters: Mapping[str, Value]) -> None:
-        """Raise ``ValueError`` (one sentence) when the candidate cannot work with these hyperparameters. Runs in the
-        driver before Ray starts, and must be quick."""
+        """Raise ``ValueError`` (one sentence) if the candidate cannot work with these hyperparameters. Runs in the
+        driver before Ray starts, so it must be quick."""
         ...
 
     def build(self, context: MemberContext, hyperparameters: Mapping[str, Value]) -> Member:
@@ -111,42 +111,44 @@ class Candidate(Protocol):
 
 @runtime_checkable
 class Predicting(Protocol):
-    """A candidate whose members can say what they predict, so that they can be judged together."""
+    """A candidate whose members can report their predictions, so that they can be judged as an ensemble."""
 
     def predicting(self, kind: Kind | None = None) -> Candidate:
-        """The same candidate, whose members report ``SegmentResult.predictions``, judged as a task of the ``kind`` that
-        the user has declared, if any."""
+        """A copy of the candidate whose members report ``SegmentResult.predictions``. They are judged as predictions
+        for the ``kind`` of task that the user has declared, if any."""
         ...
 
     def evaluation_targets(self) -> EvaluationTargets:
-        """The right answers to the examples that these predictions are about.
+        """The right answers to the examples that the predictions are about.
 
         Raises:
-            ValueError: with one sentence, if the candidate's loss is none that predictions can be averaged under.
+            ValueError: (one sentence) predictions cannot be averaged under the candidate's loss.
         """
         ...
 
 
 class Pack(Protocol):
-    """Trains members of one trial together, which is faster than one after the other. The members stay what they are:
-    between two segments each of them has all of its state, so snapshots and copies know nothing of packs."""
+    """Trains members of one trial together, which is faster than one after the other. Between two segments each member
+    holds its complete state, so snapshots and copies need not know about packs."""
 
     def train(self, members: Sequence[Member], length: int) -> Sequence[SegmentResult | Exception | None]:
-        """A segment of those members that go together, like ``Member.train`` of each; ``None`` for each that has to
-        train by itself, and what went wrong for one whose validation has raised. When it raises itself, all members are
-        as they were."""
+        """Train one segment of all members that can be packed, with the same effect as ``Member.train`` on each.
+
+        Returns, for each member, its result; the exception, if its validation raised one; or ``None``, if it has to
+        train by itself. If the call itself raises, no member has changed.
+        """
         ...
 
     @property
     def reason(self) -> str | None:
-        """Why some of the members of the last segment could not be packed, one line; ``None`` if all were."""
+        """Why some members of the last segment could not be packed, in one line; ``None`` if all could."""
         ...
 
 
 @runtime_checkable
 class Packable(Protocol):
-    """What a candidate may offer beside the rest."""
+    """A candidate whose members may train together (optional)."""
 
     def pack(self) -> Pack | None:
-        """A new pack for members of this candidate; ``None`` where they always train by themselves."""
+        """A new pack for members of this candidate; ``None`` if they always train by themselves."""
         ...

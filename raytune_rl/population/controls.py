@@ -1,4 +1,4 @@
-"""The live objects of a member that hyperparameters take hold of: written in place, and read back for the tables."""
+"""The live objects of a member that hyperparameters act on: values are written in place, and read back for tables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class Controls:
     """Network, optimiser, training loss, batch size, clipping and strength of augmentation of one member.
 
     Args:
-        places: where each hyperparameter takes hold.
-        start: values of those that count at the start only; they are what ``read`` answers for them ever after.
-        batch_size: examples per step, at most ``examples`` (those that there are).
+        places: where each hyperparameter takes effect.
+        start: values of the hyperparameters that take effect at the start only; ``read`` returns them unchanged.
+        examples: the number of training examples.
+        batch_size: examples per step, at most ``examples``.
         grad_clip: largest gradient norm (L2, over all parameters); 0 switches clipping off.
-        augmentation: the strength; 0 = batches stay as they are.
+        augmentation: the strength; 0 = batches are not changed.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Controls:
     ) -> None:
         self.network = built.network
         self.optimizer = optimizer
-        # validation keeps the loss as given; this one is the member's own to change
+        # a copy, since hyperparameters may change it, and validation uses the loss as given
         self.loss: Loss = copy.deepcopy(loss) if isinstance(loss, nn.Module) else functools.partial(loss)
         self.batch_size = min(batch_size, examples)
         self.grad_clip = grad_clip
@@ -54,7 +55,7 @@ class Controls:
         self._examples = examples
 
     def write(self, name: str, value: Value) -> None:
-        """Change one hyperparameter in place; without effect for those that count at the start only."""
+        """Change one hyperparameter in place; no effect on those that take effect at the start only."""
         groups = self.optimizer.param_groups
         match self._places[name]:
             case "learning_rate":
@@ -109,11 +110,11 @@ class Controls:
                 return self.frozen_layers
             case "loss" | "label_smoothing" as place:
                 setting = loss_setting(name, place, self.loss)
-                found: Value = (
+                value: Value = (
                     self.loss.keywords[setting]
                     if isinstance(self.loss, functools.partial)
                     else getattr(self.loss, setting)
                 )
-                return found
+                return value
             case "network" | "initialisation":
                 return self.start[name]

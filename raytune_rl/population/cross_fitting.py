@@ -1,9 +1,9 @@
-"""Cross-fitting: each copy of a model holds out another part of the validation rows, and trains on all other rows.
+"""Cross-fitting: each copy of a model holds out a different part of the validation rows and trains on all other rows.
 
-Validation data choose a model and then lie idle, as a fifth of all rows or more. Every search of scikit-learn refits
-its best configuration on all rows in the end (``GridSearchCV(refit=True)``); a network, which has been trained already,
-need not start again for that. Since every validation row is held out by some copy, it is predicted by a model that has
-not seen it, and what is delivered still has an honest validation score.
+Once validation data have chosen a model they are not used again, although they may be a fifth of all rows or more.
+Scikit-learn's searches therefore refit the best configuration on all rows in the end (``GridSearchCV(refit=True)``). A
+network need not start from scratch for that, since it has been trained already. Every validation row is held out by
+some copy, and so predicted by a model that has not seen it; the delivered model still has an honest validation score.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raytune_rl.mdp.score import OFFSET
 from raytune_rl.population.splits import CPU, DataSource, Split, Splits, load_splits
 
 FOLDS: Final = 8
-"""The validation rows are cut into at most so many parts; a copy does without one of them."""
+"""The largest number of parts that the validation rows are cut into; each copy holds out one part."""
 MIN_ROWS: Final = 4
 """Fewest validation rows: two for each of two copies."""
 BARRIER: Final = 0.1
@@ -29,7 +29,7 @@ COLLAPSE: Final = 1.0
 
 
 def folds_of(copies: int, rows: int) -> int:
-    """The number of parts that ``rows`` of validation are cut into; copy i holds out the part i modulo that number."""
+    """The number of parts that ``rows`` validation rows are cut into; copy i holds out part i modulo that number."""
     return max(2, min(FOLDS, copies, rows // 2))
 
 
@@ -40,61 +40,62 @@ def held_by(copy: int, copies: int, rows: int) -> torch.Tensor:
 
 
 def pooled(splits: Splits) -> Split:
-    """The rows of the train split, and then those of validation.
+    """The rows of the train split, followed by those of validation.
 
     Raises:
-        ValueError: they do not fit together, or validation has less than ``MIN_ROWS``.
+        ValueError: their dtypes or shapes differ, or validation has fewer than ``MIN_ROWS`` rows.
     """
     train, validation = splits.train, splits.validation
     if len(validation) < MIN_ROWS:
         raise ValueError(f"validation has {len(validation)} rows, and a refit needs at least {MIN_ROWS}")
-    for what in ("inputs", "targets"):
-        in_train, in_validation = _described(getattr(train, what)), _described(getattr(validation, what))
+    for part in ("inputs", "targets"):
+        in_train, in_validation = _describe(getattr(train, part)), _describe(getattr(validation, part))
         if in_train != in_validation:
-            raise ValueError(f"{what} of the train split are {in_train}, those of validation {in_validation}")
+            raise ValueError(f"{part} of the train split are {in_train}, those of validation {in_validation}")
     return Split(
         inputs=torch.cat([train.inputs, validation.inputs]), targets=torch.cat([train.targets, validation.targets])
     )
 
 
 def collapsed(after: float, before: float) -> bool:
-    """Whether a refit, or one of its copies, has failed: its loss on validation rows is not finite, or (of losses above
-    zero, which alone have a ratio) twice that of the model it began with, to within ``mdp.score.OFFSET``."""
-    return not math.isfinite(after) or (before > 0 and _share(after, before) > COLLAPSE)
+    """Whether a refit, or one of its copies, has failed: its loss on validation rows is not finite, or more than twice
+    that of the model it began with. The latter applies to losses above zero only, and is exact to within
+    ``mdp.score.OFFSET``."""
+    return not math.isfinite(after) or (before > 0 and _relative_growth(after, before) > COLLAPSE)
 
 
 def drifted_apart(average: float, alone: Sequence[float]) -> bool:
-    """Whether training at a high rate has moved copies so far apart that their average lies on a loss barrier between
-    them: it is a tenth worse than the median copy, or, where losses are below zero, worse than every copy.
+    """Whether training at a high rate has moved the copies so far apart that the average of their weights lies on a
+    loss barrier between them: its loss is a tenth (``BARRIER``) above that of the median copy, or, if that is not above
+    zero, worse than that of every copy.
 
     Args:
-        average: its loss on the validation rows, which each copy has seen most of.
-        alone: the copies'.
+        average: the averaged model's loss on the validation rows, most of which each copy has trained on.
+        alone: the copies' losses on the same rows.
     """
     middle = statistics.median(alone)
-    return not math.isfinite(average) or (_share(average, middle) > BARRIER if middle > 0 else average > max(alone))
+    if not math.isfinite(average):
+        return True
+    return _relative_growth(average, middle) > BARRIER if middle > 0 else average > max(alone)
 
 
-def _share(after: float, before: float) -> float:
-    """By how much of itself a loss above zero has grown."""
+def _relative_growth(after: float, before: float) -> float:
+    """By what share a loss above zero has grown; ``OFFSET`` keeps it finite for losses close to zero."""
     return (after - before) / (before + OFFSET)
 
 
 class Pooled:
-    """A data source whose train split is all rows that ``data`` trains and validates on.
-
-    Args:
-        data: of the task.
-    """
+    """A data source whose train split is the train and validation rows of another one, ``data``. It has no test
+    split."""
 
     def __init__(self, data: DataSource) -> None:
         self.data = data
 
     def __call__(self) -> tuple[Any, Any, Any]:
         splits = load_splits(self.data, CPU)
-        validation, together = splits.validation, pooled(splits)
-        return (together.inputs, together.targets), (validation.inputs, validation.targets), None
+        validation, train = splits.validation, pooled(splits)
+        return (train.inputs, train.targets), (validation.inputs, validation.targets), None
 
 
-def _described(values: torch.Tensor) -> str:
+def _describe(values: torch.Tensor) -> str:
     return f"{str(values.dtype).removeprefix('torch.')} of shape {tuple(values.shape[1:])} per example"

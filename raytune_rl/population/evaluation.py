@@ -1,4 +1,4 @@
-"""What a network is worth on a split: the loss as the user gave it, and metrics of all outputs at once."""
+"""Evaluates a network on a split: the loss as the user gave it, and metrics of all outputs at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
 
 def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Share of right answers: class scores (N, C, ...) against integer classes (N, ...)."""
+    """Share of right answers, from class scores (N, C, ...) and integer classes (N, ...)."""
     return (outputs.argmax(dim=1) == targets).float().mean()
 
 
@@ -40,7 +40,7 @@ def default_metrics(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor) ->
 
 
 def classes_first(outputs: torch.Tensor, targets: torch.Tensor) -> bool:
-    """Whether these are scores of classes along dimension 1, (N, C, ...), for integer classes (N, ...), which is how
+    """Whether outputs are scores with the classes in dimension 1, (N, C, ...), and targets integer classes (N, ...), as
     ``nn.CrossEntropyLoss`` takes them."""
     shape = (*outputs.shape[:1], *outputs.shape[2:])
     return not targets.is_floating_point() and outputs.ndim > 1 and shape == targets.shape
@@ -58,7 +58,7 @@ def evaluate(
 ) -> dict[str, float]:
     """``<prefix>_loss`` and ``<prefix>_<metric>`` of ``network`` on ``split``; leaves the network in eval mode.
 
-    ``autocast`` is for the network alone: loss and metrics see float32.
+    ``autocast`` applies to the network only; loss and metrics get float32.
     """
     outputs = outputs_of(network, split, device=device, autocast=autocast)
     return measure(outputs, split, loss=loss, metrics=metrics, prefix=prefix)
@@ -67,7 +67,8 @@ def evaluate(
 def outputs_of(
     network: nn.Module, split: Split, *, device: torch.device, autocast: Autocast = nullcontext
 ) -> torch.Tensor:
-    """What ``network`` makes of all inputs, in batches, floats as float32; leaves the network in eval mode."""
+    """The outputs of ``network`` for all inputs, computed in batches; floats are converted to float32. Leaves the
+    network in eval mode."""
     network.eval()
     with torch.no_grad():
         with autocast():
@@ -83,8 +84,8 @@ def measure(
 ) -> dict[str, float]:
     """``<prefix>_loss`` and ``<prefix>_<metric>`` of a network's outputs for ``split``.
 
-    The loss is that of all outputs together, so losses with class weights or ignored targets are exact. Where it is not
-    finite the metrics are NaN and not called: many raise on such outputs.
+    The loss is computed over all outputs at once, so losses with class weights or ignored targets are exact. If it is
+    not finite, the metrics are NaN and are not called, as many of them raise on such outputs.
     """
     with torch.no_grad():
         targets = split.targets.to(outputs.device)
@@ -102,9 +103,9 @@ def measure(
 def rehearse(
     network: nn.Module, split: Split, *, loss: Loss, device: torch.device, autocast: Autocast = nullcontext
 ) -> None:
-    """Raise ``ValueError`` with one sentence where network, loss and data do not fit together, by two examples.
+    """Try network and loss on two examples; raise ``ValueError`` with one sentence if they do not fit the data.
 
-    Catches what torch would only warn of, too: outputs (N, 1) against targets (N,) broadcast to the wrong loss.
+    Also catches a mistake that torch only warns about: outputs (N, 1) and targets (N,) broadcast to a wrong loss.
     """
     network.eval()
     inputs, targets = split.rows(slice(0, 2), device)
@@ -113,7 +114,7 @@ def rehearse(
         try:
             outputs = network(inputs)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise ValueError(f"The network cannot take {given}: {_line(error)}") from error
+            raise ValueError(f"The network cannot take {given}: {_on_one_line(error)}") from error
         if not isinstance(outputs, torch.Tensor):
             raise ValueError(f"The network must return one tensor, not a {type(outputs).__name__}, for {given}.")
         if isinstance(loss, _ELEMENTWISE) and outputs.shape != targets.shape:
@@ -121,31 +122,34 @@ def rehearse(
                 f"{type(loss).__name__} needs outputs in the shape of the targets, not {_shape(outputs)} for {given}."
             )
         try:
-            answer: Any = loss(outputs, targets)
+            value: Any = loss(outputs, targets)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise ValueError(f"The loss cannot take outputs {_shape(outputs)} for {given}: {_line(error)}") from error
-    if not isinstance(answer, torch.Tensor) or answer.numel() != 1:
+            raise ValueError(
+                f"The loss cannot take outputs {_shape(outputs)} for {given}: {_on_one_line(error)}"
+            ) from error
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
         raise ValueError("The loss must return one number as a tensor, the mean over the batch.")
 
 
 def _score(name: str, metric: Metric, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """Of the metric ``name``. Raises ``ValueError`` with one sentence where it cannot work, or gives no number."""
+    """The metric's value. Raises ``ValueError`` with one sentence if the metric fails or returns no number."""
     try:
-        found = metric(outputs, targets)
+        value = metric(outputs, targets)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ValueError(
-            f"The metric {name!r} cannot take outputs {_shape(outputs)} and targets {_shape(targets)}: {_line(error)}"
+            f"The metric {name!r} cannot take outputs {_shape(outputs)} and targets {_shape(targets)}: "
+            f"{_on_one_line(error)}"
         ) from error
     try:
-        return float(found)
+        return float(value)
     except (RuntimeError, TypeError, ValueError) as error:
-        what = _shape(found) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise ValueError(f"The metric {name!r} must return one number, not {what}.") from error
+        returned = _shape(value) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ValueError(f"The metric {name!r} must return one number, not {returned}.") from error
 
 
 def _shape(tensor: torch.Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _line(error: Exception) -> str:
+def _on_one_line(error: Exception) -> str:
     return " ".join(str(error).split())

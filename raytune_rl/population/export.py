@@ -1,4 +1,4 @@
-"""Models on disk for those who use them: ``model.safetensors`` and ``config.json``, read back without any pickle."""
+"""Exported models: ``model.safetensors`` and ``config.json``, written for users and read back without any pickle."""
 
 from __future__ import annotations
 
@@ -39,9 +39,14 @@ def export(
     parts: Sequence[Mapping[str, float]] = (),
     refit: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the model of ``state``; see ``write_model``. ``calibration``, ``binary``: of its outputs, see
-    ``calibrating.calibrated``; ``parts``: whose weights were averaged, where they were; ``refit``: what they were
-    trained on after that, if they were."""
+    """Write the model of the snapshot ``state``, see ``write_model``.
+
+    Args:
+        calibration: of the model's outputs.
+        binary: whether its outputs are logits of yes-or-no questions, see ``calibrating.calibrated``.
+        parts: the members whose weights were averaged, if they were.
+        refit: the refit that followed, if there was one: the rows it trained on, and what it gave.
+    """
     values: dict[str, Value] = state["hyperparameters"]
     config = {
         "kind": "torch",
@@ -64,13 +69,13 @@ def load(directory: str | os.PathLike[str], network: Callable[..., nn.Module] | 
 
     Args:
         directory: holds ``model.safetensors`` and ``config.json``, or is a run directory with those in ``best/``.
-        network: the factory, or a module to fill, where the one that the file names cannot be imported here.
+        network: the factory, or a module to fill; needed if the factory that the file names cannot be imported here.
 
-    Nothing is unpickled. ``config.json`` may come from anybody, so a name in it leads to nothing but a subclass of
+    Nothing is unpickled. ``config.json`` may come from anybody, so the name in it is only called if it is a subclass of
     ``nn.Module`` or a function annotated to return one.
 
     Raises:
-        ValueError: no exported model, one of a newer version, no factory to be had, weights that do not fit.
+        ValueError: no exported model, a newer schema version, no importable factory, or weights that do not fit.
     """
     path = Path(directory)
     if not (path / CONFIG).exists() and (path / BEST / CONFIG).exists():
@@ -90,7 +95,7 @@ def load(directory: str | os.PathLike[str], network: Callable[..., nn.Module] | 
 
 
 def build_from(factory: Callable[..., nn.Module], config: Mapping[str, Any]) -> nn.Module:
-    """The network that ``config["arguments"]`` describes, its weights not yet loaded. Raises ``ValueError``."""
+    """The network that ``config["arguments"]`` describes, without its trained weights. Raises ``ValueError``."""
     arguments = config["arguments"]
     try:
         return factory(**arguments)
@@ -99,7 +104,7 @@ def build_from(factory: Callable[..., nn.Module], config: Mapping[str, Any]) -> 
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of ``model.safetensors`` in a folder. Raises ``ValueError`` where it is missing or damaged."""
+    """The tensors of ``model.safetensors`` in a folder. Raises ``ValueError`` if it is missing or damaged."""
     try:
         return load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -108,7 +113,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def restore(factory: Callable[..., nn.Module], state: State) -> nn.Module:
     """The model of a member's snapshot, on the CPU in eval mode."""
-    # its initial weights are thrown away, but drawing them must not touch anybody's random numbers
+    # the initial weights are thrown away, but drawing them must not advance torch's global generator
     with torch.random.fork_rng(devices=[]):
         network = factory(**arguments_of(factory, state["hyperparameters"]))
     network.load_state_dict({name: to_tensor(array) for name, array in state["network"].items()})
@@ -132,8 +137,8 @@ def read_config(path: Path, kind: str) -> Mapping[str, Any]:
 
 
 def write_model(directory: Path, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
-    """Write ``model.safetensors`` and ``config.json``, the latter stamped with the schema's version; each file appears
-    complete or not at all, the configuration last."""
+    """Write ``model.safetensors``, then ``config.json`` with the schema's version added. Each file appears complete or
+    not at all."""
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / WEIGHTS) as path:
         save_file(dict(weights), path)
@@ -143,22 +148,22 @@ def write_model(directory: Path, weights: Mapping[str, torch.Tensor], config: Ma
 
 
 def importable_name(factory: Callable[..., nn.Module]) -> str | None:
-    """``module:qualname``, or ``None`` for what ``find_factory`` cannot find again."""
+    """``module:qualname``; ``None`` if ``find_factory`` could not find the factory by it (in scripts and closures)."""
     module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "<")
     return None if module in (None, "__main__") or "<" in name else f"{module}:{name}"
 
 
 def find_factory(name: str | None, path: Path) -> Callable[..., nn.Module]:
-    """The network's function by the name that ``path`` gives it. Raises ``ValueError`` where it cannot be had here, or
-    might be something else."""
+    """The network's function with this ``name``, which the model in ``path`` records. Raises ``ValueError`` if it
+    cannot be imported here or is not known to return a network."""
     advice = f"pass it: raytune_rl.load({str(path)!r}, network=...)"
     if not isinstance(name, str) or ":" not in name:
         raise ValueError(f"The network's function in {path} has no importable name; {advice}.")
     module, _, qualname = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        factory: Any = importlib.import_module(module)
         for part in qualname.split("."):
-            found = getattr(found, part)
+            factory = getattr(factory, part)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "ray":
             raise ValueError(f"The network's function {name} cannot be imported here ({error}); {advice}.") from error
@@ -169,16 +174,16 @@ def find_factory(name: str | None, path: Path) -> Callable[..., nn.Module]:
         ) from error
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"The network's function {name} cannot be imported here ({error}); {advice}.") from error
-    if not _returns_module(found):
+    if not _returns_module(factory):
         raise ValueError(f"{name} is not annotated to return a torch.nn.Module, so it is not called; {advice}.")
-    return typing.cast(Callable[..., nn.Module], found)
+    return typing.cast(Callable[..., nn.Module], factory)
 
 
-def _returns_module(found: Any) -> bool:
-    if not inspect.isfunction(found):
-        return isinstance(found, type) and issubclass(found, nn.Module)
+def _returns_module(factory: Any) -> bool:
+    if not inspect.isfunction(factory):
+        return isinstance(factory, type) and issubclass(factory, nn.Module)
     try:
-        answer = typing.get_type_hints(found).get("return")
+        returned = typing.get_type_hints(factory).get("return")
     except (NameError, TypeError):
         return False
-    return isinstance(answer, type) and issubclass(answer, nn.Module)
+    return isinstance(returned, type) and issubclass(returned, nn.Module)

@@ -1,4 +1,4 @@
-"""Building a member's network: the user's factory on the member's own random stream, and what can be said about it."""
+"""Builds a member's network from the user's factory, on the member's own random stream; freezes its leading layers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Built:
 
     Attributes:
         dropout: for each hyperparameter with the role dropout, the attributes that follow it.
-        fixed: names of the parameters that the factory has frozen (``requires_grad_(False)``); they never train.
+        fixed: names of parameters that the factory has frozen (``requires_grad_(False)``); they never train.
     """
 
     network: nn.Module
@@ -36,7 +36,7 @@ class Built:
 
 
 def arguments_of(factory: Callable[..., nn.Module], values: Mapping[str, Value]) -> dict[str, Value]:
-    """Those of ``values`` that the factory names as parameters."""
+    """The ``values`` whose names are parameters of the factory."""
     return {name: values[name] for name in network_arguments(factory) if name in values}
 
 
@@ -49,19 +49,19 @@ def build_network(
     dropout: Iterable[str] = (),
     initialisation: Iterable[Value] = (),
 ) -> Built:
-    """Call the factory with the ``values`` it names and initialise the result.
+    """Call the factory with the ``values`` that it has parameters for, and initialise the result.
 
     Args:
         values: hyperparameters by name.
         seed: of the initial weights.
-        dropout: the names among the values that are dropout probabilities. The factory gets them with a tiny mark
-            added, by which the layers that follow each of them are told from others; so a factory may halve no value
-            and still be followed exactly, and one that leaves a layer out at zero keeps it for later. A name that is
-            no argument, or that marks nothing, moves every dropout layer.
-        initialisation: a scheme out of ``SCHEMES`` and a gain (> 0), in any order, both optional.
+        dropout: names of the hyperparameters that are dropout probabilities. The factory gets each with a tiny,
+            distinct offset, which identifies the layers that it passes the value to unchanged. Thanks to the offset a
+            factory that leaves out a dropout layer at zero still makes it, so that it can be changed later. A name that
+            is no argument of the factory, or whose value no layer received, sets every dropout layer.
+        initialisation: one of ``SCHEMES`` and a gain (> 0), in any order, both optional.
 
     Raises:
-        ValueError: the factory returned no module, no layer follows a dropout value, an unknown scheme.
+        ValueError: the factory returned no module, a dropout value has no layer to set, or the scheme is unknown.
     """
     arguments = arguments_of(factory, values)
     marks: dict[str, float] = {}
@@ -86,8 +86,9 @@ def build_network(
 
 
 def initialise(network: nn.Module, settings: Iterable[Value]) -> None:
-    """Draw the weights of linear and convolutional layers anew: normal ``xavier`` or ``kaiming``, or ``orthogonal``,
-    times the gain, biases zero. ``default`` leaves the network's own values, only multiplied by the gain."""
+    """Draw the weights of linear and convolutional layers again (normal ``xavier``, normal ``kaiming`` or
+    ``orthogonal``), multiply them by the gain, and set biases to zero. ``default`` only multiplies the network's own
+    weights by the gain."""
     scheme, gain = "default", 1.0
     for setting in settings:
         if isinstance(setting, str):
@@ -115,18 +116,19 @@ def initialise(network: nn.Module, settings: Iterable[Value]) -> None:
 
 
 def layers(network: nn.Module) -> list[nn.Module]:
-    """What ``frozen_layers`` counts, from the input on: the network's children that have parameters, looked for one
-    level deeper as long as there is only one child (a wrapper around a ``Sequential``)."""
+    """The layers that ``frozen_layers`` counts, from the input on: the network's children that have parameters. If
+    there is only one (such as a wrapped ``Sequential``), its children are taken instead. A network with parameters of
+    its own is a single layer."""
     children = [child for child in network.children() if any(True for _ in child.parameters())]
-    own = any(True for _ in network.parameters(recurse=False))
-    if own or not children:
+    has_own_parameters = any(True for _ in network.parameters(recurse=False))
+    if has_own_parameters or not children:
         return [network]
     return layers(children[0]) if len(children) == 1 else children
 
 
 def freeze(network: nn.Module, count: int, *, fixed: Collection[str] = ()) -> int:
-    """Hold the first ``count`` layers fixed and let the others train, except for parameters with names in ``fixed``.
-    The last layer always trains. Returns the count."""
+    """Freeze the first ``count`` layers and let the others train, except for parameters named in ``fixed``. The last
+    layer always trains. Returns the number of frozen layers."""
     every_layer = layers(network)
     count = min(max(count, 0), len(every_layer) - 1)
     never = {id(parameter) for name, parameter in network.named_parameters() if name in fixed}
@@ -139,7 +141,7 @@ def freeze(network: nn.Module, count: int, *, fixed: Collection[str] = ()) -> in
 
 
 def training_mode(network: nn.Module, frozen: int) -> None:
-    """Like ``network.train()``, but the batch-norm statistics of frozen layers stay fixed, too."""
+    """Like ``network.train()``, except that frozen layers keep their batch-norm statistics, too."""
     network.train()
     for layer in layers(network)[:frozen]:
         for module in layer.modules():
@@ -148,6 +150,7 @@ def training_mode(network: nn.Module, frozen: int) -> None:
 
 
 def _dropout_handles(network: nn.Module, mark: float) -> list[Handle]:
+    """The attributes that hold the marked probability; if there are none, those of every dropout layer."""
     every: list[Handle] = []
     marked: list[Handle] = []
     for module in network.modules():

@@ -13,23 +13,24 @@ from torch.optim.sgd import sgd
 
 OptimizerName: TypeAlias = Literal["adam", "adamw", "sgd"]
 OptimizerFactory: TypeAlias = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
-"""Makes an optimiser of parameters. Its groups are steered by torch's own keys: ``lr``, ``weight_decay`` and
-``momentum`` or ``betas``."""
+"""Makes an optimiser for the given parameters. Its groups' settings are changed by torch's own keys: ``lr``,
+``weight_decay`` and ``momentum`` or ``betas``."""
 
 NAMES: tuple[OptimizerName, ...] = ("adam", "adamw", "sgd")
 
 
 class LeanOptimizer:
-    """Torch's Adam (fused), AdamW (fused) or SGD: its own functions, without the class around them.
+    """Torch's Adam (fused), AdamW (fused) or SGD, by torch's functions without its ``Optimizer`` class.
 
-    ``torch.optim.Optimizer`` imports torch's compiler at its first step, 1.5 s of CPU and 66 MB in each trial, and
-    sends every call through it. The functions do neither, and give the same numbers, bit for bit. What others use of an
-    optimiser is here by the same names; ``grad_scale`` and ``found_inf`` are ``GradScaler``'s to set.
+    ``torch.optim.Optimizer`` imports torch's compiler at its first step, which costs 1.5 s of CPU and 66 MB in each
+    trial, and sends every call through it. The functions avoid both and give the same numbers, bit for bit. This class
+    has the attributes and methods of an optimiser that this package and ``GradScaler`` use, under the same names;
+    ``GradScaler`` sets ``grad_scale`` and ``found_inf``.
 
     Args:
-        kind: which of them.
-        parameters: what it trains.
-        settings: the one group's, by torch's keys: ``lr``, ``weight_decay``, and ``betas`` or ``momentum``.
+        kind: which of the three.
+        parameters: those to train, in one group.
+        settings: of that group, by torch's keys: ``lr``, ``weight_decay``, and ``betas`` or ``momentum``.
     """
 
     grad_scale: torch.Tensor | None = None
@@ -50,7 +51,7 @@ class LeanOptimizer:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         group = self.param_groups[0]
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if self._kind == "sgd":
@@ -67,7 +68,7 @@ class LeanOptimizer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Moments and step counts, moved to their parameters; the settings of the group."""
+        """Restore moments and step counts (on each parameter's device), and the settings of the group."""
         parameters = self.param_groups[0]["params"]
         self.state = {
             parameters[index]: {
@@ -135,11 +136,12 @@ def make_optimizer(
     weight_decay: float,
     momentum: float,
 ) -> Optimizer:
-    """A new optimiser; ``momentum`` is SGD's, and the first beta of Adam and AdamW. A factory's own settings stand."""
+    """A new optimiser. ``momentum`` is SGD's momentum, or the first beta of Adam and AdamW. A factory makes its
+    optimiser with settings of its own; ours are not used."""
     if not isinstance(kind, str):
         return kind(parameters)
-    inertia = {"momentum": momentum} if kind == "sgd" else {"betas": (momentum, 0.999)}
-    return LeanOptimizer(kind, parameters, lr=learning_rate, weight_decay=weight_decay, **inertia)
+    momentum_setting = {"momentum": momentum} if kind == "sgd" else {"betas": (momentum, 0.999)}
+    return LeanOptimizer(kind, parameters, lr=learning_rate, weight_decay=weight_decay, **momentum_setting)
 
 
 def set_momentum(group: dict[str, Any], value: float) -> None:
@@ -154,19 +156,19 @@ def get_momentum(group: Mapping[str, Any]) -> float:
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """A copy. numpy has no bfloat16, so its bits travel as uint16."""
+    """A copy on the CPU. numpy has no bfloat16, so its bits are stored as uint16."""
     copied = tensor.detach().to("cpu", copy=True)
     return (copied.view(torch.uint16) if copied.dtype == torch.bfloat16 else copied).numpy()
 
 
 def to_tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """The inverse of ``to_numpy``, a copy on the CPU."""
+    """The inverse of ``to_numpy``; a copy on the CPU."""
     copied = torch.tensor(array)
     return copied.view(torch.bfloat16) if copied.dtype == torch.uint16 else copied
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
-    """Moments and step counts by the index of their parameter; settings are hyperparameters and not in here."""
+    """Moments and step counts by the index of their parameter. Settings are left out: they are hyperparameters."""
     state = optimizer.state_dict()["state"]
     return {index: {key: _encode(value) for key, value in slots.items()} for index, slots in state.items()}
 

@@ -1,7 +1,7 @@
-"""Where a hyperparameter takes hold of a torch task. No torch here: checks must be quick and the package light.
+"""Which part of a torch task a hyperparameter changes. Does not import torch: checks must be quick, the package light.
 
-A candidate gets values by name only, so the experiment hands the roles over in ``TorchTask.roles``. A role decides;
-without one the network's arguments do, then common names, then the loss's own settings.
+A candidate gets values by name only, so the experiment passes the roles in ``TorchTask.roles``. A role decides; without
+one, the first of these that fits: an argument of the network, a common name, a setting of the loss.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Place: TypeAlias = Literal[
     "network",
     "loss",
 ]
-"""What a value is written to. ``network``: an argument of the factory, used when the network is built and never
-again. ``loss``: a setting of the loss. ``initialisation``: a scheme (text) or a gain (a number), at the start only."""
+"""What a value is written to. ``network``: an argument of the factory, used only when the network is built. ``loss``: a
+setting of the loss. ``initialisation``: a scheme (text) or a gain (a number), used at the start only."""
 
 PLACES: tuple[Place, ...] = get_args(Place)
 START_ONLY: frozenset[Place] = frozenset({"network", "initialisation"})
@@ -51,7 +51,7 @@ _BY_NAME: Mapping[str, Place] = {
 
 
 def network_arguments(factory: Callable[..., Any]) -> dict[str, bool]:
-    """Names that the factory takes by keyword, and whether each must be given."""
+    """The names that the factory takes by keyword, and whether each is required."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
         parameter.name: parameter.default is inspect.Parameter.empty
@@ -61,8 +61,8 @@ def network_arguments(factory: Callable[..., Any]) -> dict[str, bool]:
 
 
 def loss_settings(loss: Callable[..., Any]) -> frozenset[str]:
-    """Names that can be changed on a loss: the numeric attributes of a module (``label_smoothing`` of cross entropy,
-    ``delta`` of Huber), the keywords of a function after ``(outputs, targets)``."""
+    """Names of the settings that can be changed on a loss: the numeric attributes of a module (``label_smoothing`` of
+    cross entropy, ``delta`` of Huber), or the keywords of a function after ``(outputs, targets)``."""
     if hasattr(loss, "forward"):
         numbers = {name for name, value in vars(loss).items() if type(value) in (int, float)}
         return frozenset(name for name in numbers if not name.startswith("_"))
@@ -70,16 +70,16 @@ def loss_settings(loss: Callable[..., Any]) -> frozenset[str]:
 
 
 def loss_setting(name: str, place: Place, loss: Callable[..., Any]) -> str:
-    """The setting of the loss that a hyperparameter at ``loss`` or ``label_smoothing`` is written to."""
+    """The setting of the loss that a hyperparameter whose place is ``loss`` or ``label_smoothing`` is written to."""
     return "label_smoothing" if place == "label_smoothing" and name not in loss_settings(loss) else name
 
 
 def place_of(name: str, *, role: str | None, network: Callable[..., Any], loss: Callable[..., Any]) -> Place | None:
-    """Where the hyperparameter ``name`` takes hold, ``None`` where nothing would feel it."""
+    """What the hyperparameter ``name`` changes; ``None`` if it would change nothing."""
     place: Place | None = role if role in PLACES else None
     if place is None:
         known = _BY_NAME.get(name)
-        # dropout is the one argument of a network that can also be changed in the finished network
+        # dropout is the only argument of a network that can be changed in the finished network, too
         place = "network" if name in network_arguments(network) and known != "dropout" else known
     if place in (None, "label_smoothing"):
         settings = loss_settings(loss)

@@ -1,7 +1,7 @@
-"""What members say of a few validation examples, in a form in which it can be averaged: shares or values.
+"""Members' predictions for a sample of validation examples, in a form that can be averaged: probabilities or values.
 
-The examples are the same for all members and reports, evenly spaced over the split. Each position of a sequence and
-each of several yes-or-no outputs counts as an example of its own.
+The examples are the same for all members and reports, evenly spaced over the split. Each position of a sequence, and
+each of several yes-or-no outputs, counts as a separate example.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from raytune_rl.population.evaluation import classes_first
 from raytune_rl.population.packed.losses import LossName
 
 ROWS: Final = 512
-"""Examples at most: enough to tell members apart, and a few kilobytes in each report."""
+"""Largest number of examples: enough to tell members apart, at a few kilobytes per report."""
 
 IGNORED: Final = -100
-"""The class of targets that don't count."""
+"""The class of targets that the loss ignores."""
 
 _LOSSES: dict[Any, LossName] = {
     nn.CrossEntropyLoss: "cross_entropy",
@@ -36,7 +36,7 @@ _LOSSES: dict[Any, LossName] = {
     nn.MSELoss: "mse",
     F.mse_loss: "mse",
 }
-_LIKE: dict[Any, LossName] = {
+_RELATED: dict[Any, LossName] = {
     nn.NLLLoss: "cross_entropy",
     F.nll_loss: "cross_entropy",
     **dict.fromkeys((nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss), "mse"),
@@ -51,39 +51,40 @@ _DECLARED: dict[Kind, LossName] = {
 
 
 def known_loss(loss: Any) -> LossName | None:
-    """Which of torch's three losses of logits and values ``loss`` is, as a module or a function, also with keywords
-    (``functools.partial``); class weights and the like don't count."""
+    """Which of the three supported torch losses ``loss`` is: a module or a function, which may have keywords
+    (``functools.partial``). Its settings, such as class weights, do not matter. ``None`` if it is none of them."""
     return _known(_LOSSES, loss)
 
 
 def related_loss(loss: Any) -> LossName | None:
-    """The same, or which of the three a loss has its outputs in common with: log probabilities are scores of which the
-    softmax makes those probabilities, and values are judged by their squared error whatever bends it in training."""
-    return known_loss(loss) or _known(_LIKE, loss)
+    """Like ``known_loss``, but also for losses that take the same outputs as one of the three. Log probabilities are
+    scores, as the softmax turns them into the same probabilities; values are judged by their squared error, whatever
+    error they are trained on."""
+    return known_loss(loss) or _known(_RELATED, loss)
 
 
 def judged_as(loss: Any, declared: Kind | None = None) -> LossName:
-    """The loss whose predictions those of a task with this ``loss`` are, for judging what averages of them are worth;
-    ``declared`` is ``Ensemble.kind``, which says it of a loss that is not known here. What is judged must make an
-    ensemble in the end, too (``ensemble.links.task_of``).
+    """The loss that averages of a task's predictions are judged by. For a ``loss`` that is not known here it follows
+    from ``declared``, which is ``Ensemble.kind``. Must agree with ``ensemble.links.task_of``, which decides whether the
+    run can deliver such an ensemble.
 
     Raises:
-        ValueError: nothing says it.
+        ValueError: the loss is not known, and no kind is declared.
     """
-    found = related_loss(loss) or (None if declared is None else _DECLARED[declared])
-    if found is None:
+    judged = related_loss(loss) or (None if declared is None else _DECLARED[declared])
+    if judged is None:
         raise ValueError(
             f"The ensemble of a population can be judged under CrossEntropyLoss, NLLLoss, BCEWithLogitsLoss, MSELoss, "
             f"L1Loss, SmoothL1Loss and HuberLoss, not {getattr(loss, '__name__', type(loss).__name__)}. For a loss of "
             f"your own, Ensemble(kind=...) says what the outputs are: scores of classes or candidates, or values."
         )
-    return found
+    return judged
 
 
 def check_outputs(
     judged: LossName, outputs: torch.Tensor, targets: torch.Tensor, *, declared: Kind | None = None
 ) -> None:
-    """Refuse outputs (N, ...) that ``Sample`` cannot compare with their targets, or that make no ensemble in the end.
+    """Refuse outputs (N, ...) that ``Sample`` cannot compare with their targets, or that cannot form an ensemble.
 
     Raises:
         ValueError: one sentence with both shapes.
@@ -101,22 +102,23 @@ def check_outputs(
 
 
 def counted(targets: torch.Tensor, loss: Any) -> torch.Tensor:
-    """Targets (N, ...) with a negative class, ``IGNORED``, wherever ``loss`` gives their own no weight: its
-    ``ignore_index``, which may be the class of padding, and classes whose weight is 0. What is made of them leaves out
-    negative classes. Other class weights don't count here."""
+    """Targets (N, ...) in which those that ``loss`` gives no weight are replaced by ``IGNORED``, a negative class:
+    its ``ignore_index`` (say, the class of padding), and classes whose weight is 0. Negative classes are left out of
+    whatever is computed from the targets. Other class weights have no effect here."""
     if targets.is_floating_point():
         return targets
-    weights = _setting(loss, "weight")
+    weights = _class_loss_setting(loss, "weight")
     weightless = torch.nonzero(weights == 0).flatten().tolist() if isinstance(weights, torch.Tensor) else []
-    index = _setting(loss, "ignore_index")
+    index = _class_loss_setting(loss, "ignore_index")
     for label in (*weightless, *([index] if isinstance(index, int) and index >= 0 else [])):
         targets = targets.masked_fill(targets == label, IGNORED)
     return targets
 
 
-def _setting(loss: Any, name: str) -> Any:
-    """Of a loss of classes, as a module or as a function with keywords of its own (``functools.partial``)."""
-    if _known(_LOSSES, loss) != "cross_entropy" and _known(_LIKE, loss) != "cross_entropy":
+def _class_loss_setting(loss: Any, name: str) -> Any:
+    """A setting of a loss of classes: a module's attribute, or a keyword of a function (``functools.partial``).
+    ``None`` for other losses."""
+    if _known(_LOSSES, loss) != "cross_entropy" and _known(_RELATED, loss) != "cross_entropy":
         return None
     return loss.keywords.get(name) if isinstance(loss, functools.partial) else getattr(loss, name, None)
 
@@ -130,12 +132,12 @@ def _known(table: Mapping[Any, LossName], loss: Any) -> LossName | None:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The examples of a split that members are asked about.
+    """The examples of a split that members report predictions for.
 
     Attributes:
-        loss: whose predictions the task's are, see ``judged_as``.
-        rows: which ones, int64 (R,), where outputs are flattened to (examples, outputs).
-        evaluation_targets: the right answers to them.
+        loss: the loss that predictions are judged by, see ``judged_as``.
+        rows: indices of the examples, int64 (R,), in outputs flattened to (examples, outputs).
+        evaluation_targets: the right answers to these examples.
     """
 
     loss: LossName
@@ -144,11 +146,15 @@ class Sample:
 
     @classmethod
     def of(cls, loss: LossName, targets: torch.Tensor, limit: int = ROWS, *, declared: Kind | None = None) -> Sample:
-        """At most ``limit`` examples of a split with these targets (N, ...), which are ``counted``; ``declared`` is
-        ``Ensemble.kind``.
+        """Choose at most ``limit`` examples of a split.
+
+        Args:
+            loss: see ``judged_as``.
+            targets: of the whole split, (N, ...), after ``counted``.
+            declared: ``Ensemble.kind``.
 
         Raises:
-            ValueError: the targets are none that predictions can be compared with.
+            ValueError: predictions cannot be compared with such targets.
         """
         if declared == "matching" and (loss != "cross_entropy" or targets.ndim != 1):
             raise ValueError(
@@ -168,26 +174,29 @@ class Sample:
             known = torch.arange(len(answers))
         else:
             answers = targets.reshape(-1).round().long()
-            known = torch.nonzero(answers >= 0)[:, 0]  # what the cross entropy ignores is negative
+            known = torch.nonzero(answers >= 0)[:, 0]  # targets that the loss ignores are negative
         spaced = torch.linspace(0, len(known) - 1, min(limit, len(known)), dtype=torch.float64).round().long()
         rows = known[spaced]
         kind: Kind = "regression" if loss == "mse" else "matching" if declared == "matching" else "classification"
         return cls(loss=loss, rows=rows, evaluation_targets=EvaluationTargets(answers[rows].cpu().numpy(), kind))
 
     def predictions(self, outputs: torch.Tensor) -> NDArray[np.float32]:
-        """Of networks' outputs (K, N, ...) for the whole split: (K, R, outputs), shares that sum to 1, or values, or
-        scores of candidates, whose mean is 0: nothing but their differences counts."""
+        """The predictions of K networks, (K, R, outputs), from their outputs for the whole split, (K, N, ...).
+
+        They are probabilities that sum to 1, or values, or scores of candidates. Scores are shifted to a mean of 0, as
+        only their differences matter.
+        """
         members = len(outputs)
         if self.evaluation_targets.kind == "matching":
             scores = outputs[:, self.rows].float()
-            found = scores - scores.mean(dim=2, keepdim=True)
+            predicted = scores - scores.mean(dim=2, keepdim=True)
         elif self.loss == "cross_entropy":
             flat = outputs.movedim(2, -1).reshape(members, -1, outputs.shape[2])
-            found = flat[:, self.rows].float().softmax(dim=2)
+            predicted = flat[:, self.rows].float().softmax(dim=2)
         elif self.loss == "binary_cross_entropy":
             yes = outputs.reshape(members, -1)[:, self.rows].float().sigmoid()
-            found = torch.stack([1.0 - yes, yes], dim=2)
+            predicted = torch.stack([1.0 - yes, yes], dim=2)
         else:
-            found = outputs.reshape(members, outputs.shape[1], -1)[:, self.rows].float()
-        values: NDArray[np.float32] = found.cpu().numpy()
+            predicted = outputs.reshape(members, outputs.shape[1], -1)[:, self.rows].float()
+        values: NDArray[np.float32] = predicted.cpu().numpy()
         return values

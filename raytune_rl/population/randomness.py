@@ -1,8 +1,8 @@
-"""Random numbers of one member, as a function of its seed and how far it is.
+"""Random numbers of one member, as a function of its seed and its progress.
 
 Torch draws initial weights and dropout masks from one generator per process, which several members share. So each
-member lays a stream of its own over it for as long as it works. A stream is named by integers, which makes the
-counters of a member the whole of its random state: nothing else must be saved to go on bit for bit.
+member sets the generator to a stream of its own while it works. A stream is named by integers (seed, step and so on),
+so a member's counters are its complete random state: nothing else needs saving to continue bit for bit.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 import torch
 
 START, TRAIN, SHUFFLE, AUGMENT = range(4)
-"""First integer of a stream's name, so that the uses never share numbers."""
+"""First integer of a stream's name, so that streams for different uses never share numbers."""
 
 
 @contextmanager
 def random_stream(device: torch.device, *name: int) -> Iterator[None]:
-    """Torch's generators of the CPU and ``device`` hold the stream ``name`` inside, and what they held after."""
+    """Set torch's generators of the CPU and ``device`` to the start of the stream ``name``; restore them afterwards."""
     with seeded(device, _seed(name)):
         yield
 
 
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Torch's generators of the CPU and ``device`` begin at ``seed`` inside, and hold what they held after."""
+    """Seed torch's generators of the CPU and ``device``; restore them afterwards."""
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)
@@ -37,10 +37,10 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def generator(device: torch.device, *name: int) -> torch.Generator:
-    """A generator of its own on ``device``, at the start of the stream ``name``."""
-    made = torch.Generator(device=device)
-    made.manual_seed(_seed(name))
-    return made
+    """A separate generator on ``device``, at the start of the stream ``name``."""
+    new = torch.Generator(device=device)
+    new.manual_seed(_seed(name))
+    return new
 
 
 def permutation(size: int, *name: int) -> torch.Tensor:

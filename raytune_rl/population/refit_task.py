@@ -1,6 +1,6 @@
-"""A refit as a candidate: its members are copies of one model that train on, on the rows of train and validation.
+"""A refit as a candidate: its members are copies of one trained model, trained further on train and validation rows.
 
-Which rows each copy holds out is in ``cross_fitting``.
+``cross_fitting`` decides which rows each copy holds out.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Refit:
     metrics, which may not work on a few rows.
 
     Args:
-        task: the model's.
-        state: the model's; copies are built with its hyperparameters.
+        task: the model's task, with train and validation rows pooled.
+        state: the model's snapshot; copies are built with its hyperparameters.
         copies: number of members.
     """
 
@@ -45,13 +45,13 @@ class Refit:
 
     @classmethod
     def of(cls, task: TorchTask, state: State, *, copies: int) -> Refit:
-        """From the user's task. Whether its splits can be ``pooled`` shows when the first member is built."""
+        """From the user's task. If its splits cannot be ``pooled``, building the first member raises."""
         inner = replace(task, data=Pooled(task.data), metrics={}, predictions=False, ensemble_kind=None)
         return cls(task=inner, state=state, copies=copies)
 
     @property
     def optimizer(self) -> Any:
-        """The task's; the controller reads learning rates by it."""
+        """The task's optimiser; the controller needs it to interpret learning rates."""
         return self.task.optimizer
 
     def check(self, hyperparameters: Mapping[str, Value]) -> None:
@@ -72,40 +72,40 @@ class Refit:
 
 
 class RefitMember(TorchMember):
-    """A copy: begins with the model's weights, and a fresh optimiser.
+    """A copy of the model: it begins with the model's weights and a fresh optimiser.
 
-    In a population, a member whose learning rate is just too high is replaced by a copy of another one. In a refit
-    nobody is replaced, so a copy that has collapsed reports that it has diverged, and the failure policy takes it back
-    to its best with a lower rate. It is judged by all validation rows: the few that it holds out may lack those that it
-    fails at.
+    In a population, a member whose learning rate is just too high is replaced by a copy of another one. A refit
+    replaces nobody, so a copy that has collapsed reports NaN as if it had diverged, and the failure policy takes it
+    back to its best state with a lower rate. Whether it has collapsed is judged on all validation rows, since the few
+    that it holds out may not include those that it fails at.
     """
 
     def __init__(self, refit: Refit, context: MemberContext, hyperparameters: Mapping[str, Value]) -> None:
         splits = load_splits(refit.task.data, torch.device(context.device))
-        rows, together = len(splits.validation), len(splits.train)
+        rows, pooled_rows = len(splits.validation), len(splits.train)
         held = held_by(context.member, refit.copies, rows)
-        trained = torch.ones(together, dtype=torch.bool)
-        trained[together - rows + held] = False
-        self._among = trained.nonzero().flatten()
+        trained = torch.ones(pooled_rows, dtype=torch.bool)
+        trained[pooled_rows - rows + held] = False  # validation rows come last
+        self._trained_rows = trained.nonzero().flatten()
         super().__init__(refit.task, context, hyperparameters)
         self._all_rows, self._validation = splits.validation, splits.validation.subset(held)
         weights = {name: to_tensor(array) for name, array in refit.state["network"].items()}
         self.controls.network.load_state_dict(weights)
-        self._first = self._loss_on_all_rows()
+        self._first_loss = self._loss_on_all_rows()
 
     def conclude(self, losses: torch.Tensor, gradients: torch.Tensor, updates: torch.Tensor) -> SegmentResult:
         result = super().conclude(losses, gradients, updates)
-        held, everywhere = result.metrics[LOSS], self._loss_on_all_rows()
-        if collapsed(everywhere, self._first):
-            held = math.nan
-        elif not math.isfinite(held):  # none of its rows has a target that the loss counts
-            held = everywhere
-        self._metrics |= {LOSS: held, ALL_ROWS: everywhere}
+        held_loss, all_rows_loss = result.metrics[LOSS], self._loss_on_all_rows()
+        if collapsed(all_rows_loss, self._first_loss):
+            held_loss = math.nan
+        elif not math.isfinite(held_loss):  # the loss ignores the targets of all rows that are held out
+            held_loss = all_rows_loss
+        self._metrics |= {LOSS: held_loss, ALL_ROWS: all_rows_loss}
         return replace(result, metrics=dict(self._metrics))
 
     def stream(self) -> Batches:
-        """All rows but those that are held out."""
-        return Batches(self._train, seed=self.seed, device=self.device, among=self._among)
+        """Batches of all rows but those that are held out."""
+        return Batches(self._train, seed=self.seed, device=self.device, among=self._trained_rows)
 
     def _loss_on_all_rows(self) -> float:
         network, split = self.controls.network, self._all_rows

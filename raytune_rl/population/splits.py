@@ -1,4 +1,4 @@
-"""Train, validation and test data of a torch task: taken in any common shape, checked, held as tensors, batched."""
+"""Train, validation and test data of a torch task: accepted in common forms, checked, held as tensors, and batched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DataSource: TypeAlias = Callable[[], tuple[Any, Any, Any]]
 example, or a torch ``Dataset`` of such pairs; test may be ``None``."""
 
 CPU: Final = torch.device("cpu")
-"""Where splits are loaded, and where whatever a run delivers is judged."""
+"""Where splits are loaded, and where the models that a run delivers are evaluated."""
 
 RESIDENT_BYTES = 2**30
 """Splits up to this size are kept on the GPU as a whole, larger ones are sent batch by batch."""
@@ -34,11 +34,11 @@ class Split:
         return len(self.inputs)
 
     def rows(self, index: torch.Tensor | slice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """The examples ``index``, a slice or numbers of any shape, on ``device``."""
+        """The examples at ``index`` (a slice, or a tensor of indices of any shape), on ``device``."""
         return _send(_rows(self.inputs, index), device), _send(_rows(self.targets, index), device)
 
     def subset(self, index: torch.Tensor) -> Split:
-        """A split of the examples with these numbers, where this one is."""
+        """A split of the examples with these indices, on the same device."""
         index = index.to(self.inputs.device)
         return Split(inputs=self.inputs[index], targets=self.targets[index])
 
@@ -53,12 +53,12 @@ class Splits:
 class Batches:
     """Minibatches without replacement, epoch after epoch.
 
-    The batches are one endless row of examples, cut where the batch size says, so every batch is full and the size may
-    change at any step; a batch may reach over the end of an epoch. ``examples`` counts those handed out, and together
-    with the seed it says exactly what comes next.
+    The batches are cut from one endless sequence of examples, so every batch is full, the size may change at any step,
+    and a batch may cross the end of an epoch. ``examples`` counts the examples handed out; together with the seed it
+    determines what comes next.
 
     Args:
-        among: the rows of the split that are handed out, int64; all of them by default.
+        among: indices of the rows to hand out, int64; all rows of the split by default.
     """
 
     def __init__(self, split: Split, *, seed: int, device: torch.device, among: torch.Tensor | None = None) -> None:
@@ -71,7 +71,7 @@ class Batches:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
-        """Examples of an epoch."""
+        """The number of examples in an epoch."""
         return len(self._split) if self._among is None else len(self._among)
 
     def take(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,12 +84,13 @@ class Batches:
 
     @functools.cached_property
     def all_classes(self) -> bool:
-        """Whether all targets are the numbers of classes: no probabilities, none that a loss leaves out."""
+        """Whether all targets are class indices: no probabilities, and no negative class for a loss to ignore."""
         targets = self._split.targets
         return not targets.is_floating_point() and bool((targets >= 0).all())
 
     def indices(self, count: int) -> torch.Tensor:
-        """Where the next ``count`` examples are, int64, shape (count,), on the device of the split. Hands them out."""
+        """Indices of the next ``count`` examples, int64, shape (count,), on the device of the split. Counts them as
+        handed out."""
         parts: list[torch.Tensor] = []
         while count > 0:
             epoch, first = divmod(self.examples, len(self))
@@ -111,7 +112,7 @@ class Batches:
 @functools.lru_cache(maxsize=8)
 def load_splits(data: DataSource, device: torch.device) -> Splits:
     """Call ``data`` (once per process) and check what it returns. Raises ``ValueError`` with one sentence."""
-    loaded: Any = data()  # may be anything, whatever the signature says
+    loaded: Any = data()  # users' functions may return anything
     if not isinstance(loaded, tuple | list) or len(loaded) != 3:
         raise ValueError(f"The data function must return (train, validation, test), not {_describe(loaded)}.")
     train, validation = _split(loaded[0], "train"), _split(loaded[1], "validation")
@@ -123,7 +124,7 @@ def load_splits(data: DataSource, device: torch.device) -> Splits:
                 f"those of the train split {tuple(train.inputs.shape[1:])}; they must be the same."
             )
     if device.type != "cpu":
-        train, validation = _place(train, device), _place(validation, device)
+        train, validation = _move_if_small(train, device), _move_if_small(validation, device)
     return Splits(train=train, validation=validation, test=test)
 
 
@@ -162,15 +163,15 @@ def _tensor(values: Any, what: str) -> torch.Tensor:
     return tensor.float() if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor.long()
 
 
-def _place(split: Split, device: torch.device) -> Split:
-    """Onto the device as a whole if it is small."""
+def _move_if_small(split: Split, device: torch.device) -> Split:
+    """The split on the device, if it is small enough to be kept there as a whole; else as it is."""
     if sum(part.numel() * part.element_size() for part in (split.inputs, split.targets)) > RESIDENT_BYTES:
         return split
     return Split(inputs=split.inputs.to(device), targets=split.targets.to(device))
 
 
 def _rows(values: torch.Tensor, index: torch.Tensor | slice) -> torch.Tensor:
-    """``values[index]``, which for numbers takes torch longer than ``index_select``."""
+    """``values[index]``, by ``index_select`` for a tensor of indices, as that is faster."""
     if isinstance(index, slice):
         return values[index]
     return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])

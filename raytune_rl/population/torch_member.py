@@ -1,6 +1,6 @@
 """One torch model under training: minibatch steps, measurements, snapshots. The member that ``TorchTask`` builds.
 
-Its speed is the speed of a run with small models, so a step never waits for a number (no ``.item()``): losses and norms
+It sets the speed of runs with small models, so a step never waits for the device (no ``.item()``): losses and norms
 stay tensors until the segment is over.
 """
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from raytune_rl.population.torch_task import TorchTask
 
 PROBES = 8
-"""About so many steps per segment, evenly spaced, have their gradient and their update measured."""
+"""The approximate number of steps per segment, evenly spaced, whose gradient and update are measured."""
 
 
 class TorchMember:
-    """See ``Member`` for what the methods promise.
+    """Implements ``Member``, which describes the methods.
 
-    Random numbers are a function of the member's seed and its counters (``randomness.py``). A snapshot of its own
-    brings both back, so training goes on as it did, bit for bit on the CPU; a snapshot of another member leaves them,
-    so the receiver goes on with batches of its own, and counts its own steps.
+    Random numbers are a function of the member's seed and its counters (``randomness.py``). A snapshot of the member
+    itself restores both, so training continues as it did, bit for bit on the CPU. A snapshot of another member changes
+    neither: the receiver continues with its own batches and its own step count.
     """
 
     def __init__(self, task: TorchTask, context: MemberContext, hyperparameters: Mapping[str, Value]) -> None:
@@ -83,9 +83,11 @@ class TorchMember:
         """Train ``length`` steps and validate.
 
         Metrics: ``validation_loss``, ``validation_<metric>`` and ``train_loss``, the mean over the segment's batches
-        (label smoothing included). Signals: those of ``mdp.state.SIGNALS`` but ``train_seconds``, which no run could
-        repeat; ``grad_norm`` is taken before clipping, both norms over what trains. Slope and noise are left out where
-        the loss has no logarithm. A diverged member reports NaN.
+        (label smoothing included). A diverged member reports NaN.
+
+        Signals: those of ``mdp.state.SIGNALS`` except ``train_seconds``, which would differ from run to run. Both norms
+        are over the parameters that train, ``grad_norm`` before clipping. Slope and noise are left out if some loss has
+        no logarithm.
         """
         controls, network, optimizer = self.controls, self.controls.network, self.controls.optimizer
         training_mode(network, controls.frozen_layers)
@@ -121,15 +123,20 @@ class TorchMember:
         return Batches(self._train, seed=self.seed, device=self.device)
 
     def augmenter(self) -> Augmenter | None:
-        """What changes the batches of the segment that begins now; ``None`` where they stay as they are."""
+        """What changes the batches of the segment that begins now; ``None`` if they are not augmented."""
         strength = self.controls.augmentation
         if self.task.augment is None or not strength > 0:
             return None
         return Augmenter(self.task.augment, strength, generator(self.device, AUGMENT, self.seed, self.steps))
 
     def conclude(self, losses: torch.Tensor, gradients: torch.Tensor, updates: torch.Tensor) -> SegmentResult:
-        """Validate after a segment and say what it gave: its losses, shape (length,), and the norms of the gradients
-        and (relative) updates that were measured, shape (probes,)."""
+        """Validate at the end of a segment, and return its result.
+
+        Args:
+            losses: of the steps, shape (length,).
+            gradients: norms of the gradients that were measured, shape (probes,).
+            updates: norms of the relative updates that were measured, shape (probes,).
+        """
         self.steps += len(losses)
         outputs = outputs_of(
             self.controls.network, self._validation, device=self.device, autocast=self._precision.autocast
@@ -164,8 +171,8 @@ class TorchMember:
         }
 
     def set_state(self, state: State) -> None:
-        """Weights, optimiser state and hyperparameters of ``state``. A network of another architecture (arguments of
-        the factory that count at the start only) is built anew, as those weights fit no other."""
+        """Take over weights, optimiser state and hyperparameters of ``state``. If its network was built with other
+        arguments, the network is built again, as its weights would not fit this one."""
         values: dict[str, Value] = state["hyperparameters"]
         if self._architecture(values) != self._architecture(self.controls.start):
             self.controls = self._assemble(values)
@@ -181,10 +188,10 @@ class TorchMember:
             self.batches.examples = state["examples"]
 
     def close(self) -> None:
-        """Nothing is held but memory."""
+        """Nothing to release but memory."""
 
     def _assemble(self, values: Mapping[str, Value]) -> Controls:
-        """Network, optimiser and loss for these values, the network's weights on the member's own seed."""
+        """Network, optimiser and loss for these values; the member's seed determines the initial weights."""
         task = self.task
         built = build_network(
             task.network,
@@ -224,7 +231,7 @@ class TorchMember:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The arguments that the network was built with and that count then only."""
+        """The hyperparameters that the network was built with as arguments, and that cannot change afterwards."""
         return self._architecture(self.controls.start)
 
     def _architecture(self, values: Mapping[str, Value]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 class TorchTask:
     """A network, its data and its loss, trained with whatever hyperparameters the experiment names.
 
-    A hyperparameter takes hold by its role (``roles``), else by its name:
+    What a hyperparameter changes follows from its role (``roles``), or without one from its name:
 
     ====================  =====================================================================================
     role or name          what it changes
@@ -55,34 +55,34 @@ class TorchTask:
     ====================  =====================================================================================
 
     A member reports ``validation_loss``, ``validation_<metric>`` and ``train_loss``; validation always uses the loss as
-    given here, whatever label smoothing it trains with. Random numbers come from the member's seed alone: the same seed
-    gives the same numbers, bit for bit, on the CPU with one version of torch and one number of threads.
+    given here, whatever label smoothing it trains with. Random numbers depend on the member's seed only: the same seed
+    gives the same results, bit for bit, on the CPU with the same version of torch and number of threads.
 
     Args:
-        network: called with those hyperparameters that it names as parameters; the others need defaults.
+        network: called with the hyperparameters that it has parameters for; its other parameters need defaults.
         data: called once per process, returns (train, validation, test), each a pair (inputs, targets) of arrays or
             tensors with one row per example, or a torch ``Dataset``; test may be ``None``. Float arrays become
             float32, integers int64.
         loss: a module or a function of (outputs, targets), the mean over the examples.
-        metrics: functions of (outputs, targets) of a whole split, by name. Default: accuracy where the task is a
+        metrics: functions of (outputs, targets) of a whole split, by name. Default: accuracy if the task is a
             classification (integer targets and the classes in dimension 1, or ``BCEWithLogitsLoss``), otherwise none.
-        optimizer: ``"adam"``, ``"adamw"``, ``"sgd"``, or a function of the parameters.
-        batch_size, learning_rate, weight_decay, momentum, grad_clip, augmentation: for what is not a hyperparameter.
-        augment: changes the inputs of training batches, and of these only: a function of (inputs (B, ...), strength,
-            generator), see ``population/augmentations.py``, where some are ready. All its random numbers must come from
-            the generator (a ``torch.Generator`` on the inputs' device).
+        optimizer: ``"adam"``, ``"adamw"``, ``"sgd"``, or a function that makes an optimiser of the parameters.
+        batch_size, learning_rate, weight_decay, momentum, grad_clip, augmentation: used if no hyperparameter sets them.
+        augment: changes the inputs of training batches (and of no others): a function of (inputs (B, ...), strength,
+            generator); ``population/augmentations.py`` has ready-made ones. All its random numbers must come from the
+            generator (a ``torch.Generator`` on the inputs' device).
         precision: of the network's arithmetic, by torch's automatic mixed precision: ``"float32"`` (none),
             ``"bfloat16"``, or ``"float16"`` (losses are scaled, so that small gradients survive). Weights, optimiser
             and metrics stay float32.
-        packed: whether members that share a trial may train as one program (``population/packed``): the same batches
-            and, but for rounding and the numbers that dropout draws, the same results, much faster for small networks.
-            What cannot be packed trains one after the other, and the log says why.
-        roles: role by hyperparameter, filled in by ``Experiment``.
-        predictions: whether members report what they predict, for the ensemble's sake; switched on by ``Experiment``.
-        ensemble_kind: ``Ensemble.kind``, filled in together with it: what members report is judged as the ensemble is.
+        packed: whether members that share a trial may train as one program (``population/packed``), which is much
+            faster for small networks. Batches are the same, and so are results, except for rounding and the random
+            numbers of dropout. Members that cannot be packed train one after the other, and the log says why.
+        roles: role by hyperparameter; filled in by ``Experiment``.
+        predictions: whether members report predictions, which judging the ensemble needs; set by ``Experiment``.
+        ensemble_kind: ``Ensemble.kind``, so that predictions are judged as the ensemble is; set by ``Experiment``.
 
     Raises:
-        BadInput: (a ``ValueError``) something above is not what it should be.
+        BadInput: (a ``ValueError``) an argument is not what it should be.
     """
 
     network: Callable[..., nn.Module]
@@ -133,8 +133,8 @@ class TorchTask:
                 raise BadInput("TorchTask: a metric cannot be named 'loss', which is the task's loss; name it another.")
 
     def places(self, hyperparameters: Mapping[str, Value]) -> dict[str, Place]:
-        """Where each hyperparameter takes hold. Raises ``ValueError`` for one that nothing would feel."""
-        found: dict[str, Place] = {}
+        """What each hyperparameter changes. Raises ``ValueError`` for one that would change nothing."""
+        places: dict[str, Place] = {}
         for name in hyperparameters:
             place = place_of(name, role=self.roles.get(name), network=self.network, loss=self.loss)
             if place is None:
@@ -144,11 +144,11 @@ class TorchTask:
                     f"The hyperparameter {name!r} is the strength of an augmentation, and the task has none: give it "
                     "TorchTask(augment=...), such as augmentations.noise."
                 )
-            found[name] = place
-        return found
+            places[name] = place
+        return places
 
     def start_only(self, hyperparameters: Mapping[str, Value]) -> frozenset[str]:
-        """Those that count when the network is built and cannot be changed in flight."""
+        """Names of those that take effect when the network is built, and cannot change while it trains."""
         return frozenset(name for name, place in self.places(hyperparameters).items() if place in START_ONLY)
 
     def check(self, hyperparameters: Mapping[str, Value]) -> None:
@@ -166,15 +166,15 @@ class TorchTask:
                 f"{_name(self.network)} needs the argument {missing[0]!r}, which is no hyperparameter "
                 "and has no default."
             )
-        outside = [
+        dropout_of_all_layers = [
             name for name, place in places.items() if place == "dropout" and name not in network_arguments(self.network)
         ]
-        if outside:  # only the network itself can tell whether it has layers for it
+        if dropout_of_all_layers:  # whether there are any dropout layers shows only in the finished network
             import torch
 
             from raytune_rl.population.networks import build_network
 
-            build_network(self.network, hyperparameters, device=torch.device("cpu"), dropout=outside)
+            build_network(self.network, hyperparameters, device=torch.device("cpu"), dropout=dropout_of_all_layers)
 
     def build(self, context: MemberContext, hyperparameters: Mapping[str, Value]) -> Member:
         from raytune_rl.population.torch_member import TorchMember
@@ -185,11 +185,11 @@ class TorchTask:
         return replace(self, predictions=True, ensemble_kind=kind)
 
     def evaluation_targets(self) -> EvaluationTargets:
-        """The right answers to the validation examples that members report predictions for. Loads the data, and asks a
-        network about a few rows.
+        """The right answers to the validation examples that members report predictions for. Loads the data, and tries
+        a network on two rows.
 
         Raises:
-            ValueError: predictions cannot be averaged under this loss, or such outputs.
+            ValueError: predictions cannot be averaged under this loss, or with such outputs.
         """
         import torch
 
@@ -198,18 +198,19 @@ class TorchTask:
 
         cpu = torch.device("cpu")
         validation = load_splits(self.data, cpu).validation
-        found = self.sample(validation)
+        sample = self.sample(validation)
         inputs, targets = validation.rows(slice(0, 2), cpu)
         try:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 outputs = self.network().eval()(inputs)
-        except Exception:  # whatever is wrong with it shows in the trials, with its own traceback
-            return found.evaluation_targets
+        except Exception:  # not reported here: the trials will fail in the same way, with the full traceback
+            return sample.evaluation_targets
         check_outputs(judged_as(self.loss, self.ensemble_kind), outputs, targets, declared=self.ensemble_kind)
-        return found.evaluation_targets
+        return sample.evaluation_targets
 
     def sample(self, validation: Split) -> Sample:
-        """Those examples; raises as ``evaluation_targets`` does."""
+        """The validation examples that members report predictions for. Raises ``ValueError`` if predictions cannot be
+        averaged under this loss."""
         from raytune_rl.population.predictions import Sample, counted, judged_as
 
         targets = counted(validation.targets, self.loss)

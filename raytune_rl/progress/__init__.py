@@ -1,7 +1,7 @@
-"""What a person sees of a run while it goes on, and at its end.
+"""What users see of a run while it is in progress, and at its end.
 
-The driver makes decisions in the same process, so telling the display of a step only stores references; all drawing
-happens in the display's own time.
+The driver makes decisions in the same process, so updating the display only stores references; drawing happens in a
+thread of the display, or at most once per second.
 """
 
 from raytune_rl.progress.board import Plan

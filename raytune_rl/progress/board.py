@@ -1,7 +1,7 @@
-"""What a run looks like at this moment: the numbers behind every display of it.
+"""The current state of a run: the numbers that all displays show.
 
-Taking a step costs microseconds (the driver that calls it also decides); sorting, rates and texts are worked out only
-when somebody looks.
+Adding a step takes microseconds, since the driver that calls it also makes decisions. Sorting, rates and texts are
+computed only when they are displayed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 from raytune_rl.records import FLOOR, Decision, Incumbent, Mode, Report, Step, Value
 
 RATE_WINDOW = 20.0
-"""Seconds over which the rate of reports is taken."""
+"""The rate of reports is averaged over this many seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is about to run.
+    """What is going to run.
 
     Attributes:
         name: of the experiment.
@@ -31,11 +31,11 @@ class Plan:
         segments: per member; None if only time or a target ends the run.
         hyperparameters: names, in the order of ``Decision.positions``.
         directory: the run directory, as the user can paste it.
-        algorithm: who decides.
+        algorithm: name of the agent's algorithm or of the rule.
         budget_s: seconds from now after which the run stops; None if it has no such limit.
-        done: by member, the segments that earlier sessions of a resumed run have trained.
-        loadable: whether ``raytune_rl.load`` reads the best model.
-        network: the function that it must be given for that, if any.
+        done: by member, the number of segments that earlier sessions of a resumed run have trained.
+        loadable: whether ``raytune_rl.load`` can read the best model.
+        network: name of the function that must be passed to ``raytune_rl.load``; empty if none is needed.
     """
 
     name: str
@@ -54,8 +54,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One member: its last report, the answer to it, and the last answer that changed something (with the report that
-    it answered)."""
+    """One member.
+
+    Attributes:
+        report: its last report.
+        best: its best value so far.
+        decision: the decision that followed the last report.
+        changed: the last decision that changed something: the report before it, the decision, and the positions before.
+    """
 
     report: Report
     best: float | None
@@ -69,7 +75,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A consistent look at the board; ``rows`` are ordered by member."""
+    """A consistent snapshot of the board; ``rows`` are ordered by member."""
 
     plan: Plan
     rows: tuple[Row, ...]
@@ -85,7 +91,7 @@ class View:
 
     @property
     def segment(self) -> int:
-        """Segments that every member still under way has finished."""
+        """The number of segments that all members still in training have finished."""
         reached = dict.fromkeys(range(self.plan.members), 0) | dict(self.plan.done)
         reached |= {row.report.member: row.report.segment + 1 for row in self.rows}
         over = {row.report.member for row in self.rows if row.over}
@@ -93,7 +99,7 @@ class View:
 
     @property
     def remaining(self) -> int | None:
-        """Reports to come; None if nobody knows."""
+        """The number of reports still to come; None if unknown."""
         if self.plan.segments is None:
             return None
         seen = {row.report.member for row in self.rows}
@@ -103,7 +109,7 @@ class View:
 
     @property
     def share(self) -> float | None:
-        """How much of the run is done, in [0, 1]; None if nobody knows."""
+        """The share of the run that is done, in [0, 1]; None if unknown."""
         shares = []
         if self.plan.segments is not None and self.remaining is not None:
             shares.append(1 - self.remaining / max(1, self.plan.members * self.plan.segments))
@@ -113,7 +119,7 @@ class View:
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end; None if nobody knows."""
+        """Seconds to the end; None if unknown."""
         limits = []
         if self.remaining is not None and self.rate > 0:
             limits.append(self.remaining / self.rate)
@@ -135,14 +141,14 @@ class View:
         return sorted(self.rows, key=key)
 
     def median(self, rows: Iterable[Row]) -> float:
-        """Of the rows' last values; NaN if there are none."""
+        """The median of the rows' last values; NaN if there are none."""
         values = [value for value in map(self.value, rows) if math.isfinite(value)]
         return statistics.median(values) if values else math.nan
 
 
 @dataclass
 class Board:
-    """Takes steps from the driver's thread, gives views to the display's."""
+    """Takes steps from the driver's thread, and gives views to the display's thread."""
 
     plan: Plan
     clock: Callable[[], float] = time.monotonic
@@ -163,11 +169,11 @@ class Board:
         self._reports = sum(self.plan.done.values())
 
     def update(self, step: Step) -> None:
-        """Take one step of the controller."""
+        """Add one step of the controller."""
         with self._lock:
             for report, opened, decision in zip(step.reports, step.opened, step.decisions, strict=True):
                 self._rows[report.member] = self._row(report, opened, decision)
-                if report.segment >= self._trained.get(report.member, 0):  # trained once more, it counts once
+                if report.segment >= self._trained.get(report.member, 0):  # a segment trained again does not count
                     self._trained[report.member] = report.segment + 1
                     self._reports += 1
                 self._failures += report.status != "ok"
@@ -180,7 +186,7 @@ class Board:
             self._tick()
 
     def view(self) -> View:
-        """The board as it stands."""
+        """The current state of the board."""
         with self._lock:
             now = self.clock()
             oldest, before = self._ticks[0]
@@ -224,7 +230,7 @@ class Board:
 
 
 def action_text(row: Row, plan: Plan) -> str:
-    """What was last done to a member, in a few words; empty if nothing was."""
+    """The last change of a member in a few words; empty if there was none."""
     if row.over:
         finished = row.report.done or (plan.segments is not None and row.report.segment >= plan.segments - 1)
         return "finished" if finished else "stopped"
@@ -239,12 +245,12 @@ def action_text(row: Row, plan: Plan) -> str:
     if source.kind != "keep":
         return f"copy of {source.member}{when}"
     moves = zip(plan.hyperparameters, positions, decision.positions, strict=False)
-    # Plus and minus: every terminal has them.
+    # plus and minus, not arrows: every terminal can show them
     return " ".join(f"{name}{'+' if new > old else '-'}" for name, old, new in moves if new != old) + when
 
 
 def short(value: Value | None) -> str:
-    """A value in at most seven characters where that is possible: ``3.2e-4``, ``0.08123``, ``128``, ``relu``."""
+    """A value as text, of at most seven characters if possible: ``3.2e-4``, ``0.08123``, ``128``, ``relu``."""
     if value is None:
         return "-"
     if isinstance(value, bool | int | str):
@@ -259,7 +265,7 @@ def short(value: Value | None) -> str:
 
 
 def clock_text(seconds: float | None) -> str:
-    """``4:05``, ``1:02:03``; dashes if nobody knows."""
+    """``4:05``, ``1:02:03``; dashes if unknown."""
     if seconds is None or not math.isfinite(seconds):
         return "--:--"
     minutes, rest = divmod(round(seconds), 60)

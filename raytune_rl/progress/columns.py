@@ -1,7 +1,7 @@
-"""A table of short cells, laid out by hand.
+"""A table of short cells with a layout of our own.
 
-The live screen is drawn four times per second in the process that decides. ``rich.table`` measures and wraps every cell
-for that (some 30 ms for 20 members), lines that are put together here cost a tenth of it.
+The live screen is drawn four times per second, in the process that makes decisions. ``rich.table`` measures and wraps
+every cell each time (some 30 ms for 20 members); the layout here takes a tenth of that.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Column:
     """Cells and their styles below a heading of one or two lines.
 
     Attributes:
-        widest: cells are cut to so many characters.
-        narrowest: a width that the column has in any case, so that it does not jump while values change.
-        left: aligned to the left, otherwise to the right.
+        widest: the largest width in characters; longer cells are cut.
+        narrowest: the smallest width, so that the column does not change its width with its values.
+        left: whether cells are aligned to the left, otherwise to the right.
     """
 
     heading: str
@@ -38,13 +38,13 @@ class Column:
 
 
 def table(columns: Sequence[Column], width: int) -> Text:
-    """The columns beside each other, with a line below their headings. The last one takes the room that is left."""
+    """The columns side by side, with a line below their headings. The last column gets the remaining width."""
     widths = [column.width for column in columns]
     widths[-1] = max(0, width - sum(widths[:-1]) - len(GAP) * (len(columns) - 1))
     headings = [column.heading.split("\n") for column in columns]
     lines = []
     for level in range(max(map(len, headings)), 0, -1):
-        # Headings of one line stand on the lower one.
+        # headings of one line are on the lower line
         cells = [(heading[-level] if level <= len(heading) else "", "bold") for heading in headings]
         lines.append(_line(columns, widths, cells))
     lines.append(Text("─" * width, style="dim"))
@@ -58,13 +58,13 @@ def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[tupl
     line = Text()
     for index, (column, width, (text, style)) in enumerate(zip(columns, widths, cells, strict=True)):
         line.append(GAP if index else "")
-        line.append(_fitted(text, width, left=column.left), style=style)
+        line.append(_padded_or_cut(text, width, left=column.left), style=style)
     return line
 
 
-def _fitted(text: str, width: int, *, left: bool) -> str:
+def _padded_or_cut(text: str, width: int, *, left: bool) -> str:
     if cell_len(text) > width:
-        # Three dots would take too much of the room.
+        # three dots would take too many characters
         return set_cell_size(text, width - 1) + "…" if width else ""
     padding = " " * (width - cell_len(text))
     return text + padding if left else padding + text

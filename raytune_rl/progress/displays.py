@@ -1,4 +1,4 @@
-"""Who shows a run: a live screen on a terminal, plain lines in a log, nothing but the end with ``--quiet``."""
+"""The displays of a run: a live screen on a terminal, plain lines in a log, only the summary with ``--quiet``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GENERATION_EVERY_S = 1.0
 
 
 class Progress(Protocol):
-    """Shows one run. A context manager: leaving it without ``finish`` (Ctrl-C) restores the terminal."""
+    """Displays a run. A context manager, which restores the terminal even if it is left without ``finish`` (Ctrl-C)."""
 
     def start(self, plan: Plan) -> None:
         """The run begins."""
@@ -32,7 +32,7 @@ class Progress(Protocol):
         ...
 
     def note(self, text: str) -> None:
-        """A line for the user that stays on the screen."""
+        """Show a line that stays on the screen."""
         ...
 
     def finish(self, summary: Mapping[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Progress(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop showing. Harmless when it has stopped already."""
+        """Close the display; no effect if it is closed already."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -51,7 +51,7 @@ class Progress(Protocol):
 
 
 def make_progress(*, quiet: bool = False, console: Console | None = None) -> Progress:
-    """The right display for where the output goes: ``console``, by default the standard output."""
+    """The display that suits the output: ``console``, by default the standard output."""
     console = console or Console(highlight=False)
     if quiet:
         return QuietProgress(console)
@@ -61,7 +61,7 @@ def make_progress(*, quiet: bool = False, console: Console | None = None) -> Pro
 
 
 class QuietProgress:
-    """Only the summary at the end. The other displays add to it."""
+    """Shows only the summary at the end. Base class of the other displays."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -91,7 +91,7 @@ class QuietProgress:
 
 
 class LineProgress(QuietProgress):
-    """Plain lines for logs and CI, at a rate that a person can still read."""
+    """Plain lines for logs and CI, rare enough to be read."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console)
@@ -109,7 +109,7 @@ class LineProgress(QuietProgress):
         assert self._board is not None, "start comes first"
         self._board.update(step)
         age = self._clock() - self._printed[0]
-        # Sorting the members out for every report would cost more than the report.
+        # making a view for every report would cost more than the report itself
         if age < GENERATION_EVERY_S:
             return
         view = self._board.view()
@@ -123,7 +123,7 @@ class LineProgress(QuietProgress):
     def finish(self, summary: Mapping[str, Any]) -> None:
         assert self._board is not None, "start comes first"
         view = self._board.view()
-        if view.rows:  # else an earlier session had trained everything
+        if view.rows:  # empty if earlier sessions have trained everything
             self._line(progress_line(view))
         super().finish(summary)
 
@@ -132,7 +132,7 @@ class LineProgress(QuietProgress):
 
 
 class TerminalProgress(QuietProgress):
-    """The live screen. It is drawn by a thread of its own, a few times per second, and never by ``update``."""
+    """The live screen. A separate thread draws it a few times per second; ``update`` never does."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)

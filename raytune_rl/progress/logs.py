@@ -1,4 +1,4 @@
-"""Where the messages under the logger ``raytune_rl`` go: above the display, and into the run directory."""
+"""Sends the messages of the logger ``raytune_rl`` to the console, above the display, and into the run directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STYLE = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "bo
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints through rich's console, so that a message appears above the live screen and does not tear it."""
+    """Prints through rich's console, so that messages appear above the live screen without disturbing it."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -33,15 +33,17 @@ class ConsoleHandler(logging.Handler):
 def logging_to(
     console: Console, *, quiet: bool = False, verbose: bool = False, log: logging.Handler | None = None
 ) -> Iterator[None]:
-    """Send messages to the console (warnings; everything if ``verbose``, errors only if ``quiet``) and to ``log``, the
-    run directory's ``RunLog`` (information; everything if ``verbose``), while the context is open. ``log`` is closed
-    at its end."""
+    """Within this context, send messages to the console and to ``log``, the run directory's ``RunLog``.
+
+    The console gets warnings (everything if ``verbose``, errors only if ``quiet``), ``log`` gets information and above
+    (everything if ``verbose``). ``log`` is closed at the end.
+    """
     logger = logging.getLogger(LOGGER)
     screen = ConsoleHandler(console)
     screen.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
     before = logger.level, logger.propagate
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-    # Ray puts a handler on the root logger; each message would appear twice.
+    # Ray adds a handler to the root logger, so messages would appear twice.
     logger.propagate = False
     handlers = [screen, *([log] if log is not None else [])]
     for handler in handlers:

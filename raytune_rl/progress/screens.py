@@ -1,4 +1,4 @@
-"""How a run is shown: the live screen and the summary at its end, as rich renderables. Pure functions."""
+"""The live screen and the summary at the end of a run, as rich renderables. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from raytune_rl.rundir.summary import cost, instead_of, origin, refit_cost
 
 MEMBER_ROWS = 20
 BEST_ROWS = 10
-"""A population of more than ``MEMBER_ROWS`` shows its best ``BEST_ROWS`` and a line about the others."""
+"""Of a population with more than ``MEMBER_ROWS`` members, the best ``BEST_ROWS`` are shown, and a line on the rest."""
 NAME_WIDTH = 30
-"""Columns for who was compared: the numbers beside it are what the table is for."""
+"""Largest width of the names in the comparison, so that there is room for the numbers."""
 _OTHER_LINES = 8
-"""Lines of the live screen that are not members."""
+"""Number of lines of the live screen that do not show members."""
 
 _STYLE: Mapping[Status, str] = {"diverged": "yellow", "failed": "red", "hung": "red"}
 
@@ -106,7 +106,8 @@ def _plain(text: object) -> tuple[str, str]:
 
 
 def _now(view: View, row: Row) -> tuple[str, str]:
-    """The member's present value, or why it has none; marked where it holds the best of all."""
+    """The member's current value with its style, or its status if the segment went wrong. Highlighted if the member's
+    best is the best of all."""
     if row.report.status != "ok":
         return row.report.status, _STYLE[row.report.status]
     leads = view.incumbent is not None and row.best == view.incumbent.value
@@ -114,13 +115,13 @@ def _now(view: View, row: Row) -> tuple[str, str]:
 
 
 def _heading(name: str) -> str:
-    """``weight_decay`` over two lines, so that it does not make its column wide."""
-    first, mark, rest = name.partition("_")
-    return f"{first}\n{rest}" if mark and first else name
+    """A name such as ``weight_decay`` in two lines, so that its column can be narrow."""
+    first, underscore, rest = name.partition("_")
+    return f"{first}\n{rest}" if underscore and first else name
 
 
 def progress_line(view: View) -> str:
-    """The same in one line for a log, as ``key=value`` after the word ``progress``."""
+    """The live screen's numbers in one line for a log, as ``key=value`` after the word ``progress``."""
     plan = view.plan
     total = plan.members * plan.segments if plan.segments else None
     fields: dict[str, Any] = {
@@ -150,19 +151,19 @@ def final_screen(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
 
 
 def verdict(plan: Plan, summary: Mapping[str, Any]) -> Text:
-    """What came out, in one sentence."""
+    """The result of a run in one sentence."""
     best, other = summary.get("best"), summary.get("comparison")
     text = Text(plan.name or "This run", style="bold")
     if not best:
         return text.append(f": no member reached a valid {plan.metric}; run.log says why.", style="red")
-    ours, who = best["value"], ""
+    ours, owner = best["value"], ""
     if other and other.get("of") == "ensemble":
-        ours, who = (summary.get("ensemble") or {}).get("value"), " of the ensemble"
+        ours, owner = (summary.get("ensemble") or {}).get("value"), " of the ensemble"
     if ours is None or not other:
         text.append(f": {plan.metric} {short(best['value'])}")
         return text.append(f", reached by {origin(best)}.")
     name, ours, theirs, better = _judged(plan, summary, ours)
-    text.append(f": {name}{who} {short(ours)}")
+    text.append(f": {name}{owner} {short(ours)}")
     against = f"{other['name']} with the same budget ({short(theirs)})"
     if better is None:
         return text.append(f", the same as {against}.")
@@ -171,21 +172,24 @@ def verdict(plan: Plan, summary: Mapping[str, Any]) -> Text:
 
 
 def _judged(plan: Plan, summary: Mapping[str, Any], ours: float) -> tuple[str, float, float, bool | None]:
-    """By what the comparison is told: the metric, our value, the other's, whether ours is better.
+    """The values that the verdict compares: name of the metric, our value, the other's, and whether ours is better.
 
-    On test data where both have been tested: both have been chosen by their validation values, which flatter."""
+    They are those on test data if both have been tested, because both sides were chosen by their validation values,
+    which are too good for that reason."""
     other = summary["comparison"]
-    mine = (summary["ensemble"] if other.get("of") == "ensemble" else summary["best"])["metrics"]
-    tested = f"test_{plan.metric.removeprefix('validation_')}"
-    if tested in mine and tested in other["metrics"] and other["better"] is not None and ours != other["value"]:
+    our_metrics = (summary["ensemble"] if other.get("of") == "ensemble" else summary["best"])["metrics"]
+    test_metric = f"test_{plan.metric.removeprefix('validation_')}"
+    both_tested = test_metric in our_metrics and test_metric in other["metrics"]
+    if both_tested and other["better"] is not None and ours != other["value"]:
         lower_wins = other["better"] == (ours < other["value"])
-        one, two = mine[tested], other["metrics"][tested]
-        return tested, one, two, None if one == two else (one < two) == lower_wins
+        our_test, other_test = our_metrics[test_metric], other["metrics"][test_metric]
+        better = None if our_test == other_test else (our_test < other_test) == lower_wins
+        return test_metric, our_test, other_test, better
     return plan.metric, ours, other["value"], other["better"]
 
 
 def _gap(ours: float, theirs: float, *, better: bool) -> str:
-    """How far apart two values are: in percent where that makes sense."""
+    """The distance of two values: in percent if both are positive, else in the metric's units."""
     words = f"{'better' if better else 'worse'} ({'lower' if ours < theirs else 'higher'})"
     if ours <= 0 or theirs <= 0:
         return f"{short(abs(ours - theirs))} {words}"
@@ -197,13 +201,13 @@ def _best_block(best: Mapping[str, Any]) -> RenderableType:
     """Hyperparameters and metrics of the best, side by side."""
     metrics = dict(best["metrics"])
     tests = {name: value for name, value in metrics.items() if name.startswith("test")}
-    others = {name: value for name, value in metrics.items() if name not in tests}
+    not_tests = {name: value for name, value in metrics.items() if name not in tests}
     grid = Table.grid(padding=(0, 6, 0, 0))
-    grid.add_row(_pairs("Hyperparameters", best["hyperparameters"]), _pairs("Metrics", {**others, **tests}))
+    grid.add_row(_pairs("Hyperparameters", best["hyperparameters"]), _pairs("Metrics", {**not_tests, **tests}))
     title = Text(f"Best: {origin(best)}", style="bold")
-    other = instead_of(best)
-    if other is not None:
-        title.append(f" ({other[0]} {short(other[1])})", style="dim")
+    alternative = instead_of(best)
+    if alternative is not None:
+        title.append(f" ({alternative[0]} {short(alternative[1])})", style="dim")
     return Group(title, grid)
 
 
@@ -217,7 +221,7 @@ def _pairs(title: str, values: Mapping[str, Any]) -> RenderableType:
 
 
 def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
-    """The best member, the ensemble, and what else the budget could have bought, under each other."""
+    """A table with a row each for the best model, the ensemble, and what the run was compared with."""
     best, ensemble, other = summary["best"], summary.get("ensemble"), summary.get("comparison")
     tests = [name for name in best["metrics"] if name.startswith("test") and name in (other or best)["metrics"]][:2]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -231,7 +235,7 @@ def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     spent = (str(segments), _seconds(seconds))
     table.add_row(Text(name), *_scores(best, tests), *spent, style="bold")
     if ensemble:
-        # its members were trained in the same segments
+        # no segments and time of its own: its members were trained in those of the row above
         table.add_row(Text(f"ensemble of {len(ensemble['members'])}"), *_scores(ensemble, tests), style="bold")
     if other:
         spent = (str(other["segments"]), _seconds(other["train_s"]))
@@ -277,14 +281,15 @@ def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     elif summary.get("best") and summary["best"].get("path"):
         facts["Best"] = f"{plan.directory.rstrip('/')}/{summary['best']['path']}"
     for name, fact in facts.items():
-        # As Text: in a plain string rich would take square brackets for markup.
+        # Text, because rich would take square brackets in a plain string for markup
         grid.add_row(name, Text(fact, overflow="fold"))
     return grid
 
 
 def _ensemble_leads(plan: Plan, summary: Mapping[str, Any]) -> bool:
-    """Whether the ensemble, of more than one, is better than the one model, by the experiment's metric on validation.
-    Not beside a refit, which is judged by rows that it has not seen, where the ensemble was chosen by them."""
+    """Whether an ensemble of several members is better than the single model by the experiment's metric on validation.
+    Always False after a refit: its validation value is of rows that it has not seen, while the ensemble was chosen by
+    them, so the two cannot be compared."""
     ensemble = summary.get("ensemble")
     if not ensemble or len(ensemble["members"]) < 2 or summary["best"].get("refit", {}).get("copies"):
         return False

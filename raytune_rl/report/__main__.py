@@ -1,4 +1,4 @@
-"""``python -m raytune_rl.report DIR [DIR ...]``: write the page of a run, or of several side by side."""
+"""``python -m raytune_rl.report DIR [DIR ...]``: writes the page of a run, or one that compares several runs."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def _report(directories: Sequence[str], out: str | None) -> int:
 
 
 def _write(directories: Sequence[str], out: str | None) -> str:
-    """Make the page and write it; returns where.
+    """Make the page and write it; returns its path or URI.
 
     Raises:
-        BadInput: a directory is no run, or cannot be read by this version, or the runs cannot be compared.
+        BadInput: a directory holds no run or one that this version cannot read, or the runs cannot be compared.
         OSError: the page cannot be written.
     """
     from raytune_rl.analysis.page import page
@@ -69,9 +69,9 @@ def _write(directories: Sequence[str], out: str | None) -> str:
             raise BadInput(str(error)) from None
     content = page(runs).encode()
     if out is None and len(runs) == 1:
-        found = RunDirectory(directories[0])
-        found.write_bytes(REPORT, content)
-        return found.uri(REPORT)
+        directory_of_run = RunDirectory(directories[0])
+        directory_of_run.write_bytes(REPORT, content)
+        return directory_of_run.uri(REPORT)
     target = Path(out or COMPARISON)
     target.write_bytes(content)
     return str(target)

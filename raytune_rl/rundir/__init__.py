@@ -1,4 +1,4 @@
-"""The run directory: what a run leaves behind, and how it is read back."""
+"""The run directory: the files that a run writes, and how to read them."""
 
 from raytune_rl.rundir.environment import describe_environment, describe_experiment
 from raytune_rl.rundir.layout import (

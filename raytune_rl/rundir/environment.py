@@ -1,7 +1,7 @@
-"""What a run was made with: ``experiment.json``.
+"""The content of ``experiment.json``: the experiment, and the versions and hardware that it ran on.
 
-Versions are read from the installed packages' metadata, not by importing them, so this costs milliseconds. No
-environment variable and no user or host name is written down.
+Versions are read from the packages' metadata without importing them, which takes milliseconds. Environment variables,
+user names and host names are not recorded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PACKAGES = ("raytune_rl", "ray", "torch", "numpy", "pandas", "pyarrow", "gymnasi
 def describe_environment() -> dict[str, Any]:
     """Versions and hardware of this machine: ``{"versions": {...}, "hardware": {...}}``.
 
-    ``hardware`` holds ``cpu`` (model), ``cores`` (that this process may use), ``memory_gib`` and ``gpus`` (one entry
-    ``{"name", "memory_mib"}`` per device, empty without a driver).
+    ``hardware`` has ``platform``, ``cpu`` (the model), ``cores`` (those that this process may use), ``memory_gib`` and
+    ``gpus`` (an entry ``{"name", "memory_mib"}`` per device; empty without a driver).
     """
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
@@ -41,8 +41,8 @@ def describe_experiment(*, name: str, experiment: Mapping[str, Any], seed: int) 
 
     Args:
         name: the experiment's name.
-        experiment: its resolved fields; whatever ``plain`` takes.
-        seed: the seed that was used, also where it was drawn.
+        experiment: its resolved fields; any values that ``plain`` takes.
+        seed: the seed that was used, given or drawn.
     """
     return {"name": name, "seed": seed, "experiment": dict(experiment), **describe_environment()}
 
@@ -82,10 +82,10 @@ def _gpus() -> list[dict[str, Any]]:
         return []
     command = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = (line.rsplit(",", 1) for line in answer.splitlines() if "," in line)
+    rows = (line.rsplit(",", 1) for line in output.splitlines() if "," in line)
     return [{"name": name.strip(), "memory_mib": _number(memory)} for name, memory in rows]
 
 

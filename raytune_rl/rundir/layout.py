@@ -1,8 +1,8 @@
 """The run directory: the names of its files, and how they are written and read.
 
-All that a run leaves behind goes through ``RunDirectory``, so that the promises are kept in one place: files are
-replaced whole, every one carries a ``schema_version``, a newer one is refused in one sentence, and nothing is written
-anywhere else.
+All files of a run are written through ``RunDirectory``, which guarantees that files are replaced as a whole, that JSON
+files and tables have a ``schema_version``, that files of a newer version are refused with one sentence, and that
+nothing is written outside the directory.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ STATE = "state"
 REFIT = "refit"
 RANDOM_SEARCH = "random_search"
 DEEP_ENSEMBLE = "deep_ensemble"
-"""The last three are run directories inside this one: populations that a run trains beside its own."""
+"""The last three are run directories inside this one, for the further populations that a run trains."""
 
 VERSION_KEY = b"schema_version"
-"""Where a parquet file keeps its version: the key-value metadata of its schema."""
+"""The key of the schema version in the metadata of a parquet file."""
 
 READERS = 4
-"""Threads that read the files of a table."""
+"""The number of threads that read the files of a table."""
 
 COLUMNS_AT_ONCE = 16
-"""Of a table that is being read, how many columns are brought into order and become pandas' together."""
+"""How many columns of a table are sorted and converted to pandas at a time."""
 
 
 class SchemaError(ValueError):
-    """A file of a run directory that this version cannot read. The message is one sentence for the user."""
+    """This version cannot read a file of a run directory. The message is one sentence for the user."""
 
 
 class RunDirectory:
-    """One run's files, in a local folder or behind any URI that ``pyarrow.fs`` opens.
+    """The files of a run, in a local folder or behind any URI that ``pyarrow.fs`` opens.
 
-    Building one touches nothing; ``create`` starts a run, ``open`` finds one.
+    The constructor does not touch the storage; ``create`` starts a run, ``open`` opens an existing one.
 
     Args:
-        location: path or URI, as Ray's ``storage_path``.
-        filesystem: opens ``location``, for storages that a URI cannot name (Ray's ``storage_filesystem``).
+        location: path or URI, as in Ray's ``storage_path``.
+        filesystem: opens ``location``; for storage that has no URI (Ray's ``storage_filesystem``).
     """
 
     def __init__(self, location: str | os.PathLike[str], filesystem: fs.FileSystem | None = None) -> None:
@@ -76,23 +76,23 @@ class RunDirectory:
         return f"RunDirectory({self.location!r})"
 
     def inside(self, name: str) -> RunDirectory:
-        """A run directory of its own inside this one, made if it is not there."""
-        found = RunDirectory(self.uri(name))
-        found.make_directory("")
-        return found
+        """The run directory ``name`` inside this one, created if it does not exist."""
+        nested = RunDirectory(self.uri(name))
+        nested.make_directory("")
+        return nested
 
     @property
     def local(self) -> Path | None:
-        """The folder, where it is one on this machine."""
+        """The folder, if it is on this machine; else ``None``."""
         return Path(self.store.root) if isinstance(self.store, LocalStore) else None
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end: the summary is the last file to be written."""
+        """Whether the run is finished. The summary shows it, as it is written last."""
         return self.exists(SUMMARY)
 
     def check_unused(self) -> None:
-        """Raise ``FileExistsError`` when the directory holds a run, or something else."""
+        """Raise ``FileExistsError`` if the directory holds a run or other files."""
         if self.exists(EXPERIMENT):
             raise FileExistsError(
                 f"{self} already holds a run; continue it with --resume {self} or choose another --out."
@@ -106,15 +106,15 @@ class RunDirectory:
         """Start a run here.
 
         Raises:
-            FileExistsError: the directory already holds a run, or something else.
-            OSError: it cannot be made.
+            FileExistsError: the directory already holds a run or other files.
+            OSError: it cannot be created.
         """
         self.check_unused()
         self.store.make_directory("")
         return self
 
     def open(self) -> RunDirectory:
-        """Find the run here.
+        """Check that there is a run here.
 
         Raises:
             FileNotFoundError: there is none.
@@ -126,11 +126,11 @@ class RunDirectory:
         return self
 
     def uri(self, name: str) -> str:
-        """Path of ``name`` as a user can paste it."""
+        """Path or URI of ``name``, as a user can paste it."""
         return f"{self.location.rstrip('/')}/{_inside(name)}"
 
     def path(self, name: str) -> Path:
-        """Local path of ``name``, for what can only be written by path (models, the Algorithm's checkpoint).
+        """Local path of ``name``, for content that can only be written by path (models, the Algorithm's checkpoint).
 
         Raises:
             ValueError: the run directory is not local.
@@ -141,8 +141,8 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def staging(self, name: str) -> Iterator[Path]:
-        """A local folder for what can only be written by path. It is ``name`` itself where the run directory is local,
-        and is copied there afterwards where it is not."""
+        """A local folder for content that can only be written by path: ``name`` itself if the run directory is local,
+        else a temporary folder that is copied to ``name`` afterwards."""
         if self.local is not None:
             yield self.path(name)
             return
@@ -154,7 +154,7 @@ class RunDirectory:
             )
 
     def names(self, name: str = "") -> list[str]:
-        """Sorted names in the directory or in one below it."""
+        """Sorted names in the directory, or in the folder ``name`` of it."""
         return list(self.store.names(_inside(name)))
 
     def exists(self, name: str) -> bool:
@@ -167,11 +167,11 @@ class RunDirectory:
         return self.store.read(_inside(name))
 
     def write_bytes(self, name: str, content: Bytes, *, durable: bool = True) -> None:
-        """Replace a file whole; see ``Store.write``."""
+        """Replace a file as a whole; see ``Store.write``."""
         self.store.write(_inside(name), content, durable=durable)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Replace a JSON file whole. ``schema_version`` is added; NaN becomes null; see ``plain`` for objects."""
+        """Replace a JSON file as a whole. Adds ``schema_version``; ``plain`` makes the content standard JSON."""
         stamped = plain({"schema_version": SCHEMA_VERSION, **content})
         self.write_bytes(name, (json.dumps(stamped, indent=2, allow_nan=False) + "\n").encode())
 
@@ -179,8 +179,8 @@ class RunDirectory:
         """Read a JSON file, of this version or an older one.
 
         Raises:
-            FileNotFoundError: there is none.
-            SchemaError: it is newer than this version, damaged, or not ours.
+            FileNotFoundError: there is no such file.
+            SchemaError: it is newer than this version, damaged, or was not written by this package.
         """
         try:
             content = json.loads(self.read_bytes(name))
@@ -193,23 +193,24 @@ class RunDirectory:
         return dict(content)
 
     def read_table(self, name: str) -> pd.DataFrame:
-        """A table of the run as it stands, also while the run is going on. Same content as ``pd.read_parquet``,
-        ordered by member and segment.
+        """A table of the run, which may still be in progress. Same content as ``pd.read_parquet``, but ordered by
+        member and segment.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such table.
             SchemaError: it is newer than this version.
         """
-        names = [part for part in self.names(name) if not part.startswith((".", "_"))]  # as readers of parquet do
+        # readers of parquet ignore such names as well
+        names = [part for part in self.names(name) if not part.startswith((".", "_"))]
         if not names:
             raise FileNotFoundError(f"{self.uri(name)} does not exist.")
         with ThreadPoolExecutor(READERS) as pool:
             parts = list(pool.map(lambda part: _read_part(self.read_bytes(f"{name}/{part}")), names))
         check_version(parquet_version(parts[0].schema.metadata), self.uri(name))
-        table = pa.concat_tables(parts, promote_options="default")  # the first part knows the columns of all
+        table = pa.concat_tables(parts, promote_options="default")  # the first part has the columns of all parts
         del parts
-        # Some columns at a time, each freed as soon as it has become pandas': a large run must not be in memory whole
-        # in all the forms between file and frame.
+        # Convert some columns at a time, and free each after its conversion: a large run should not be in memory as a
+        # whole in several forms at once.
         order = pc.sort_indices(table, sort_keys=[("member", "ascending"), ("segment", "ascending")])
         frames = []
         while table.num_columns:
@@ -220,7 +221,7 @@ class RunDirectory:
 
 
 def _read_part(content: bytes) -> pa.Table:
-    """One file of a table. Unlike a reader of the whole directory, this keeps nothing of a part but its values."""
+    """One file of a table. Pyarrow's readers of a whole directory would keep more of it in memory than its values."""
     return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
 
@@ -228,7 +229,7 @@ def check_version(version: object, where: str) -> None:
     """Accept this version and older ones.
 
     Raises:
-        SchemaError: ``version`` is newer, or no version at all.
+        SchemaError: ``version`` is newer, or is not a version.
     """
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise SchemaError(f"{where} has no schema_version, so it was not written by raytune_rl.")
@@ -246,7 +247,7 @@ def parquet_version(metadata: Mapping[bytes, bytes] | None) -> int | None:
 
 
 def _inside(name: str) -> str:
-    """``name``, if it stays inside the run directory: a run writes nowhere else."""
+    """``name``, normalised. Raises ``ValueError`` if it is outside the run directory: a run writes nowhere else."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{name!r} lies outside the run directory.")

@@ -1,4 +1,4 @@
-"""``run.log``: the messages of the run, kept where its results are."""
+"""``run.log``: the log messages of a run, stored in its directory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class RunLog(logging.Handler):
-    """Appends to ``run.log``, also over several sessions of a resumed run.
+    """Appends to ``run.log``, over all sessions of a resumed run.
 
-    A local log is written line by line. Object stores cannot append, so there the log is kept in memory and stored
-    whole by ``publish``. A log that cannot be written (disk full) never stops the run.
+    A local log is written line by line. Object stores cannot append to files, so for them the log is kept in memory,
+    and ``publish`` stores all of it. A log that cannot be written (disk full) never stops the run.
     """
 
     def __init__(self, directory: RunDirectory) -> None:
@@ -39,7 +39,7 @@ class RunLog(logging.Handler):
             self.handleError(record)
 
     def publish(self) -> None:
-        """Store the log as it stands, where lines do not go to a file by themselves. Call it now and then."""
+        """Store the log so far, if it is not a local file. To be called now and then."""
         if isinstance(self._stream, io.StringIO):
             try:
                 self._directory.write_bytes(LOG, self._stream.getvalue().encode())

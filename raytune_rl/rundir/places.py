@@ -1,7 +1,7 @@
-"""Where each (member, segment) stands: the memory of a table that never writes a row twice.
+"""Which part of a table holds each (member, segment), so that a row is never stored twice.
 
-A member's segments come in order, so the rows of one part are a few runs of consecutive segments. Keeping the runs
-instead of the rows holds 10,000 segments of 64 members in a few hundred kilobytes.
+A member's segments come in order, so its rows in one part are a few stretches of consecutive segments. Storing the
+stretches instead of the rows takes a few hundred kilobytes for 10,000 segments of 64 members.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class _Runs:
-    """Runs of consecutive segments of one member, disjoint and ascending; run ``i`` stands in part ``parts[i]``."""
+class _Stretches:
+    """Stretches of consecutive segments of one member, disjoint and ascending: stretch ``i`` goes from ``firsts[i]`` to
+    ``lasts[i]``, and its rows are in part ``parts[i]``."""
 
     firsts: list[int] = field(default_factory=list)
     lasts: list[int] = field(default_factory=list)
@@ -23,30 +24,30 @@ class Places:
     """A map from (member, segment) to the number of the part that holds the row."""
 
     def __init__(self) -> None:
-        self._members: dict[int, _Runs] = {}
+        self._members: dict[int, _Stretches] = {}
 
     def find(self, member: int, segment: int) -> int | None:
         """The part that holds the row, or None."""
-        runs = self._members.get(member)
-        if runs is None:
+        stretches = self._members.get(member)
+        if stretches is None:
             return None
-        at = bisect_right(runs.firsts, segment) - 1
-        return runs.parts[at] if at >= 0 and segment <= runs.lasts[at] else None
+        index = bisect_right(stretches.firsts, segment) - 1
+        return stretches.parts[index] if index >= 0 and segment <= stretches.lasts[index] else None
 
     def add(self, member: int, segment: int, part: int) -> bool:
-        """Note a row. False if it is known already, then nothing changes."""
-        runs = self._members.setdefault(member, _Runs())
-        at = bisect_right(runs.firsts, segment)
-        if at and segment <= runs.lasts[at - 1]:
+        """Add a row. Returns False, and changes nothing, if it is there already."""
+        stretches = self._members.setdefault(member, _Stretches())
+        index = bisect_right(stretches.firsts, segment)
+        if index and segment <= stretches.lasts[index - 1]:
             return False
-        if at and runs.parts[at - 1] == part and runs.lasts[at - 1] == segment - 1:
-            runs.lasts[at - 1] = segment
+        if index and stretches.parts[index - 1] == part and stretches.lasts[index - 1] == segment - 1:
+            stretches.lasts[index - 1] = segment
         else:
-            runs.firsts.insert(at, segment)
-            runs.lasts.insert(at, segment)
-            runs.parts.insert(at, part)
+            stretches.firsts.insert(index, segment)
+            stretches.lasts.insert(index, segment)
+            stretches.parts.insert(index, part)
         return True
 
     def __len__(self) -> int:
-        """How many runs are kept, of all members."""
-        return sum(len(runs.firsts) for runs in self._members.values())
+        """The number of stretches, over all members."""
+        return sum(len(stretches.firsts) for stretches in self._members.values())

@@ -1,7 +1,7 @@
-"""Turns whatever an experiment holds into plain JSON, and keeps secrets out of it.
+"""Turns the content of an experiment into plain JSON, without its secrets.
 
-``experiment.json`` and ``summary.json`` are read by people, notebooks and other languages, so they hold standard JSON
-only: no NaN, no pickles, no object addresses that change from run to run.
+``experiment.json`` and ``summary.json`` are read by people, notebooks and other languages, so they are standard JSON
+only: no NaN, no pickles, and no object addresses, which would change from run to run.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _SECRET_IN_URI = re.compile(r"([?&][^=&\s]*(?:password|secret|key|token|sig|sign
 def plain(value: Any) -> Json:
     """``value`` as standard JSON.
 
-    NaN and infinities become null; numpy scalars become numbers, arrays a note of their shape; dataclasses become
-    mappings of their fields; functions and classes are named as ``module:qualname``; of any other object only the
-    type is named, since its ``repr`` may hold an address or a secret. Values under names such as ``password``,
-    ``token`` or ``env_vars`` are hidden (unless they are numbers), and so are credentials inside URIs.
+    NaN and infinities become null; numpy scalars become numbers; arrays become a text with their shape and dtype;
+    dataclasses become mappings of their fields; functions and classes become ``module:qualname``. Any other object
+    becomes the name of its type, since its ``repr`` may contain an address or a secret. Values under names such as
+    ``password``, ``token`` or ``env_vars`` are hidden (unless they are numbers), and so are credentials inside URIs.
     """
     if value is None or isinstance(value, bool | int):
         return value
@@ -64,6 +64,6 @@ def _named(name: str, value: Any) -> Json:
 
 
 def python_value(cell: Any) -> Value:
-    """A cell of a table without numpy's type."""
+    """A cell of a table as a Python value, if it is a numpy scalar."""
     value: Value = cell.item() if isinstance(cell, np.generic) else cell
     return value

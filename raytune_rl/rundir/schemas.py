@@ -1,7 +1,8 @@
 """The columns of the two tables, and how a controller's ``Step`` becomes rows of them.
 
-Columns of hyperparameters, observations and actions are fixed when a run starts; metrics appear as members report
-them. All values are brought to their column's type here, so that writing a row cannot fail for its content.
+The columns of hyperparameters, observations and actions are fixed when a run starts; those of metrics are added when
+members report them. All values are converted to their column's type here, so that writing a row cannot fail because of
+its content.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ METRIC = pa.float64()
 
 
 def segments_schema(hyperparameters: Mapping[str, pa.DataType]) -> pa.Schema:
-    """Columns of ``segments.parquet`` as far as they are known at the start: without ``metric/...``."""
+    """The columns of ``segments.parquet`` that are known at the start: all but ``metric/...``."""
     columns = [
         *KEYS,
         ("steps", pa.int64()),
@@ -42,7 +43,7 @@ def decisions_schema(features: Sequence[str], actions: Sequence[str]) -> pa.Sche
     """Columns of ``decisions.parquet``.
 
     Args:
-        features: names of the observation's values, in order.
+        features: names of the observation's features, in order.
         actions: names of the action's heads, in order.
     """
     columns = [
@@ -59,8 +60,8 @@ def decisions_schema(features: Sequence[str], actions: Sequence[str]) -> pa.Sche
 
 
 def stamped(schema: pa.Schema) -> pa.Schema:
-    """``schema`` with the version, and with what makes pandas read integers that may be missing as ``Int64``: as plain
-    columns they would turn into floats as soon as one is."""
+    """``schema`` with metadata: the schema version, and hints for pandas to read integers that may be missing as
+    ``Int64``. Otherwise they would become floats if any of them is missing."""
     nullable = [
         {"name": field.name, "field_name": field.name, "pandas_type": "int64", "numpy_type": "Int64", "metadata": None}
         for field in schema
@@ -85,12 +86,12 @@ def _column_type(hyperparameter: Hyperparameter) -> pa.DataType:
         return pa.bool_()
     if kinds == {int}:
         return pa.int64()
-    # Options of several types share a column only if all are numbers; text shows any of them.
+    # options of other mixed types can only share a column as text
     return pa.float64() if kinds and kinds <= {int, float} else pa.string()
 
 
 def segment_row(report: Report, hyperparameters: Mapping[str, pa.DataType]) -> tuple[Any, ...]:
-    """The values of ``segments_schema``'s columns, in its order."""
+    """The values of the columns of ``segments_schema``, in the same order."""
     return (
         report.member,
         report.segment,
@@ -106,12 +107,19 @@ def segment_row(report: Report, hyperparameters: Mapping[str, pa.DataType]) -> t
 
 
 def metric_values(report: Report) -> dict[str, float | None]:
-    """The report's metrics by column name; what is no number is empty."""
+    """The report's metrics by column name; None for values that are not numbers."""
     return {f"metric/{name}": as_type(value, METRIC) for name, value in report.metrics.items()}
 
 
 def decision_row(report: Report, opened: Decision, reward: float, *, features: int, actions: int) -> tuple[Any, ...]:
-    """The values of ``decisions_schema``'s columns, in its order. The row belongs to the reported segment."""
+    """The values of the columns of ``decisions_schema``, in the same order.
+
+    Args:
+        report: the segment that the row belongs to.
+        opened: the decision that this segment was trained by.
+        reward: for that decision.
+        features, actions: numbers of columns.
+    """
     return (
         report.member,
         report.segment,
@@ -120,18 +128,18 @@ def decision_row(report: Report, opened: Decision, reward: float, *, features: i
         opened.logp,
         opened.value,
         opened.source.name,
-        *_exactly(opened.observation, features),
-        *_exactly(opened.action, actions),
+        *_or_empty(opened.observation, features),
+        *_or_empty(opened.action, actions),
     )
 
 
-def _exactly(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
-    """``values``, or empty cells where the decision was made without a policy."""
+def _or_empty(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """``values`` if there are ``count`` of them, else empty cells: the decision was made without a policy."""
     return values if len(values) == count else (None,) * count
 
 
 def as_type(value: Value | None, kind: pa.DataType) -> Any:
-    """``value`` as its column takes it; None where it has no such form (half a layer, a word as a number)."""
+    """``value`` in its column's type; None if it cannot be converted (half a layer, a word as a number)."""
     if value is None:
         return None
     try:

@@ -1,6 +1,6 @@
-"""``summary.json``: what came out of a run, computed from its tables and a few numbers.
+"""``summary.json``: the results of a run, computed from its tables and a few numbers.
 
-Pure functions over frames, so that a summary can be made again from any run directory, and of part of a run.
+Pure functions of frames, so that a summary can be computed again from any run directory, or for a part of a run.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from raytune_rl.rundir.plain import python_value
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
-    """What the tables do not hold.
+    """Numbers for the summary that are not in the tables.
 
     Attributes:
         wall_s: seconds from the first segment's start to the last one's end, over all sessions of a resumed run.
-        slots: trials that can run at once.
-        decision_ms: milliseconds that decisions took, one entry per decision or a fair sample of them.
-        failures: segments that failed, hung or diverged, those that were trained again included.
-        restarts: members that went back to an own checkpoint or to their start after a failure.
+        slots: number of trials that can run at once.
+        decision_ms: milliseconds that decisions took: one entry per decision, or a representative sample.
+        failures: number of segments that failed, hung or diverged, including those that were trained again.
+        restarts: how often a member went back to its own checkpoint, or to its start, after a failure.
     """
 
     wall_s: float
@@ -40,7 +40,7 @@ class Counters:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSummary:
-    """Who decided: its algorithm's name, its checkpoint inside the run directory, the transitions it has seen."""
+    """The agent: name of its algorithm, its checkpoint inside the run directory, and number of transitions seen."""
 
     algorithm: str
     checkpoint: str | None = None
@@ -49,15 +49,15 @@ class AgentSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What something else reached with the same budget.
+    """What another method reached with the same budget.
 
     Attributes:
-        name: what it is, as a sentence names it.
-        value: its best value of the metric.
-        metrics: of its best, on validation and test.
-        segments: how many segments it trained, of all members together.
+        name: the method, as it is named in sentences.
+        value: its value of the metric.
+        metrics: its metrics on validation and test.
+        segments: number of segments that it trained, of all members together.
         train_s: their training seconds.
-        of: whether that is its best member's value, or its ensemble's, to be compared with our ensemble's.
+        of: whether ``value`` is that of its best member or of its ensemble; it is compared with our value of the same.
     """
 
     value: float
@@ -90,12 +90,12 @@ def build_summary(
         decisions: ``decisions.parquet``.
         metric: the experiment's metric, without ``metric/``.
         mode: its direction.
-        best_path: where the best model lies inside the run directory.
-        incumbent: whose model lies there; the best row of the table if left out. (The two differ where a member went
-            through a segment twice.)
-        delivered: ``Delivered.summary``, where the model that lies there is more than a checkpoint: ``best`` tells of
-            it then, and under ``checkpoint`` of the checkpoint alone.
-        test: metrics of the model that lies there on the test split, joined to its validation metrics.
+        best_path: path of the best model inside the run directory.
+        incumbent: the checkpoint that this model comes from; default: the best row of the table. (They can differ if a
+            member trained a segment twice.)
+        delivered: ``Delivered.summary``, if this model is more than a checkpoint. Then ``best`` describes the model,
+            and ``checkpoint`` inside it the checkpoint alone.
+        test: metrics of this model on the test split, which are added to its validation metrics.
         comparison: left out of the summary if there is none.
         ensemble: ``{value, members, weights, metrics, path}``; left out of the summary if there is none.
     """
@@ -108,17 +108,17 @@ def build_summary(
         "agent": {"algorithm": agent.algorithm, "checkpoint": agent.checkpoint, "transitions": agent.transitions},
     }
     if comparison is not None:
-        alone = None if best is None else summary["best"]["value"]
-        ours = alone if comparison.of == "best" else (ensemble or {}).get("value")
+        best_value = None if best is None else summary["best"]["value"]
+        ours = best_value if comparison.of == "best" else (ensemble or {}).get("value")
         summary["comparison"] = compare(ours, comparison, mode)
     return summary
 
 
 def best_of(segments: pd.DataFrame, metric: str, mode: Mode) -> Incumbent | None:
-    """The best segment of any member; among equals that with the lower loss, then the earliest; None if no value is
-    finite.
+    """The best segment of any member; None if there is no finite value.
 
-    Segments that failed, hung or diverged do not count, and neither do NaN and infinities.
+    Ties go to the lower loss, then to the earlier segment, then to the lower member. Segments that failed, hung or
+    diverged do not count, and neither do NaN and infinities.
     """
     column = f"metric/{metric}"
     if column not in segments:
@@ -139,12 +139,13 @@ def best_of(segments: pd.DataFrame, metric: str, mode: Mode) -> Incumbent | None
 
 
 def timing(segments: pd.DataFrame, counters: Counters) -> dict[str, float | None]:
-    """``ideal_s`` is the members' training time spread over the slots without a gap; ``overhead_ratio`` the wall time
-    from the first segment's start over that. None where nothing was trained or decided."""
+    """``ideal_s`` is the members' training time divided by the slots, as if these were never idle; ``overhead_ratio``
+    is the wall time from the first segment's start, divided by ``ideal_s``. Values are None if nothing was trained or
+    decided."""
     train_s = float(segments["seconds"].sum())
     ideal_s = train_s / counters.slots
-    decided = np.asarray(counters.decision_ms, dtype=float)
-    p50, p99 = np.percentile(decided, [50, 99]) if decided.size else (None, None)
+    decision_ms = np.asarray(counters.decision_ms, dtype=float)
+    p50, p99 = np.percentile(decision_ms, [50, 99]) if decision_ms.size else (None, None)
     return {
         "wall_s": counters.wall_s,
         "train_s": train_s,
@@ -156,8 +157,8 @@ def timing(segments: pd.DataFrame, counters: Counters) -> dict[str, float | None
 
 
 def counts(segments: pd.DataFrame, decisions: pd.DataFrame, counters: Counters) -> dict[str, int]:
-    """``copies`` are segments that started from another member's weights; going back to one's own best is none.
-    ``rollbacks`` are returns there by the floor, not those that an agent chose or a failure asked for."""
+    """``copies`` are segments that started from another member's weights; a return to a member's own best is none.
+    ``rollbacks`` are such returns made by the floor, not those that the agent chose or that followed a failure."""
     copied = segments["copied_from"].notna() & (segments["copied_from"] != segments["member"])
     return {
         "members": int(segments["member"].nunique()),
@@ -170,8 +171,8 @@ def counts(segments: pd.DataFrame, decisions: pd.DataFrame, counters: Counters) 
 
 
 def compare(value: float | None, other: Comparison, mode: Mode) -> dict[str, Any]:
-    """The comparison as the summary holds it: ``ratio`` is our value over the other's (None over zero), ``better``
-    whether ours wins (None for a draw, or where one has no value)."""
+    """The comparison as an entry of the summary: ``ratio`` is our value divided by the other's (None if that is zero),
+    ``better`` whether ours is better (None if they are equal or one is missing)."""
     comparable = value is not None and math.isfinite(value) and math.isfinite(other.value) and value != other.value
     ratio = None if value is None or not other.value else value / other.value
     return {
@@ -191,15 +192,13 @@ def comparison_of(
     *,
     metric: str,
     mode: Mode,
-    name: str = "random search",
     test: Mapping[str, float] | None = None,
 ) -> Comparison | None:
-    """The comparison with another run, from its ``segments.parquet``; None if it reached nothing."""
+    """The comparison with a random search, from its ``segments.parquet``; None if it reached no finite value."""
     best = best_of(segments, metric, mode)
     if best is None:
         return None
     return Comparison(
-        name=name,
         value=best.value,
         metrics={**best.metrics, **(test or {})},
         segments=len(segments),
@@ -210,7 +209,7 @@ def comparison_of(
 def _best(
     best: Incumbent, *, path: str | None, test: Mapping[str, float], delivered: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    found = {
+    checkpoint = {
         "member": best.member,
         "segment": best.segment,
         "value": best.value,
@@ -219,50 +218,50 @@ def _best(
         "path": path,
     }
     if delivered is None:
-        return found
-    told = ("member", "segment", "value", "hyperparameters", "temperature", "uniform", "parts", "refit", "checkpoint")
+        return checkpoint
+    keys = ("member", "segment", "value", "hyperparameters", "temperature", "uniform", "parts", "refit", "checkpoint")
     return {
-        **found,
+        **checkpoint,
         "checkpoint": {"value": best.value, "metrics": dict(best.metrics)},
-        **{name: delivered[name] for name in told if name in delivered},
+        **{name: delivered[name] for name in keys if name in delivered},
         "metrics": {**best.metrics, **delivered["metrics"], **test},
     }
 
 
 def origin(best: Mapping[str, Any]) -> str:
-    """What ``summary["best"]`` is, in words."""
+    """A description of the model in ``summary["best"]``: where its weights come from, and its calibration."""
     parts, calibration = best.get("parts", ()), Calibration.read(best)
-    found = f"member {best['member']} after segment {best['segment']}"
+    text = f"member {best['member']} after segment {best['segment']}"
     if len(parts) > 1:
-        found = f"the average of {len(parts)} checkpoints around that of {found}"
+        text = f"the average of {len(parts)} checkpoints around that of {text}"
     if "refit" in best:
         copies = best["refit"]["copies"]
-        told = f", then trained{f' in {copies} copies' if copies > 1 else ''} on"
-        found += f"{told} {best['refit']['examples']:,} rows, validation's too" if copies else " (a refit failed)"
-    return found if calibration == Calibration() else f"{found}, with {calibration.in_words()}"
+        trained = f", then trained{f' in {copies} copies' if copies > 1 else ''} on"
+        text += f"{trained} {best['refit']['examples']:,} rows, validation's too" if copies else " (a refit failed)"
+    return text if calibration == Calibration() else f"{text}, with {calibration.in_words()}"
 
 
 def refit_cost(summary: Mapping[str, Any] | None) -> tuple[int, float]:
-    """Segments and training seconds of the refit of a run; zeros where it has none."""
+    """Segments and training seconds of a run's refit; zeros if it has none."""
     refit = ((summary or {}).get("best") or {}).get("refit") or {}
     return refit.get("segments", 0), refit.get("train_s", 0.0)
 
 
 def cost(summary: Mapping[str, Any]) -> tuple[int, float]:
-    """Segments and training seconds of a run, those of its refit included."""
+    """Segments and training seconds of a run, including its refit."""
     segments, seconds = refit_cost(summary)
     return summary["counts"]["segments"] + segments, summary["timing"]["train_s"] + seconds
 
 
 def instead_of(best: Mapping[str, Any]) -> tuple[str, float] | None:
-    """What else the run could have delivered instead of ``summary["best"]``, in a word, and its value: the model before
-    its refit, or the best checkpoint; None where it is that."""
+    """The alternative to the delivered model ``summary["best"]``, and its value: ``"before"``, the model before its
+    refit, or ``"alone"``, the best checkpoint. None if the best checkpoint was delivered."""
     if best.get("refit", {}).get("copies"):
         return "before", best["refit"]["before"]
     return ("alone", best["checkpoint"]["value"]) if "checkpoint" in best else None
 
 
 def _values(row: pd.Series, prefix: str) -> dict[str, Any]:
-    """The row's cells under ``prefix`` as plain values, without the empty ones."""
+    """The row's cells in columns that begin with ``prefix``, as Python values, without the empty ones."""
     cells = {str(name).removeprefix(prefix): cell for name, cell in row.items() if str(name).startswith(prefix)}
     return {name: python_value(cell) for name, cell in cells.items() if not pd.isna(cell)}

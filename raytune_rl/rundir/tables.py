@@ -1,13 +1,13 @@
-"""The tables of a run, written while it goes on and readable at any moment.
+"""The tables of a run, written while it is in progress and readable at any time.
 
-A table is a directory of parquet parts, so that nothing that was written has to be written again:
+A table is a directory of parquet files (parts), so that full parts need not be written again:
 
-- ``part-000000`` has no rows. It carries the columns of all parts, since readers of a directory take the columns of
-  its first file for all; a metric that appears late only changes this file.
-- The *tail*, the part with the highest number, is rewritten whole at each flush, aside and then moved over its old
-  version, until it is full; then a new tail begins.
-- A segment that a member trains again replaces its row in the part where the row stands. A row never moves to another
-  part, so at no moment are there two of it or none, whenever the writer is killed.
+- ``part-000000`` has no rows. It has the columns of all parts, since readers of a directory use the columns of its
+  first file for all files. A metric that appears late changes this file only.
+- The *tail*, the part with the highest number, is replaced as a whole at each flush until it is full; then a new tail
+  begins.
+- A segment that a member trains again replaces its row in the same part. A row never moves to another part, so there is
+  always exactly one of it, even if the writer is killed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from raytune_rl.rundir.schemas import (
 
 PART_ROWS = 8192
 PART_CELLS = 250_000
-"""A part is full at so many rows, or at fewer if the table is wide, so that rewriting the tail takes milliseconds."""
+"""Size of a full part: the number of rows, or fewer in wide tables, such that rewriting the tail takes milliseconds."""
 
 Key: TypeAlias = tuple[int, int]
 _PART = re.compile(r"part-(\d{6})\.parquet")
@@ -47,17 +47,17 @@ _log = logging.getLogger(__name__)
 class TableWriter:
     """Writes ``segments.parquet`` and ``decisions.parquet`` from the controller's steps.
 
-    In a directory that holds tables already (a resumed run) it goes on with them. Used by one thread.
+    If the directory has tables already (a resumed run), it continues them. Not thread-safe.
 
     Args:
-        directory: the run directory; both tables exist, empty, when the constructor returns.
+        directory: the run directory; both tables exist when the constructor returns.
         hyperparameters: the type of each hyperparameter's column, see ``schemas.column_types``.
-        features: names of the observation's values, in order (``ObservationSpec.features``).
+        features: names of the observation's features, in order (``ObservationSpec.features``).
         actions: names of the action's heads, in order.
 
     Raises:
         OSError: the directory cannot be written.
-        SchemaError: the tables there are newer than this version or have other types in the same columns.
+        SchemaError: its tables are newer than this version, or have other types in the same columns.
     """
 
     def __init__(
@@ -81,15 +81,15 @@ class TableWriter:
         return self._segments.pending + self._decisions.pending
 
     def write(self, step: Step) -> None:
-        """Take the rows of a step. Nothing is on the disk before ``flush``."""
+        """Add the rows of a step. They are not on the disk before ``flush``."""
         for report, opened, reward in zip(step.reports, step.opened, step.rewards, strict=True):
             self._segments.put(segment_row(report, self._hyperparameters), metric_values(report))
             row = decision_row(report, opened, reward, features=self._features, actions=self._actions)
             self._decisions.put(row)
 
     def flush(self) -> bool:
-        """Bring all rows to the disk. False if it takes no more (full, gone): then the rows stay in memory for the
-        next call, and the log says so once."""
+        """Write all rows to the disk. Returns False if that fails (disk full or gone); then the rows stay in memory for
+        the next call, and a warning is logged once."""
         try:
             self._segments.flush()
             self._decisions.flush()
@@ -131,15 +131,19 @@ class PartTable:
         return len(self._pending)
 
     def put(self, row: tuple[Any, ...], metrics: Mapping[str, Any] | None = None) -> None:
-        """Take a row: the values of the schema's columns, and metrics by column name. Replaces the row of the same
-        member and segment."""
+        """Add a row, or replace that of the same member and segment.
+
+        Args:
+            row: values of the columns of the constructor's schema.
+            metrics: values of further columns, by name.
+        """
         self._pending[row[0], row[1]] = (row, metrics or {})
 
     def flush(self) -> None:
-        """Bring the rows to the disk.
+        """Write the rows to the disk.
 
         Raises:
-            OSError: not all could be written; those that were not stay pending.
+            OSError: some rows could not be written; they stay pending.
         """
         if not self._pending:
             return
@@ -150,32 +154,32 @@ class PartTable:
             part = self._places.find(*key)
             (new if part is None else known.setdefault(part, [])).append(key)
         for number in [number for number in known if number != self._tail_number]:
-            self._publish(number, self._replaced(self._read(number), known[number]))
-            self._settle(known[number], number)
+            self._publish(number, self._with_pending(self._read(number), known[number]))
+            self._mark_written(known[number], number)
         self._extend_tail(known.get(self._tail_number, []), new)
 
     def _extend_tail(self, repeated: list[Key], new: list[Key]) -> None:
-        """Write the tail with what belongs to it, and more parts if it overflows."""
+        """Write the tail with its repeated rows and the new ones, and further parts if it overflows."""
         while repeated or new:
             room = self._part_rows - self._tail.num_rows
             keys, new = repeated + new[:room], new[room:]
             if keys:
-                tail = self._replaced(self._tail, keys)
+                tail = self._with_pending(self._tail, keys)
                 self._publish(self._tail_number, tail)
                 self._tail = tail
-                self._settle(keys, self._tail_number)
+                self._mark_written(keys, self._tail_number)
             if self._tail.num_rows >= self._part_rows:
                 self._tail_number, self._tail = self._tail_number + 1, self._schema.empty_table()
             repeated = []
 
-    def _settle(self, keys: Iterable[Key], number: int) -> None:
-        """The rows are on the disk now."""
+    def _mark_written(self, keys: Iterable[Key], number: int) -> None:
+        """Note that the pending rows ``keys`` are now on the disk, in this part."""
         for key in keys:
             del self._pending[key]
             self._places.add(*key, number)
 
-    def _replaced(self, table: pa.Table, keys: Sequence[Key]) -> pa.Table:
-        """``table`` with the pending rows of ``keys`` in place of its own."""
+    def _with_pending(self, table: pa.Table, keys: Sequence[Key]) -> pa.Table:
+        """``table`` with the pending rows of ``keys``, which replace its rows of the same keys."""
         rows = [self._pending[key] for key in keys]
         head = dict(zip(self._head, zip(*(row for row, _ in rows), strict=True), strict=True))
         columns = []
@@ -183,15 +187,12 @@ class PartTable:
             cells = head[field.name] if field.name in head else [metrics.get(field.name) for _, metrics in rows]
             columns.append(pa.array(cells, field.type))
         fresh = pa.Table.from_arrays(columns, schema=self._schema)
-        if self._places_any(keys):
+        if any(self._places.find(*key) is not None for key in keys):
             table = table.filter(pa.array(~np.isin(_codes(table), _codes(fresh))))
         return pa.concat_tables([_aligned(table, self._schema), fresh]).combine_chunks()
 
-    def _places_any(self, keys: Sequence[Key]) -> bool:
-        return any(self._places.find(*key) is not None for key in keys)
-
     def _widen(self) -> None:
-        """Add columns for metrics that have appeared. The first part tells readers of them before any row has them."""
+        """Add columns for new metrics. They are written to the first part, for readers, before any row has them."""
         names = dict.fromkeys(name for _, metrics in self._pending.values() for name in metrics)
         missing = [name for name in names if name not in self._schema.names]
         if missing:
@@ -200,14 +201,14 @@ class PartTable:
             self._schema = schema
 
     def _publish(self, number: int, table: pa.Table) -> None:
-        # A full part is not written again, and a new one has no older version: these must survive a power cut.
+        # A full part is not written again, and a new one has no older version: both must survive a power cut.
         full_or_new = table.num_rows >= self._part_rows or (number == self._tail_number and not self._tail.num_rows)
         self._write(number, table, durable=full_or_new)
 
     def _write(self, number: int, table: pa.Table, *, durable: bool = True) -> None:
         texts = [field.name for field in table.schema if field.type == pa.string()]
         sink = pa.BufferOutputStream()
-        # Dictionaries and statistics are left out where they cost more than they save: a tail is written many times.
+        # A tail is written many times, so statistics, and dictionaries of numbers, would cost more than they save.
         pq.write_table(table, sink, use_dictionary=texts or False, write_statistics=False, compression="snappy")
         self._directory.write_bytes(self._file(number), sink.getvalue(), durable=durable)
 
@@ -218,13 +219,13 @@ class PartTable:
         return f"{self._name}/part-{number:06d}.parquet"
 
     def _open(self) -> None:
-        """Find what an earlier writer left: columns, rows, and the tail."""
+        """Read the columns, keys and tail that an earlier writer left."""
         stored = self._schema
-        for number in self._tidy():
-            part = self._checked(number)
+        for number in self._part_numbers():
+            part = self._open_part(number)
             if part is None:
                 continue
-            stored = self._joined(stored, part.schema_arrow)
+            stored = self._joint_schema(stored, part.schema_arrow)
             for member, segment in _sorted_keys(part.read(["member", "segment"])):
                 if not self._places.add(member, segment, number):
                     _log.warning("%s holds member %d, segment %d twice.", self._name, member, segment)
@@ -236,15 +237,16 @@ class PartTable:
             self._tail_number, self._tail = self._tail_number + 1, self._schema.empty_table()
         self._write(0, self._schema.empty_table())
 
-    def _tidy(self) -> list[int]:
-        """The numbers of the parts, in order. What a killed writer had prepared aside is removed."""
+    def _part_numbers(self) -> list[int]:
+        """The numbers of the parts, ascending. Deletes temporary files that a killed writer has left."""
         names = self._directory.names(self._name)
         for name in filter(is_aside, names):
             self._directory.store.delete(f"{self._name}/{name}")
         return sorted(int(match[1]) for match in map(_PART.fullmatch, names) if match)
 
-    def _checked(self, number: int) -> pq.ParquetFile | None:
-        """A stored part; None, and out of the readers' way, if it is damaged (a power cut, a full disk)."""
+    def _open_part(self, number: int) -> pq.ParquetFile | None:
+        """A stored part. If it is damaged (power cut, full disk), it is renamed so that readers ignore it, and None is
+        returned."""
         file = self._file(number)
         try:
             part = pq.ParquetFile(pa.BufferReader(self._directory.read_bytes(file)))
@@ -256,8 +258,8 @@ class PartTable:
         check_version(parquet_version(part.schema_arrow.metadata), self._directory.uri(file))
         return part
 
-    def _joined(self, ours: pa.Schema, stored: pa.Schema) -> pa.Schema:
-        """Our columns and those stored before."""
+    def _joint_schema(self, ours: pa.Schema, stored: pa.Schema) -> pa.Schema:
+        """The columns of both schemas, ours first. Raises ``SchemaError`` if a common column differs in type."""
         for field in stored:
             if field.name in ours.names and ours.field(field.name).type != field.type:
                 raise SchemaError(
@@ -268,7 +270,7 @@ class PartTable:
 
 
 def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """``table`` with the columns of ``schema``, empty where it has none."""
+    """``table`` with exactly the columns of ``schema``; those that it lacks are empty."""
     present, wanted = set(table.schema.names), schema.names
     for name in wanted:
         if name not in present:

@@ -1,1 +1,1 @@
-"""One run, from an experiment to its run directory: make the parts, train, compare, sum up; interrupted, go on."""
+"""A run, from the experiment to the run directory: build the parts, train, refit, compare, summarise, and resume."""

@@ -1,4 +1,4 @@
-"""The Ray that a run uses: its own, started here and gone afterwards, or a cluster that somebody else looks after."""
+"""The Ray that a run uses: a local one that lives as long as the run, or an existing cluster."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from raytune_rl.errors import BadInput
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-"""How long a given address may take to be reached."""
+"""Timeout for connecting to a given address."""
 
 
 def quiet_environment() -> None:
-    """Settings that Ray reads when it is imported or started: no telemetry, no console noise, no second SIGINT handler.
+    """Set the variables that Ray reads when it is imported or started: no telemetry, no console noise, no second SIGINT
+    handler.
 
-    What the user has set already is left alone, but for telemetry, which this package never sends.
+    Variables that the user has set are left alone, except for telemetry, which this package never sends.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     for name, value in {
@@ -32,7 +33,7 @@ def quiet_environment() -> None:
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # Tune starts trials in environments of their own: workers that Ray starts ahead would only take time.
+        # Tune starts trials in runtime environments of their own, so workers started in advance would not be used
         "RAY_prestart_worker_first_driver": "0",
     }.items():
         os.environ.setdefault(name, value)
@@ -42,8 +43,8 @@ def quiet_environment() -> None:
 def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Iterator[list[Mapping[str, float]]]:
     """Connect to ``address``, or start a local Ray without a dashboard and with token authentication.
 
-    Yields what each node has, by Ray's names. A Ray that was started here is shut down at the end, one that was there
-    before (the caller's own ``ray.init`` included) is left running.
+    Yields the resources of each node, by Ray's names. At the end, the connection is shut down, and with it a Ray that
+    was started here. If the caller has called ``ray.init`` already, that Ray is used and left running.
 
     Raises:
         BadInput: nothing answers at ``address``.
@@ -60,7 +61,7 @@ def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Itera
         _authenticate()
         ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     else:
-        runtime_env = {"working_dir": working_dir} if working_dir and not _shipped() else None
+        runtime_env = {"working_dir": working_dir} if working_dir and not _job_has_working_dir() else None
         try:
             ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -72,13 +73,14 @@ def ray_cluster(address: str | None, *, working_dir: str | None = None) -> Itera
 
 
 def ray_is_running() -> bool:
-    """Whether this process has a Ray already. It is not imported for the question."""
+    """Whether this process has initialised Ray already. Does not import it."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 def check_address(address: str) -> None:
-    """Raise ``BadInput`` where nobody listens: Ray would try for many minutes. Where ``auto`` is, only Ray knows."""
+    """Raise ``BadInput`` if nothing listens at the address, as Ray would retry for many minutes. ``auto`` is not
+    checked: only Ray can resolve it."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
@@ -88,21 +90,21 @@ def check_address(address: str) -> None:
         raise BadInput(f"--address {address}: no Ray cluster answers there ({error}).") from None
 
 
-def _shipped() -> bool:
-    """Whether this process is a Ray job whose folder has been sent along already; a job cannot have two."""
+def _job_has_working_dir() -> bool:
+    """Whether this process is a Ray job that was submitted with a working directory; a job cannot have two."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     return "working_dir" in (job.get("runtime_env") or {})
 
 
 def node_resources() -> list[Mapping[str, float]]:
-    """The resources of each node that is alive."""
+    """The resources of each living node."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _authenticate() -> None:
-    """Give the embedded Ray a token of its own: its ports listen on all interfaces, so they must not serve strangers.
+    """Give the local Ray a token of its own: its ports listen on all interfaces, and must refuse strangers.
 
     Ray 2.60 turns token authentication on by itself for a cluster that ``ray.init`` starts (unless the user has set
     ``RAY_AUTH_MODE``); a token in the environment keeps it from leaving one in the home directory.

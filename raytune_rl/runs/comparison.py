@@ -1,4 +1,4 @@
-"""What else the budget of a run could have bought: the comparisons that ``Experiment.compare`` names."""
+"""Other uses of a run's budget: the comparisons that ``Experiment.compare`` names."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ NAMES: Mapping[str, str] = {"random": "random search", "deep-ensemble": "a deep 
 
 
 def compared(experiment: Experiment, directory: RunDirectory, train: TrainPopulation) -> Comparison | None:
-    """What ``experiment.compare`` reached with the same budget; None if it was interrupted."""
+    """What ``experiment.compare`` reached with the same budget; None if it was interrupted or reached nothing."""
     return (_random_search if experiment.compare == "random" else _deep_ensemble)(experiment, directory, train)
 
 
 def delivered_by(experiment: Experiment, trained: TrainedPopulation) -> Delivered | None:
-    """What the run delivers where that is more than its best checkpoint (``Experiment.average``), or what a refit
-    starts from. A replay delivers what was prescribed."""
+    """The model that the run delivers, or that a refit starts from, if it is more than the best checkpoint
+    (``Experiment.average``); else None. A replay always delivers its best checkpoint."""
     if not experiment.average or trained.controller.policy.requirements.prescribed is not None:
         return None
     return delivery_of(
@@ -59,7 +59,7 @@ def delivered_by(experiment: Experiment, trained: TrainedPopulation) -> Delivere
 
 
 def ensemble_of(experiment: Experiment, trained: TrainedPopulation, segments: pd.DataFrame) -> Judged | None:
-    """The ensemble of a population by the experiment's settings; None where there is none to be had."""
+    """The ensemble of a population, built by the experiment's settings; None if there can be none."""
     return judged_ensemble(
         experiment.ensemble,
         experiment.candidate,
@@ -72,27 +72,27 @@ def ensemble_of(experiment: Experiment, trained: TrainedPopulation, segments: pd
 
 
 def _random_search(experiment: Experiment, directory: RunDirectory, train: TrainPopulation) -> Comparison | None:
-    """The same candidates for the same segments with random values that never change; its best checkpoint, which is
-    what tools that search give."""
+    """The same candidate and number of segments, with random values that never change. Judged by its best checkpoint,
+    since that is what tools for random search deliver."""
     inside = directory.inside(layout.RANDOM_SEARCH)
-    theirs = train(_static(experiment, Fixed()), inside, random_points(experiment))
-    if theirs.interrupted:
+    trained = train(_static(experiment, Fixed()), inside, random_points(experiment))
+    if trained.interrupted:
         return None
     return comparison_of(
-        inside.read_table(layout.SEGMENTS), metric=experiment.metric, mode=experiment.mode, test=theirs.test()
+        inside.read_table(layout.SEGMENTS), metric=experiment.metric, mode=experiment.mode, test=trained.test()
     )
 
 
 def _deep_ensemble(experiment: Experiment, directory: RunDirectory, train: TrainPopulation) -> Comparison | None:
-    """Members that differ in their seeds alone (Lakshminarayanan et al. 2017), with the hand default under a cosine; of
-    them, the ensemble that the experiment's own settings make."""
+    """Members that differ in their seeds only (Lakshminarayanan et al. 2017), with ``hand_default`` values under a
+    cosine. Their ensemble is built by the experiment's own settings."""
     inside = directory.inside(layout.DEEP_ENSEMBLE)
     points = [hand_default(experiment)] * experiment.population
-    theirs = train(_static(experiment, Cosine()), inside, points)
-    if theirs.interrupted:
+    trained = train(_static(experiment, Cosine()), inside, points)
+    if trained.interrupted:
         return None
     segments = inside.read_table(layout.SEGMENTS)
-    ensemble = ensemble_of(experiment, theirs, segments)
+    ensemble = ensemble_of(experiment, trained, segments)
     return Comparison(
         name="deep ensemble",
         value=math.nan if ensemble is None else ensemble.value,
@@ -115,15 +115,16 @@ def random_points(experiment: Experiment) -> list[Mapping[str, Value]]:
 
 
 def hand_default(experiment: Experiment) -> Mapping[str, Value]:
-    """What one writes by hand, by role, inside the bounds: 1e-3 for Adam and 0.1 for SGD, weight decay 1e-4, no other
-    regularisation. What has no role stands in the middle of its range; of a choice, its first option."""
-    known = dict(HAND_DEFAULTS)
+    """Typical values that people choose by hand, by role and within the bounds: learning rate 1e-3 for Adam and 0.1 for
+    SGD, weight decay 1e-4, no other regularisation. Hyperparameters without a role get the middle of their range;
+    unordered choices get their first option."""
+    defaults = dict(HAND_DEFAULTS)
     if composition.optimiser_sign(experiment.candidate) < 0:
-        known["learning_rate"] = SGD_LEARNING_RATE
+        defaults["learning_rate"] = SGD_LEARNING_RATE
     values: dict[str, Value] = {}
     for h in experiment.space():
         try:
-            values[h.name] = h.decode(h.encode(known[h.role]))
+            values[h.name] = h.decode(h.encode(defaults[h.role]))
         except (KeyError, ValueError):  # no role, or a choice without that option
             values[h.name] = h.decode(0.5 if h.is_ordered else 0.0)
     return values

@@ -1,4 +1,4 @@
-"""Makes the parts of a run from an experiment: candidate, policy, controller, placement, starting points."""
+"""Makes the parts of a run from an experiment: candidate, policy, controller and starting points."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from raytune_rl.rllib.settings import Agent
 
 
 def make_candidate(experiment: Experiment) -> Candidate | None:
-    """The candidate behind the protocol, checked against the hyperparameters, and picklable; ``None`` for a function,
+    """The experiment's candidate as a ``Candidate``, checked against the hyperparameters; ``None`` for a function,
     which Tune has to drive.
 
     Raises:
-        BadInput: it cannot work with these hyperparameters, or cannot be sent to the trials.
+        BadInput: it cannot work with these hyperparameters, or cannot be pickled to be sent to the trials.
     """
     candidate: Any = experiment.candidate
     if experiment.objective == "ensemble":
@@ -49,12 +49,14 @@ def make_candidate(experiment: Experiment) -> Candidate | None:
 
 
 def declared_kind(experiment: Experiment) -> Kind | None:
-    """What the user says about the task (``Ensemble.kind``): for the run's model and rewards, as for its ensemble."""
+    """The kind of task that the user has declared (``Ensemble.kind``). It also applies to the run's model and rewards,
+    not only to its ensemble."""
     return None if experiment.ensemble is None else experiment.ensemble.kind
 
 
 def check_picklable(candidate: object, written: object) -> None:
-    """Raise ``BadInput`` when Ray could not send the candidate to a trial."""
+    """Raise ``BadInput`` if Ray cannot send the candidate to a trial; ``written`` is the candidate in the user's file,
+    which the message names."""
     from ray import cloudpickle
 
     try:
@@ -68,14 +70,14 @@ def check_picklable(candidate: object, written: object) -> None:
 
 
 def make_policy(experiment: Experiment) -> Policy:
-    """The policy of an experiment's ``agent``. It is bound to one run and may learn in it, so a given policy is copied
-    and stays as it was, for the next run."""
+    """The policy of an experiment's ``agent``. A policy is bound to one run and may learn in it, so one that the user
+    passes is copied, and can be used again in the next run."""
     agent = experiment.agent
     return agent.build(experiment.population) if isinstance(agent, Agent) else copy.deepcopy(agent)
 
 
 def make_controller(experiment: Experiment, policy: Policy) -> Controller:
-    """The controller of an experiment. The agent begins to start in the background.
+    """The controller of an experiment. Its agent starts in the background.
 
     Raises:
         BadInput: the agent's checkpoint does not fit the experiment, or its loss or data do not suit the objective.
@@ -109,33 +111,33 @@ def make_controller(experiment: Experiment, policy: Policy) -> Controller:
 
 
 def make_evaluation_targets(candidate: Any, kind: Kind | None) -> EvaluationTargets:
-    """Who judges what the population predicts; loads the candidate's data, in the driver.
+    """The right answers that the population's predictions are judged by. Loads the candidate's data, in the driver.
 
     Raises:
         BadInput: the data cannot be loaded.
-        ValueError: the loss does not suit.
+        ValueError: predictions cannot be averaged under the candidate's loss.
     """
     try:
-        found: EvaluationTargets = candidate.predicting(kind).evaluation_targets()
+        targets: EvaluationTargets = candidate.predicting(kind).evaluation_targets()
     except ValueError:
         raise
     except Exception as error:
         raise BadInput(
             f"objective is 'ensemble', and the candidate's data cannot be loaded: {first_line(error)}"
         ) from None
-    return found
+    return targets
 
 
 def optimiser_sign(candidate: object) -> float:
-    """The feature ``optimiser`` (``mdp.features``) of a candidate, as far as it tells."""
+    """The feature ``optimiser`` (``mdp.features``) of a candidate: -1 for SGD, 1 for Adam and AdamW, 0 if unknown."""
     return {"sgd": -1.0, "adam": 1.0, "adamw": 1.0}.get(str(getattr(candidate, "optimizer", None)), 0.0)
 
 
 def starting_points(experiment: Experiment) -> list[Mapping[str, Value] | None]:
-    """What each member starts with: the searcher's proposals, or ``None`` for the controller's own choice.
+    """Each member's starting values: the searcher's proposals, or ``None`` for the controller's choice.
 
     Raises:
-        BadInput: the searcher gives none.
+        BadInput: the searcher does not propose a value for each hyperparameter.
     """
     if experiment.searcher is None:
         return [None] * experiment.population

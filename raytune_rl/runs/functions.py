@@ -1,6 +1,7 @@
-"""Trains a population of functions that report: one Tune trial each, paused and restored by Tune itself.
+"""Trains a population of functions that report: one Tune trial each, paused and restored by Tune.
 
-A function cannot be changed while it runs, so this is the way of ``MetaAgentScheduler`` with a run directory around it.
+A function's hyperparameters cannot be changed while it runs, so this uses ``MetaAgentScheduler``, and adds a run
+directory to it.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ TUNE = "tune"
 """Tune's experiment directory, inside the run directory."""
 
 SINCE_RESTORE = "time_since_restore"
-"""In Tune's results, how long the trial has trained in this session."""
+"""Key of Tune's results: seconds that the trial has trained in this session."""
 STRICT = "TUNE_DISABLE_STRICT_METRIC_CHECKING"
-"""Tune's own check of the metric ends in a traceback; ours is one sentence."""
+"""Environment variable. Tune's check of the metric ends in a traceback; ours is one sentence."""
 
 
 class _Run:
-    """The run under way: what a scheduler that comes back from ``tuner.pkl`` cannot bring along.
+    """The current run: all that a scheduler needs and that cannot be stored in ``tuner.pkl``.
 
     Args:
-        clock: seconds, monotonic.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(
@@ -70,12 +71,13 @@ class _Run:
         self._ends: float | None = None
 
     def record(self, step: Step) -> None:
-        """Take a step of the controller. Tune checkpoints functions when it likes, so no row may wait."""
+        """Record a step of the controller, and flush: Tune may checkpoint functions at any time, and a checkpoint must
+        not be ahead of the tables."""
         self._sink.record(step)
         self._sink.flush()
 
     def failed(self, member: int, why: str, recovers: bool) -> None:
-        """Take note of a trial that has failed, which reports nothing of that."""
+        """Record the failure of a trial, for which there is no report."""
         self._sink.counts.failures += 1
         self._sink.counts.restarts += recovers
         self._sink.flush()
@@ -84,21 +86,23 @@ class _Run:
         logger.warning("member %d failed (%s): %s", member, why, goes_on)
 
     def began(self, result: Mapping[str, Any]) -> None:
-        """The first result of all has come. Time, that of the stop rule too, counts from its trial's start."""
+        """To be called with each result. At the first one, the wall time and the stop rule's start: they count from the
+        start of its trial."""
         if self._ends is None:
             ago, limit = float(result.get(SINCE_RESTORE) or 0.0), self.experiment.stop.seconds
             self._sink.began(ago)
             self._ends = self._clock() - ago + (math.inf if limit is None else limit - self._sink.wall_s)
 
     def turn(self) -> None:
-        """What has to happen even if nobody reports. To be called in every turn of Tune's loop."""
+        """Do what must happen even without reports. To be called in every turn of Tune's loop."""
         self._snapshots.keep()
         if self._ends is not None and self._clock() >= self._ends and self.controller.stopping is None:
             self.cores[-1].stop(f"the budget of {self.experiment.stop.seconds:g} seconds is used up")
 
 
 _under_way: list[_Run] = []
-"""Tune gives no way to hand a restored Tuner another scheduler, so the one that it has looks here for its run."""
+"""The current run is the last one. A restored Tuner cannot be given a new scheduler, so the one that it has restored
+finds its run here."""
 
 
 class _RunScheduler(MetaAgentScheduler):
@@ -149,12 +153,12 @@ def train_functions(
     slots: int,
     points: Sequence[Mapping[str, Value] | None],
 ) -> TrainedPopulation:
-    """Train to the end; takes up what Tune's experiment directory in ``directory`` holds.
+    """Train to the end, continuing Tune's experiment in ``directory`` if there is one.
 
     Raises:
-        BadInput: the function does not report the metric, or what Tune has left is broken.
+        BadInput: the function does not report the metric, or Tune's experiment is damaged.
     """
-    # Tune takes what has no scheme and does not begin at the root for an address that is wrong.
+    # Tune accepts only URIs and absolute paths
     run = directory.location if directory.local is None else str(directory.local.resolve())
     path = f"{run.rstrip('/')}/{TUNE}"
     snapshots = Snapshots(path)
@@ -195,7 +199,7 @@ def train_functions(
 
 @contextlib.contextmanager
 def _registered(run: _Run) -> Iterator[None]:
-    """Let Tune's schedulers find ``run``, and leave the check of the metric to them."""
+    """Within this context, Tune's schedulers find ``run``, and Tune leaves the check of the metric to them."""
     before = os.environ.get(STRICT)
     os.environ[STRICT] = "1"
     _under_way.append(run)

@@ -1,4 +1,4 @@
-"""Trains a population in hosts: trials that own several members and never pause (torch tasks, class Trainables)."""
+"""Trains a population in hosts, which are trials with several members that never pause (torch tasks, Trainables)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def train_hosted(
     points: Sequence[Mapping[str, Value] | None],
     stop: Stoppable,
 ) -> TrainedPopulation:
-    """Train to the end or to an interruption; continues from what ``directory`` holds.
+    """Train to the end or to an interruption, continuing the run in ``directory`` if there is one.
 
     Args:
         groups: the members of each trial.
@@ -69,21 +69,21 @@ def train_hosted(
     if controller.problem is not None:
         raise BadInput(controller.problem)
 
-    left = _Left(plan, controller)
+    results = _SavedStates(plan, controller)
     return TrainedPopulation(
         controller=controller,
         sink=sink,
         slots=len(plan.groups),
         decision_ms=[1e3 * seconds for seconds in outcome.decision_seconds],
         interrupted=outcome.interrupted is not None,
-        export=left.export,
-        test=left.test,
-        states=left.states,
+        export=results.export,
+        test=results.test,
+        states=results.states,
     )
 
 
-class _Left:
-    """What the hosts have left behind in their state files."""
+class _SavedStates:
+    """The members' states in the state files of the hosts."""
 
     def __init__(self, plan: PopulationPlan, controller: Controller) -> None:
         self._plan = plan
@@ -91,33 +91,33 @@ class _Left:
         self._kept: list[Kept] | None = None
 
     def export(self, path: Path) -> bool:
-        """Write the best model of all; False if there is none."""
+        """Write the best model; returns False if there is none."""
         state = self._best()
         if state is not None:
             self._plan.candidate.export(state, path)
         return state is not None
 
     def test(self) -> Mapping[str, float]:
-        """What test data say of it."""
+        """The best model's metrics on the test split; empty if there is no model."""
         state = self._best()
         return {} if state is None else self._plan.candidate.test(state)
 
     def states(self, most_bytes: float) -> list[Kept]:
-        """All that members are and were at their best. What is delivered and the ensemble choose from the same.
+        """The members' final, best and intermediate states, from which the delivered model and the ensemble are chosen.
 
         Raises:
-            ValueError: they are larger than that.
+            ValueError: they take more than ``most_bytes``.
         """
         size = sum(StateStore(uri).size() for uri in self._plan.state_uris)
         if size > most_bytes:
             raise ValueError(f"the run's states take {size / 2**30:.1f} GiB")
         if self._kept is None:
-            found = [read_snapshots(uri) for uri in self._plan.state_uris]
+            by_trial = [read_snapshots(uri) for uri in self._plan.state_uris]
             self._kept = [
-                Kept(member=one.member, segment=one.segment, origin=origin, state=one.state)
+                Kept(member=snapshot.member, segment=snapshot.segment, origin=origin, state=snapshot.state)
                 for origin in ORIGINS
-                for trial in found
-                for one in trial[origin]
+                for snapshots in by_trial
+                for snapshot in snapshots[origin]
             ]
         return self._kept
 
@@ -125,8 +125,8 @@ class _Left:
         incumbent = self._controller.incumbent
         if incumbent is None:
             return None
-        home = next(i for i, group in enumerate(self._plan.groups) if incumbent.member in group)
-        snapshot = read_snapshot(self._plan.state_uris[home], incumbent.member, best=True)
+        trial = next(i for i, group in enumerate(self._plan.groups) if incumbent.member in group)
+        snapshot = read_snapshot(self._plan.state_uris[trial], incumbent.member, best=True)
         return None if snapshot is None else snapshot.state
 
 

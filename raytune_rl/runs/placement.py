@@ -1,4 +1,4 @@
-"""Where members train: how many trials, which members share one, and why."""
+"""Distributes the members over trials: how many trials there are, which members share one, and why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Resources: TypeAlias = Mapping[str, float]
 """Amounts by Ray's names: ``{"CPU": 2, "GPU": 0.5}``."""
 
 ROUNDING = 1e-9
-"""Ten trials of 0.1 GPU fit on one, whatever 1 / 0.1 is in binary."""
+"""Tolerance for binary fractions: ten trials of 0.1 GPU fit on one GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +33,19 @@ class Placement:
 def place(
     *, population: int, members_per_trial: int | Literal["auto"], resources: Resources, nodes: Sequence[Resources]
 ) -> Placement:
-    """Spread the members over trials that can all run at once.
+    """Distribute the members over trials that can all run at once.
 
-    ``"auto"`` makes as many trials as fit, up to one per member, so that nothing stands idle; the members of one trial
-    train in turn, and share its processes and its GPUs.
+    ``"auto"`` makes as many trials as fit, up to one per member, so that no slot is idle. The members of a trial share
+    its processes and its GPUs.
 
     Args:
         population: number of members, at least 1.
-        members_per_trial: at most so many in one trial, or ``"auto"``.
-        resources: what one trial gets.
-        nodes: what each node of the cluster has. A trial does not reach over nodes.
+        members_per_trial: the largest number of members in a trial, or ``"auto"``.
+        resources: of each trial.
+        nodes: resources of each node of the cluster. A trial runs on a single node.
 
     Raises:
-        BadInput: not even one trial fits, or more trials are asked for than fit.
+        BadInput: not even one trial fits, or fewer trials fit than ``members_per_trial`` requires.
     """
     needs = {name: amount for name, amount in resources.items() if amount > 0}
     _check_whole_gpus(needs)
@@ -71,7 +71,7 @@ def place(
 
 
 def place_members(experiment: Experiment, nodes: Sequence[Resources]) -> Placement:
-    """``place`` for an experiment. Raises ``BadInput`` likewise."""
+    """``place`` with the settings of an experiment. Raises ``BadInput`` as it does."""
     return place(
         population=experiment.population,
         members_per_trial=experiment.members_per_trial,
@@ -83,10 +83,10 @@ def place_members(experiment: Experiment, nodes: Sequence[Resources]) -> Placeme
 def placement_of_run(
     directory: RunDirectory, experiment: Experiment, nodes: Sequence[Resources], *, resume: bool
 ) -> Placement:
-    """Place the members, and keep the groups in ``experiment.json``: a resumed run has the same, since each trial finds
-    its own state again."""
+    """Place the members, and store the groups in ``experiment.json``. A resumed run keeps its groups, since each trial
+    needs its own state files again."""
     content = directory.read_json(layout.EXPERIMENT)
-    if resume and "groups" in content:  # missing where it was interrupted before it had any
+    if resume and "groups" in content:  # missing if the run was interrupted before its members were placed
         groups = tuple(tuple(group) for group in content["groups"])
         return Placement(groups=groups, reason=f"going on in the {len(groups)} trials that the run had")
     placement = place_members(experiment, nodes)
@@ -95,25 +95,26 @@ def placement_of_run(
 
 
 def slots(needs: Resources, node: Resources) -> int:
-    """Trials that fit on a node at once."""
-    return min(_times(name, node.get(name, 0.0), amount) for name, amount in needs.items())
+    """The number of trials that fit on a node at once."""
+    return min(_fitting(name, node.get(name, 0.0), amount) for name, amount in needs.items())
 
 
 def this_machine() -> Resources:
-    """The CPUs and GPUs that a Ray of one's own will have."""
+    """The CPUs and GPUs that a local Ray will have."""
     hardware = describe_environment()["hardware"]
     return {"CPU": hardware["cores"], "GPU": len(hardware["gpus"])}
 
 
 def check_machine(resources: Resources, machine: Resources) -> None:
-    """Raise ``BadInput`` when a trial asks for more than this ``machine`` has, before a Ray of its own is started."""
+    """Raise ``BadInput`` if a trial asks for more than this ``machine`` has. Needs no Ray, unlike ``place``."""
     for name, amount in resources.items():
         if name in machine and amount > machine[name]:
             raise BadInput(f"resources asks for {amount:g} {name} per trial, and this machine has {machine[name]:g}.")
 
 
-def _times(name: str, have: float, amount: float) -> int:
-    if name == "GPU" and amount < 1:  # a fraction lies on one GPU, it is not put together from several
+def _fitting(name: str, have: float, amount: float) -> int:
+    """How many times ``amount`` of the resource ``name`` fits into what a node has of it."""
+    if name == "GPU" and amount < 1:  # a fraction must come from a single GPU
         return math.floor(have + ROUNDING) * math.floor(1 / amount + ROUNDING)
     return math.floor(have / amount + ROUNDING)
 
@@ -125,7 +126,7 @@ def _check_whole_gpus(needs: Resources) -> None:
 
 
 def _lack(needs: Resources, nodes: Sequence[Resources]) -> str:
-    """Why nothing fits: one resource, if that alone is too scarce everywhere."""
+    """Why no trial fits: names one resource if no node has enough of it."""
     for name, amount in needs.items():
         most = max((node.get(name, 0.0) for node in nodes), default=0.0)
         if most < amount:

@@ -1,7 +1,7 @@
-"""The refit of a run (``Experiment.refit``): the last part of its budget, on all rows.
+"""The refit of a run (``Experiment.refit``): spends the last part of its budget on training with all rows.
 
-It is a population of its own, in the run directory's ``refit/``, trained by the machinery that trains every other, so
-trials, packing, checkpoints and ``--resume`` are theirs. Nobody steers it: rates follow a cosine.
+The copies are a population of their own, in the run directory's ``refit/``. They are trained like any other population,
+so trials, packing, checkpoints and ``--resume`` work as usual. No agent steers them: learning rates follow a cosine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """What a run delivers in the end, and whether the refit was interrupted before that."""
+    """What a run delivers in the end, and whether its refit was interrupted."""
 
     delivered: Delivered | None
     interrupted: bool = False
@@ -44,37 +44,38 @@ def refitted(
     controller: Controller,
     train: TrainPopulation,
 ) -> Finish:
-    """Train copies of the model that would be delivered, and average them; ``before`` itself where that fails.
+    """Train copies of the model that would be delivered, and average them. If that fails, deliver ``before``.
 
     Args:
-        before: what the run would deliver.
-        controller: of the run: knows the values that its members were given.
-        train: trains a population in a directory of its own.
+        before: what the run would deliver without a refit.
+        controller: of the run; it has the values that members were given.
+        train: trains a population in its own directory.
     """
     if before is None:
         logger.warning("no refit: the run has no model that could be trained on")
         return Finish(delivered=None)
     inside = directory.inside(layout.REFIT)
 
-    def made() -> Finish:
+    def refit_in_directory() -> Finish:
         from raytune_rl.ensemble.refit_model import refitted_model
 
-        trained = train(_of_copies(experiment, before), inside, [_start(before, controller)] * experiment.population)
+        points = [_starting_values(before, controller)] * experiment.population
+        trained = train(_refit_experiment(experiment, before), inside, points)
         if trained.interrupted:
             return Finish(delivered=before, interrupted=True)
-        found = refitted_model(
+        model = refitted_model(
             before,
-            [one for one in trained.states(MOST_GIB * 2**30) if one.origin == "final"],
+            [kept for kept in trained.states(MOST_GIB * 2**30) if kept.origin == "final"],
             copies=experiment.population,
             metric=experiment.metric,
             mode=experiment.mode,
             kind=composition.declared_kind(experiment),
         )
-        if found is None:
+        if model is None:
             logger.warning("the refit has come to nothing on validation; the run delivers what it had before")
-        return Finish(delivered=found or before)
+        return Finish(delivered=model or before)
 
-    finish = spared("the run delivers what it had before the refit", made) or Finish(delivered=before)
+    finish = spared("the run delivers what it had before the refit", refit_in_directory) or Finish(delivered=before)
     if finish.interrupted or finish.delivered is None:
         return finish
     cost = {"segments": 0, "train_s": 0.0}
@@ -84,8 +85,8 @@ def refitted(
     return Finish(delivered=replace(finish.delivered, refit={"copies": 0, **(finish.delivered.refit or {}), **cost}))
 
 
-def _of_copies(experiment: Experiment, before: Delivered) -> Experiment:
-    """The refit as an experiment of its own."""
+def _refit_experiment(experiment: Experiment, before: Delivered) -> Experiment:
+    """The refit as an experiment, whose members are the copies."""
     from raytune_rl.population.refit_task import Refit
 
     schedule: Fixed = Cosine()
@@ -110,18 +111,18 @@ def _of_copies(experiment: Experiment, before: Delivered) -> Experiment:
     )
 
 
-def _start(before: Delivered, controller: Controller) -> Mapping[str, Value]:
-    """The values that the model was trained with. Where a member could not take what it was given (a batch larger than
-    the train split, more frozen layers than there are), and says another value than the space has, those given."""
+def _starting_values(before: Delivered, controller: Controller) -> Mapping[str, Value]:
+    """The values that the model was trained with. If one of them is not in the space (say, because the member was given
+    a batch size above the size of the train split, or too many frozen layers), the value that the member was given."""
     in_force: Mapping[str, Value] = before.state["hyperparameters"]
     positions = controller.members[before.state["member"]].best_positions
     given = controller.space.decode(positions or [0.5] * len(controller.space))
 
-    def known(hyperparameter: Hyperparameter) -> bool:
+    def in_space(hyperparameter: Hyperparameter) -> bool:
         try:
             hyperparameter.encode(in_force[hyperparameter.name])
         except ValueError:
             return False
         return True
 
-    return {h.name: (in_force if known(h) else given)[h.name] for h in controller.space}
+    return {h.name: (in_force if in_space(h) else given)[h.name] for h in controller.space}

@@ -1,4 +1,4 @@
-"""What is tried in this process before Ray starts, so that a user's mistake is one sentence and not a dead trial."""
+"""Checks in this process before Ray starts, so that a user's mistake gives one sentence and not a failed trial."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from raytune_rl.population.torch_task import TorchTask
 logger = logging.getLogger(__name__)
 
 STATES_KEPT = 6
-"""Networks' worth of a member's states: its best and its last weights, each with two moments of the optimiser."""
+"""Size of a member's states, in networks: its best and its last weights, each with two moments of the optimiser."""
 
 
 def rehearse(experiment: Experiment, candidate: TorchTask) -> None:
-    """Make one member of a torch task in this process, so that what is wrong with data, network or loss is said before
-    any trial starts. Does nothing where trials have GPUs: the network may need one. The data stay loaded; the summary
-    needs them again.
+    """Build one member of a torch task in this process, so that mistakes in data, network or loss are reported before
+    any trial starts. Does nothing if trials have GPUs, since the network may need one. The data stay loaded for the
+    summary.
 
     Raises:
-        BadInput: it cannot be made. What the user's own functions raise comes with their frames.
+        BadInput: the member cannot be built. Errors from the user's functions come with a traceback of the user's code.
     """
     if experiment.resources.get("GPU"):
         return
@@ -38,28 +38,29 @@ def rehearse(experiment: Experiment, candidate: TorchTask) -> None:
         candidate.build(MemberContext(member=0, seed=experiment.seed), space.decode([0.5] * len(space))).close()
     except Exception as error:
         raised_at = traceback.extract_tb(error.__traceback__)[-1].filename
-        if isinstance(error, ValueError) and raised_at.startswith(OWN_FILES):  # a sentence of ours
+        if isinstance(error, ValueError) and raised_at.startswith(OWN_FILES):  # our own error: its sentence is enough
             raise BadInput(f"candidate: {error}") from None
         raise BadInput(f"{user_traceback(error).rstrip()}\nThe candidate cannot be made: {first_line(error)}") from None
     _warn_of_nan(candidate)
 
 
 def _warn_of_nan(candidate: TorchTask) -> None:
-    """Warn, and go on: a few networks are made for missing values. Most diverge."""
+    """Warn of NaN and infinity in the data. They are no error, since some networks can handle missing values, but most
+    diverge."""
     splits = load_splits(candidate.data, CPU)
     for name in ("train", "validation", "test"):
         split = getattr(splits, name)
-        for what in ("inputs", "targets"):
-            values = None if split is None else getattr(split, what)
+        for part in ("inputs", "targets"):
+            values = None if split is None else getattr(split, part)
             if values is not None and values.is_floating_point() and not values.isfinite().all():
-                logger.warning("%s of the %s split hold NaN or infinity", what, name)
+                logger.warning("%s of the %s split hold NaN or infinity", part, name)
 
 
 def check_refit(experiment: Experiment, candidate: Any) -> None:
-    """Load the data of a candidate that is to be refitted, and make one network, in this process.
+    """Check that a candidate can be refitted, by loading its data and building one network in this process.
 
     Raises:
-        BadInput: its train and validation rows cannot be put together, or its states are too large for a refit.
+        BadInput: its train and validation rows cannot be pooled, or its states are too large for a refit.
     """
     try:
         pooled(load_splits(candidate.data, CPU))

@@ -1,4 +1,4 @@
-"""The directory of a run: begun, or taken up where an earlier session left it."""
+"""The directory of a run: begins a new one, or checks an existing one before it is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raytune_rl.rundir.plain import plain
 from raytune_rl.tune.storage import StateStore, refuse_foreign
 
 DIFFERENCES = 3
-"""So many fields are named where an experiment is not the one of the run that it is to go on with."""
+"""The largest number of differing fields that the error names if an experiment is not that of the run to resume."""
 
 MAY_DIFFER = frozenset(
     {
@@ -31,14 +31,14 @@ MAY_DIFFER = frozenset(
         "storage_path",
     }
 )
-"""Fields that a resumed run may change: they say how long and where to train, not what."""
+"""Fields that may change when a run is resumed. None of them changes how members are trained."""
 
 
 def unused(directory: RunDirectory) -> RunDirectory:
-    """A directory that a run can begin in; nothing is made yet.
+    """``directory``, after checking that a run can begin in it. Creates nothing.
 
     Raises:
-        BadInput: it holds a run, or something else.
+        BadInput: it holds a run or other files.
     """
     try:
         directory.check_unused()
@@ -48,10 +48,10 @@ def unused(directory: RunDirectory) -> RunDirectory:
 
 
 def begin(directory: RunDirectory, experiment: Experiment) -> None:
-    """Make the directory, and say in it what is run: whatever happens from now on, it can be gone on with.
+    """Create the directory and write ``experiment.json``. From now on, the run can be resumed.
 
     Raises:
-        BadInput: it cannot be made.
+        BadInput: the directory cannot be created.
     """
     try:
         directory.create()
@@ -62,43 +62,46 @@ def begin(directory: RunDirectory, experiment: Experiment) -> None:
 
 
 def resolved_fields(experiment: Experiment) -> dict[str, Any]:
-    """All fields of an experiment by name, for ``experiment.json``. Hyperparameters with what they were taken for:
-    kind, role, range, scale. A resumed run must have the same."""
+    """All fields of an experiment by name, for ``experiment.json``. Hyperparameters are described as they are
+    understood (kind, role, range, scale), as a resumed run must have the same."""
     space = {h.name: {"kind": type(h).__name__, **asdict(h)} for h in experiment.space()}
     resolved = {"hyperparameters": space, "reward": experiment.pay}
     return {f.name: getattr(experiment, f.name) for f in fields(experiment)} | resolved
 
 
 def opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
-    """The directory of a run that is to go on.
+    """``directory``, after checking that ``experiment`` can resume the run in it.
 
     Raises:
-        BadInput: there is no run, others could have tampered with its pickles, or it was made by another experiment.
-            (A run of an older version does not name the fields that came later: there they had their defaults.)
+        BadInput: there is no run, others could have tampered with its pickles, or the run is of another experiment.
     """
     try:
         directory.open()
         if directory.local is not None:
             refuse_foreign(directory.local)
-        StateStore(directory.uri(f"{layout.STATE}/driver")).load()  # raises if another version has written it
+        StateStore(directory.uri(f"{layout.STATE}/driver")).load()  # raises if another version wrote it
     except (OSError, ValueError) as error:
         raise BadInput(f"--resume {directory}: {error}") from None
-    there = directory.read_json(layout.EXPERIMENT)["experiment"]
-    here = plain(resolved_fields(experiment))
-    assert isinstance(here, dict)
-    since = {f.name for f in fields(Experiment) if f.name not in there and here[f.name] == plain(f.default)}
-    found = list(_differences(there, {n: value for n, value in here.items() if n not in MAY_DIFFER | since}))
-    if found:
-        told = [f"{name} is {_short(was)} there and {_short(now)} here" for name, was, now in found[:DIFFERENCES]]
-        more = [f"and {len(found) - DIFFERENCES} more"] if len(found) > DIFFERENCES else []
-        raise BadInput(f"--resume {directory}: the experiment is not the one of that run: {'; '.join(told + more)}.")
+    stored = directory.read_json(layout.EXPERIMENT)["experiment"]
+    current = plain(resolved_fields(experiment))
+    assert isinstance(current, dict)
+    # a run of an older version lacks fields that were added later: their defaults were in force
+    added = {f.name for f in fields(Experiment) if f.name not in stored and current[f.name] == plain(f.default)}
+    compared = {name: value for name, value in current.items() if name not in MAY_DIFFER | added}
+    differences = list(_differences(stored, compared))
+    if differences:
+        texts = [f"{name} is {_short(was)} there and {_short(now)} here" for name, was, now in differences]
+        more = [f"and {len(texts) - DIFFERENCES} more"] if len(texts) > DIFFERENCES else []
+        raise BadInput(
+            f"--resume {directory}: the experiment is not the one of that run: {'; '.join(texts[:DIFFERENCES] + more)}."
+        )
     return directory
 
 
-def _differences(there: Any, here: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The fields of ``here`` that are others in ``there``: where, and both values."""
-    for name, now in here.items():
-        was = there.get(name)
+def _differences(stored: Any, current: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The fields of ``current`` whose values differ in ``stored``: dotted path, stored value, current value."""
+    for name, now in current.items():
+        was = stored.get(name)
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             yield from _differences(was, {**dict.fromkeys(was), **now}, f"{path}{name}.")
         elif was != now:
@@ -106,7 +109,7 @@ def _differences(there: Any, here: Mapping[str, Any], path: str = "") -> Iterato
 
 
 def who_decides(experiment: Experiment) -> str:
-    """Who decides, as people are told."""
+    """A name for whatever makes the decisions: the algorithm of an agent, or a rule."""
     agent = experiment.agent
     return agent.algorithm if isinstance(agent, Agent) else repr(agent)
 

@@ -1,8 +1,8 @@
-"""Puts a run together: an experiment in, a run directory out.
+"""Runs an experiment into a run directory.
 
-``run`` is what the command line calls and what a notebook can call. A run trains the population under its agent, then
-perhaps a refit and a comparison (random search or a deep ensemble), and ends with the summary and the report. Whatever
-part is interrupted, ``resume`` continues it.
+The command line calls ``run``, and so can a notebook. A run trains the population under its agent, then, if the
+experiment says so, a refit and a comparison (random search or a deep ensemble), and ends with the summary and the
+report. Whichever part is interrupted, ``resume`` continues it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunFailed(RuntimeError):
-    """The run came to nothing: one sentence why."""
+    """The run has no result. The message is one sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +69,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Session:
-    """What every part of a run needs, from the start of Ray to its end. Comparisons and the refit train in sessions of
-    their own, with another experiment in a directory inside this one."""
+    """What all parts of a run need while Ray is running. Comparisons and the refit train in sessions of their own, with
+    another experiment, in a directory inside this one."""
 
     experiment: Experiment
     directory: RunDirectory
@@ -97,15 +97,15 @@ def run(
     Args:
         experiment: what to run.
         out: the run directory, a local path or any URI that ``pyarrow.fs`` opens.
-        resume: continue the run in ``out``; a finished one is left as it is.
-        address: a Ray cluster to use instead of a local one.
-        source: the experiment file; its folder is shipped to a given cluster.
-        progress: the screen; by default the summary only.
+        resume: continue the run in ``out``; a finished one is not changed.
+        address: a Ray cluster to use instead of a local Ray.
+        source: the experiment file; its folder is sent to the cluster at ``address``.
+        progress: the display; by default, it shows the summary only.
 
     Raises:
-        BadInput: something that the user wrote cannot work. Found before Ray starts, but for a metric that the
-            candidate does not report, which only its first report can show.
-        RunFailed: nothing was trained.
+        BadInput: something that the user wrote cannot work. Raised before Ray starts if possible; a metric that the
+            candidate does not report shows only in its first report.
+        RunFailed: no member reported a finite value of the metric.
     """
     progress = progress or make_progress(quiet=True)
     directory = opened(RunDirectory(out), experiment) if resume else unused(RunDirectory(out))
@@ -124,7 +124,7 @@ def run(
         _logging_to(directory),
         progress,
         stopping_on_signals(),
-        ThreadPoolExecutor(1) as aside,  # left after Ray: what it does overlaps with the shutdown
+        ThreadPoolExecutor(1) as background,  # entered before Ray, so that its work overlaps with Ray's shutdown
         ray_cluster(address, working_dir=None if source is None else str(source.resolve().parent)) as nodes,
         stopping_on_signals() as stop,  # once more: ray.init installs a SIGTERM handler of its own
     ):
@@ -137,13 +137,13 @@ def run(
             experiment=experiment, directory=directory, placement=placement, progress=progress, stop=stop
         )
         try:
-            return _run(session, candidate, controller, aside)
+            return _run(session, candidate, controller, background)
         finally:
-            policy.close()  # while its Ray is there: a call after the shutdown would start another one
+            policy.close()  # before Ray is shut down: a later call would start another Ray
 
 
 def _check(experiment: Experiment, candidate: Candidate | None, *, address: str | None, resume: bool) -> None:
-    """Raise ``BadInput`` for what can be seen to be wrong before Ray starts."""
+    """Raise ``BadInput`` for mistakes that can be found before Ray starts."""
     check_callbacks(experiment.callbacks)
     if experiment.refit:
         from raytune_rl.runs.rehearsal import check_refit
@@ -157,7 +157,7 @@ def _check(experiment: Experiment, candidate: Candidate | None, *, address: str 
     if resume:
         return
     if not ray_is_running() and experiment.resources.keys() <= machine.keys():
-        place_members(experiment, [machine])  # raises where the trials do not fit
+        place_members(experiment, [machine])  # raises if the trials do not fit
     if isinstance(candidate, TorchTask):
         from raytune_rl.runs.rehearsal import rehearse
 
@@ -166,7 +166,7 @@ def _check(experiment: Experiment, candidate: Candidate | None, *, address: str 
 
 @contextmanager
 def _logging_to(directory: RunDirectory) -> Iterator[None]:
-    """Write the package's log into the run directory, too."""
+    """Also write the package's log messages into the run directory."""
     log, package = RunLog(directory), logging.getLogger("raytune_rl")
     package.addHandler(log)
     try:
@@ -176,7 +176,7 @@ def _logging_to(directory: RunDirectory) -> Iterator[None]:
         log.close()
 
 
-def _run(session: _Session, candidate: Candidate | None, controller: Controller, aside: Executor) -> Outcome:
+def _run(session: _Session, candidate: Candidate | None, controller: Controller, background: Executor) -> Outcome:
     experiment, directory = session.experiment, session.directory
     points = composition.starting_points(experiment)
     tracker = Tracker(experiment.callbacks, directory, name=experiment.name, members=experiment.population)
@@ -187,14 +187,14 @@ def _run(session: _Session, candidate: Candidate | None, controller: Controller,
             controller.policy.save(str(path))
         if trained.interrupted:
             return session.interrupted
-        return _conclude(session, trained, aside)
+        return _conclude(session, trained, background)
 
 
-def _conclude(session: _Session, trained: TrainedPopulation, aside: Executor) -> Outcome:
-    """What follows the training: the refit, the comparison, the summary, the page."""
+def _conclude(session: _Session, trained: TrainedPopulation, background: Executor) -> Outcome:
+    """Do what follows the training: the refit, the comparison, the summary and the report."""
     experiment, directory, controller = session.experiment, session.directory, trained.controller
     if controller.incumbent is None:
-        raise RunFailed(_why_nothing(experiment, directory, controller))
+        raise RunFailed(_failure_text(experiment, directory, controller))
 
     def train(other: Experiment, inside: RunDirectory, points: Sequence[Mapping[str, Value]]) -> TrainedPopulation:
         return _train(
@@ -219,14 +219,14 @@ def _conclude(session: _Session, trained: TrainedPopulation, aside: Executor) ->
             return session.interrupted
     summary = _summarise(experiment, directory, trained, delivered, comparison)
     directory.write_json(layout.SUMMARY, summary)
-    aside.submit(_write_page, directory)
+    background.submit(_write_page, directory)
     session.progress.finish(summary)
     return Outcome(directory=str(directory), summary=summary)
 
 
 def _write_page(directory: RunDirectory) -> None:
-    try:  # nobody waits for this thread, so an exception here would be lost
-        from raytune_rl.analysis.page import try_report  # matplotlib takes a second, so not before it is needed
+    try:  # log exceptions here, as nobody asks this thread for its result
+        from raytune_rl.analysis.page import try_report  # imported late, since matplotlib takes a second
     except ImportError as error:
         logger.warning("there is no report.html: %s", error)
     else:
@@ -317,8 +317,8 @@ def _summarise(
     )
 
 
-def _why_nothing(experiment: Experiment, directory: RunDirectory, controller: Controller) -> str:
-    """Why a run has come to nothing, and what can be done, for people."""
+def _failure_text(experiment: Experiment, directory: RunDirectory, controller: Controller) -> str:
+    """Why a run has no result, and what the user can do."""
     trouble = "" if controller.trouble is None else f" ({controller.trouble})"
     alive = any(state.alive for state in controller.members.values())
     advice = "" if alive else "; all were given up, so there is nothing to go on with: mend it and name another --out"

@@ -1,4 +1,4 @@
-"""What the progress screen is told of a run before its first segment."""
+"""What the progress display knows about a run before its first segment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raytune_rl.runs.resume import who_decides
 
 
 def screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
-    """The plan of a run, with the segments that earlier sessions have trained."""
+    """The plan of a run, including the segments that earlier sessions have trained."""
     return Plan(
         name=experiment.name,
         members=experiment.population,
@@ -28,12 +28,12 @@ def screen_plan(experiment: Experiment, directory: RunDirectory) -> Plan:
         budget_s=experiment.stop.seconds,
         done=_trained_before(directory),
         loadable=isinstance(experiment.candidate, TorchTask),
-        network=_needed_to_load(experiment.candidate),
+        network=_network_to_load(experiment.candidate),
     )
 
 
-def _needed_to_load(candidate: object) -> str:
-    """What ``raytune_rl.load`` must be given beside the directory: the network's function, if no file can name it."""
+def _network_to_load(candidate: object) -> str:
+    """The name of the network's function, if ``raytune_rl.load`` needs it because it cannot be imported by name."""
     if not isinstance(candidate, TorchTask):
         return ""
     from raytune_rl.population.export import find_factory, importable_name
@@ -46,7 +46,7 @@ def _needed_to_load(candidate: object) -> str:
 
 
 def _trained_before(directory: RunDirectory) -> Mapping[int, int]:
-    """By member, the segments that earlier sessions of the run have trained."""
+    """The number of segments that earlier sessions have trained, by member."""
     if not directory.exists(layout.SEGMENTS):
         return {}
     return Counter(directory.read_table(layout.SEGMENTS)["member"].tolist())

@@ -1,7 +1,7 @@
-"""Writes down what a run does while it goes on: tables, the driver's state, the agent, and the screen.
+"""Records a run while it is in progress: in the tables, the driver's state, the agent's checkpoint, and on the screen.
 
-The order matters. Before a host is told to save, everything that its checkpoint presupposes is on the disk: so whatever
-is killed, a checkpoint after segment ``s`` never lacks the rows and the controller's state of the segments before.
+The order matters. Before a host is told to save, everything that its checkpoint builds on is on the disk. So whatever
+is killed, for a checkpoint after segment ``s`` the rows and the controller's state of earlier segments always exist.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from raytune_rl.tune.storage import StateStore
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 2.0
-"""Readers of a running run see its rows at most that late."""
+"""Readers of a run in progress see its rows after at most this delay."""
 
 
 @dataclass
 class Counts:
-    """What ``summary.json`` counts and the tables do not hold: they keep the last word on a segment, not the tries."""
+    """Counts for ``summary.json`` that cannot be taken from the tables, which only have the last attempt at a
+    segment."""
 
     failures: int = 0
     restarts: int = 0
@@ -45,15 +46,15 @@ class RunSink:
     ``wall_s`` counts from the start of the first segment to the last report, over all sessions of a run.
 
     Args:
-        controller: whose state is kept.
+        controller: its state is saved.
         tables: the run's tables.
-        state: where the driver's state goes.
-        keeps_controller: whether the controller's is in it; not where Tune keeps that.
-        agent_directory: where the agent's checkpoint goes, a local path; ``None`` keeps none.
-        progress: the screen.
-        tracker: shows the members to experiment trackers.
-        seconds: the wall time after which everything stops.
-        clock: seconds, monotonic.
+        state: stores the driver's state.
+        keeps_controller: whether the driver's state includes the controller's. Not needed if Tune stores that.
+        agent_directory: local path of the agent's checkpoint; ``None`` = no checkpoint.
+        progress: the display.
+        tracker: passes the members on to experiment trackers.
+        seconds: the wall time after which everything stops; ``None`` = no limit.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(
@@ -85,12 +86,13 @@ class RunSink:
         self._flushed = clock()
 
     def began(self, ago: float) -> None:
-        """The first segment began so many seconds ago. For drivers that record segments later than they end."""
+        """Note that the first segment began ``ago`` seconds ago. For drivers that record segments some time after their
+        end."""
         if self._began is None:
             self._began = self._clock() - ago
 
     def record(self, step: Step) -> None:
-        """Take one step of the controller."""
+        """Record one step of the controller."""
         self.counts.take(step)
         self._tables.write(step)
         self._progress.update(step)
@@ -101,9 +103,9 @@ class RunSink:
             self._flush_tables()
 
     def flush(self) -> bool:
-        """Bring tables and the controller's state to the disk; the agent's checkpoint follows when it is ready.
+        """Write the tables and the controller's state to the disk; the agent's checkpoint follows in the background.
 
-        False if the disk refuses: then no host may save, or its checkpoint could know segments that no table has.
+        Returns False if that fails. Then no host may save, or its checkpoint could be ahead of the tables.
         """
         if not self._flush_tables():
             return False
@@ -116,7 +118,7 @@ class RunSink:
         return saved
 
     def restore(self) -> bool:
-        """Take up the state of an interrupted run, the agent's included; False if there is none."""
+        """Restore the state of an interrupted run, including the agent's. Returns False if there is none."""
         saved = self._state.load()
         if saved is None:
             return False

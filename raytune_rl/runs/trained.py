@@ -1,4 +1,4 @@
-"""What training a population leaves behind, however its members were driven."""
+"""The result of training a population, the same for all kinds of candidates."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from raytune_rl.runs.sink import RunSink
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedPopulation:
-    """A trained population, beside its tables.
+    """A trained population, apart from its tables.
 
     Attributes:
-        controller, sink: with everything they have counted.
-        slots: trials that could run at once.
-        decision_ms: how long decisions took.
-        interrupted: whether training was stopped from outside and can go on.
-        export: writes the incumbent's model into a folder; False if its weights are not there.
-        test: the incumbent's metrics on the test split.
-        states: all states that were kept, for the ensemble. Called with the most bytes that may be read for it; raises
-            ``ValueError`` (one sentence) when there are more, or none.
+        controller, sink: as they are at the end of training.
+        slots: number of trials that could run at once.
+        decision_ms: milliseconds that decisions took.
+        interrupted: whether training was stopped from outside and can be resumed.
+        export: writes the incumbent's model into a folder; returns False if its weights were not saved.
+        test: returns the incumbent's metrics on the test split.
+        states: returns all saved states, for the ensemble. Its argument is the largest number of bytes to read; raises
+            ``ValueError`` (one sentence) if there are more, or if no states are saved.
     """
 
     controller: Controller
@@ -41,4 +41,4 @@ class TrainedPopulation:
 
 
 TrainPopulation: TypeAlias = Callable[[Experiment, RunDirectory, Sequence[Mapping[str, Value]]], TrainedPopulation]
-"""Trains an experiment's population from given starting points in a directory of its own."""
+"""Trains the population of an experiment in the given directory, from the given starting points."""

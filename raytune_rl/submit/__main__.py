@@ -148,27 +148,28 @@ def _launcher(options: argparse.Namespace, jobs: RayJobs) -> Launcher:
 
 
 def _job(options: argparse.Namespace) -> Job:
-    """Checked here as ``run`` checks it there, so that a mistake does not wait in a queue."""
+    """The job of a command line. Makes the same checks as ``run`` on the cluster, so that mistakes show at once, and
+    not after waiting in a queue."""
     from raytune_rl.cli.experiment_file import load_experiment
     from raytune_rl.cli.overrides import apply_overrides
 
     experiment = load_experiment(options.experiment_file, options.experiment)
     experiment = apply_overrides(experiment, options.overrides)
-    passed: list[str] = []
+    run_options: list[str] = []
     if options.experiment:
-        passed += ["--experiment", options.experiment]
+        run_options += ["--experiment", options.experiment]
     if options.seed is not None:
         experiment = replace(experiment, seed=options.seed)
-        passed += ["--seed", str(options.seed)]
+        run_options += ["--seed", str(options.seed)]
     for override in options.overrides:
-        passed += ["--set", override]
+        run_options += ["--set", override]
     return Job(
         file=Path(options.experiment_file).resolve(),
         name=experiment.name,
         ident=make_ident(experiment.name),
         storage=place(experiment.storage_path),
         out=None if options.out is None else place(options.out),
-        options=tuple(passed),
+        options=tuple(run_options),
     )
 
 

@@ -1,4 +1,4 @@
-"""What is to be run, wherever it is submitted to, and what a launcher has to be able to do."""
+"""The job to submit, the same for all clusters, and the protocol of launchers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from raytune_rl.rundir.plain import plain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """An experiment file with the options of the command line that belong to the run.
+    """An experiment file with the options of its run.
 
     Attributes:
-        file: the experiment file, absolute. Its folder goes along.
-        name: the experiment's.
-        ident: names the submission; letters, digits and dashes, as Kubernetes wants it.
-        storage: where the run directory is made: a path as it is written, or a URI.
-        out: the run directory itself, where the user has chosen one.
-        options: passed on to ``raytune_rl.run``.
+        file: absolute path of the experiment file. Its folder is sent along.
+        name: of the experiment.
+        ident: identifies the submission; letters, digits and dashes, as Kubernetes requires.
+        storage: where the run directory is created: a path as the user wrote it, or a URI.
+        out: the run directory itself, if the user has chosen one.
+        options: command-line options for ``raytune_rl.run``.
     """
 
     file: Path
@@ -36,7 +36,8 @@ class Job:
 
     @property
     def remote(self) -> bool:
-        """Whether the run directory lies in an object store or the like, reachable from everywhere."""
+        """Whether the run directory is given by a URI (such as an object store), so that it can be reached from all
+        machines."""
         return is_uri(self.directory)
 
     @property
@@ -46,38 +47,38 @@ class Job:
 
 
 class Launcher(Protocol):
-    """One way of getting a job onto a cluster."""
+    """A way to run a job on a cluster."""
 
     def preview(self, job: Job) -> str:
-        """What would be submitted, as text. Holds no secret. Raises ``BadInput`` for what cannot work."""
+        """What would be submitted, as text without secrets. Raises ``BadInput`` if it cannot work."""
         ...
 
     def submit(self, job: Job) -> int:
-        """Submit it; returns the exit status. Raises ``BadInput`` for what cannot work."""
+        """Submit the job; returns the exit status. Raises ``BadInput`` if it cannot work."""
         ...
 
 
 def make_ident(name: str) -> str:
-    """A new name for a submission: the experiment's, the time, and something random."""
+    """A new identifier of a submission: the experiment's name, the time, and a random part."""
     word = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:30] or "run"
     return f"{word}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def is_uri(path: str) -> bool:
-    """``s3://bucket/x`` is one, ``results`` is not."""
+    """Whether this is a URI (``s3://bucket/x``) and not a path (``results``)."""
     return "://" in path
 
 
 def absolute(path: str) -> str:
-    """A local path made absolute from here; a URI as it is."""
+    """A local path made absolute; a URI is returned as it is."""
     return path if is_uri(path) else str(Path(path).expanduser().resolve())
 
 
 def place(path: str) -> str:
-    """A storage path as it may stand in manifests, scripts and logs.
+    """A storage path for use in manifests, scripts and logs.
 
     Raises:
-        BadInput: it holds credentials.
+        BadInput: it contains credentials.
     """
     if plain(path) != path:
         raise BadInput(
@@ -91,9 +92,9 @@ def tool(name: str, what_for: str) -> str:
     """The path of a program on this machine.
 
     Raises:
-        BadInput: it is not here.
+        BadInput: it is not installed.
     """
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise BadInput(f"{name} is not on this machine, and {what_for}; use --dry-run to see what would be submitted.")
-    return found
+    return path

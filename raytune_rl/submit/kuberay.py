@@ -1,4 +1,4 @@
-"""KubeRay: a ``RayJob`` manifest, with the experiment's files in a ``ConfigMap`` beside it."""
+"""KubeRay: a ``RayJob`` manifest, and a ``ConfigMap`` with the experiment's files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from raytune_rl.submit.job import Job, tool
 
 CODE, RESULTS = "/experiment", "/results"
 MAX_BYTES = 900_000
-"""A ConfigMap holds one MiB, its YAML included."""
+"""Largest size of the files: a ConfigMap can hold one MiB, including its YAML."""
 
 
 class _Readable(yaml.SafeDumper):
-    """Writes files as they are, line by line, and not as one escaped string."""
+    """Writes the experiment's files line by line, not as single escaped strings."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -38,7 +38,7 @@ class KubeRay:
     Args:
         image: a container image with Ray and raytune_rl.
         namespace: ``None`` = kubectl's own.
-        nodes: worker pods.
+        nodes: number of worker pods.
         cpus, gpus, memory: per worker pod; memory as Kubernetes writes it (``16Gi``).
         python: the interpreter in the image.
         token_secret: the name of a ``Secret`` whose key ``auth_token`` holds the cluster's token; ``None`` = KubeRay
@@ -61,14 +61,14 @@ class KubeRay:
 
     def submit(self, job: Job) -> int:
         manifest = self.preview(job)
-        answer = subprocess.run(
+        completed = subprocess.run(
             [tool("kubectl", "it submits RayJobs to Kubernetes"), "apply", "-f", "-"],
             input=manifest,
             text=True,
         )
-        if answer.returncode == 0:
+        if completed.returncode == 0:
             print(f"run directory {self._out(job)}; follow it with: kubectl get rayjob {job.ident} --watch")
-        return DONE if answer.returncode == 0 else FAILED
+        return DONE if completed.returncode == 0 else FAILED
 
     def manifests(self, job: Job) -> list[dict[str, Any]]:
         """The ``ConfigMap`` and the ``RayJob``."""
@@ -77,7 +77,7 @@ class KubeRay:
             "rayVersion": importlib.metadata.version("ray"),
             "authOptions": {"mode": "token", **({"secretName": self.token_secret} if self.token_secret else {})},
             "headGroupSpec": {
-                # KubeRay's operator and submitter reach the dashboard from other pods; the token guards it.
+                # KubeRay's operator and submitter use the dashboard from other pods; the token protects it.
                 "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
                 "template": self._pod("head", {"cpu": "2", "memory": "8Gi"}),
             },
@@ -152,7 +152,7 @@ class KubeRay:
 
 
 def _files(job: Job) -> dict[str, str]:
-    """The Python files beside the experiment, itself included."""
+    """The Python files in the experiment's folder, by name."""
     files = {path.name: path.read_text(encoding="utf-8") for path in sorted(job.file.parent.glob("*.py"))}
     size = sum(len(text.encode()) for text in files.values())
     if size > MAX_BYTES:

@@ -1,6 +1,6 @@
-"""Ray Jobs: the experiment runs on the head of a cluster that is there, through Ray's own job server.
+"""Ray Jobs: runs the experiment on the head of an existing cluster, through Ray's job server.
 
-The job's metadata says where its run directory is, so ``status``, ``stop`` and ``fetch`` need nothing but its id.
+The job's metadata contains its run directory, so ``status``, ``stop`` and ``fetch`` only need its id.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from raytune_rl.rundir.plain import plain
 from raytune_rl.submit.job import Job, absolute, is_uri
 
 OUT = "raytune_rl.out"
-"""Key of a job's metadata under which its run directory stands."""
+"""Key of the run directory in a job's metadata."""
 
 AGENT_SECONDS = 60.0
-"""How long a job waits for the agent of a head that has just started."""
+"""How long to wait for the job agent of a head that has just started."""
 
 EXCLUDED = ("results", ".venv", ".git", "__pycache__", "*.parquet")
-"""What of the experiment's folder does not travel."""
+"""Files in the experiment's folder that are not sent along."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +41,10 @@ class RayJobs:
     Args:
         address: of the dashboard, ``http://host:port``.
         pip: requirements that the cluster installs for the job.
-        installed: raytune_rl is installed on the cluster; otherwise this one is sent along.
-        python: the interpreter on the head; by default the one that the head's PATH has, or this one if it is here.
-        wait: follow the log and end with the job.
+        installed: whether raytune_rl is installed on the cluster; otherwise this installation is sent along.
+        python: the interpreter on the head; default: ``python`` from its PATH, or this interpreter if the head is this
+            machine.
+        wait: whether to print the log until the job ends.
     """
 
     address: str
@@ -57,15 +58,15 @@ class RayJobs:
 
     def submit(self, job: Job) -> int:
         request = self._request(job)
-        with self._answers():
+        with self._readable_errors():
             client = self._client()
             _submit(client, request)
             print(f"submitted {job.ident} to {self.address}; run directory {request['metadata'][OUT]}", flush=True)
             return self._follow(client, job.ident) if self.wait else DONE
 
     def status(self, ident: str) -> int:
-        """Print how a job is doing."""
-        with self._answers():
+        """Print the status of a job."""
+        with self._readable_errors():
             info = self._client().get_job_info(ident)
         print(f"{ident}: {info.status.value}")
         for line in (info.message, f"run directory {(info.metadata or {}).get(OUT, 'unknown')}"):
@@ -74,8 +75,9 @@ class RayJobs:
         return DONE
 
     def stop(self, ident: str) -> int:
-        """Stop a job. Ray sends it SIGTERM and, three seconds later, SIGKILL: what it saved last can be resumed."""
-        with self._answers():
+        """Stop a job. Ray sends it SIGTERM, and SIGKILL three seconds later. It can be resumed from its last
+        checkpoints."""
+        with self._readable_errors():
             stopped = self._client().stop_job(ident)
         print(f"{ident}: {'is being stopped' if stopped else 'had ended already'}")
         return DONE
@@ -84,9 +86,10 @@ class RayJobs:
         """Copy a job's run directory into ``target``.
 
         Raises:
-            BadInput: the job is not one of ours, its run directory cannot be reached from here, or ``target`` is used.
+            BadInput: the job was not submitted by this package, its run directory cannot be reached from this machine,
+                or ``target`` is not empty.
         """
-        with self._answers():
+        with self._readable_errors():
             info = self._client().get_job_info(ident)
         source = (info.metadata or {}).get(OUT)
         if source is None:
@@ -101,14 +104,14 @@ class RayJobs:
         return DONE
 
     def _request(self, job: Job) -> dict[str, Any]:
-        """What the SDK's ``submit_job`` is called with."""
-        if not job.remote and not self._here and not Path(job.directory).is_absolute():
+        """The arguments of the SDK's ``submit_job``."""
+        if not job.remote and not self._is_local and not Path(job.directory).is_absolute():
             raise BadInput(
                 f"storage_path is {job.out or job.storage!r}, a path relative to the job's own folder, which the "
                 "cluster throws away; give --out or storage_path a shared folder or a URI such as s3://bucket/results."
             )
-        out = absolute(job.directory) if self._here else job.directory
-        python = self.python or (sys.executable if self._here else "python")
+        out = absolute(job.directory) if self._is_local else job.directory
+        python = self.python or (sys.executable if self._is_local else "python")
         command = [python, "-m", "raytune_rl.run", job.file.name, "--address", "auto", "--out", out, *job.options]
         runtime_env: dict[str, Any] = {"working_dir": str(job.file.parent), "excludes": list(EXCLUDED)}
         if not self.installed:
@@ -123,8 +126,8 @@ class RayJobs:
         }
 
     @property
-    def _here(self) -> bool:
-        """Whether the head is this machine, so that paths mean the same there."""
+    def _is_local(self) -> bool:
+        """Whether the head is this machine, so that paths have the same meaning there."""
         return (urlsplit(self.address).hostname or "") in ("127.0.0.1", "localhost", "::1")
 
     def _client(self) -> Any:
@@ -138,8 +141,8 @@ class RayJobs:
         return JobSubmissionClient(self.address)
 
     @contextmanager
-    def _answers(self) -> Iterator[None]:
-        """Turn what the SDK raises for a wrong address, token or id into one sentence."""
+    def _readable_errors(self) -> Iterator[None]:
+        """Turn the SDK's errors for a wrong address, token or id into ``BadInput`` with one sentence."""
         from ray.exceptions import AuthenticationError
 
         try:
@@ -155,7 +158,7 @@ class RayJobs:
             raise BadInput(f"{self.address} refuses: {first_line(error)}") from None
 
     def _follow(self, client: Any, ident: str) -> int:
-        """Print the log until the job ends; its exit status."""
+        """Print the log until the job ends. Returns the job's exit status."""
         try:
             asyncio.run(_print_log(client, ident))
         except KeyboardInterrupt:
@@ -173,9 +176,9 @@ class RayJobs:
 
 
 def use_token(file: str | None) -> None:
-    """Let Ray authenticate with the token in ``file``, or as its own variables say (``RAY_AUTH_TOKEN``,
-    ``RAY_AUTH_TOKEN_PATH``). Ray reads them when it is imported, so this comes first; the token itself never passes
-    through this program.
+    """Make Ray authenticate with the token in ``file``, or as its variables ``RAY_AUTH_TOKEN`` and
+    ``RAY_AUTH_TOKEN_PATH`` say. To be called before Ray is imported, as Ray reads them then. This program never reads
+    the token.
 
     Raises:
         BadInput: there is no such file.
@@ -190,7 +193,7 @@ def use_token(file: str | None) -> None:
 
 
 def _submit(client: Any, request: dict[str, Any]) -> None:
-    """Submit; a head that has just started takes requests some seconds before its job agent does."""
+    """Submit a job, with retries: the job agent of a new head starts some seconds after its dashboard."""
     deadline = time.monotonic() + AGENT_SECONDS
     while True:
         try:
@@ -208,22 +211,22 @@ async def _print_log(client: Any, ident: str) -> None:
 
 
 def copy_directory(source: str, target: Path) -> None:
-    """Copy a directory from anywhere that ``pyarrow.fs`` reaches.
+    """Copy a directory from any storage that ``pyarrow.fs`` can read.
 
     Raises:
-        BadInput: there is none, or ``target`` holds something.
+        BadInput: there is no such directory, it cannot be copied, or ``target`` is not empty.
     """
     from pyarrow import fs
 
     if target.exists() and any(target.iterdir()):
         raise BadInput(f"--out {target} is not empty; give a new directory.")
-    here = fs.LocalFileSystem()
+    local = fs.LocalFileSystem()
     try:
-        filesystem, path = fs.FileSystem.from_uri(source) if is_uri(source) else (here, source)
+        filesystem, path = fs.FileSystem.from_uri(source) if is_uri(source) else (local, source)
         if filesystem.get_file_info(path).type != fs.FileType.Directory:
             raise BadInput(f"{source} does not exist (yet).")
         target.mkdir(parents=True, exist_ok=True)
-        fs.copy_files(path, str(target.resolve()), source_filesystem=filesystem, destination_filesystem=here)
+        fs.copy_files(path, str(target.resolve()), source_filesystem=filesystem, destination_filesystem=local)
     except BadInput:
         raise
     except (OSError, ValueError) as error:

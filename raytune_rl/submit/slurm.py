@@ -1,4 +1,4 @@
-"""Slurm: a batch script that makes a Ray cluster of the allotted nodes and runs the experiment on it."""
+"""Slurm: a batch script that starts a Ray cluster on the allocated nodes and runs the experiment on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raytune_rl.submit.job import Job, absolute, tool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slurm:
-    """A Slurm cluster, from one of its login nodes.
+    """A Slurm cluster; to be used on one of its login nodes.
 
     Args:
         nodes: number of nodes.
@@ -26,7 +26,7 @@ class Slurm:
         memory: per node, as Slurm writes it (``64G``).
         options: further ``#SBATCH`` options, name to value (``time``, ``partition``, ``account`` ...).
         setup: shell lines that prepare each node's environment, such as ``module load python``.
-        python: the interpreter on the nodes; by default this one, which a shared file system provides.
+        python: the interpreter on the nodes; by default this one, which must be on a shared file system then.
     """
 
     nodes: int = 1
@@ -67,11 +67,12 @@ class Slurm:
     def submit(self, job: Job) -> int:
         script = self.preview(job)
         command = [tool("sbatch", "it submits jobs to Slurm")]
-        answer = subprocess.run(command, input=script, text=True, capture_output=True)
-        print((answer.stdout or answer.stderr).strip(), file=sys.stdout if answer.returncode == 0 else sys.stderr)
-        if answer.returncode == 0:
+        completed = subprocess.run(command, input=script, text=True, capture_output=True)
+        submitted = completed.returncode == 0
+        print((completed.stdout or completed.stderr).strip(), file=sys.stdout if submitted else sys.stderr)
+        if submitted:
             print(f"run directory {absolute(job.directory)}")
-        return DONE if answer.returncode == 0 else FAILED
+        return DONE if submitted else FAILED
 
 
 @lru_cache
@@ -82,6 +83,6 @@ def _template() -> Template:
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # a shell script; what a user wrote is quoted for the shell
+        autoescape=False,  # this is a shell script, not HTML; texts from users are quoted for the shell above
     )
     return environment.get_template("slurm.sh.j2")

@@ -1,6 +1,6 @@
-"""What single callbacks need beyond Tune's calls: to work offline, to keep keys secret, to go on with their runs.
+"""Adapts particular callbacks: they must work offline, keep API keys secret, and continue their runs when resumed.
 
-Ray's callbacks begin anew when a Tune experiment is restored. Here a member is the same run in every session.
+Ray's callbacks start new runs when a Tune experiment is restored. Here a member is the same run in every session.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from raytune_rl.tracking.trials import MemberTrial
 WANDB_KEY = "WANDB_API_KEY"
 
 _environment = threading.Lock()
-"""Ray's callback for Weights & Biases leaves its key in the environment, where another one would find it."""
+"""Held while a callback for Weights & Biases is set up: it passes its key through the environment, where another
+callback could take it for its own."""
 
 
 def set_up(callback: Any, *, members: int, resumed: bool) -> None:
@@ -27,7 +28,7 @@ def set_up(callback: Any, *, members: int, resumed: bool) -> None:
         settings.setdefault("resume", "allow")
     with _environment:
         if settings.get("mode") in ("offline", "disabled"):
-            # Ray asks for an API key unless the environment says so too.
+            # without this variable Ray would ask for an API key
             os.environ["WANDB_MODE"] = settings["mode"]
         callback.setup(stop=None, num_samples=members, total_num_samples=members)
         key = os.environ.get(WANDB_KEY)
@@ -37,22 +38,24 @@ def set_up(callback: Any, *, members: int, resumed: bool) -> None:
 
 
 def go_on_with(callback: Any, trial: MemberTrial) -> None:
-    """Before the start of a member's trial that has been logged in an earlier session.
+    """Make ``callback`` continue the run of a member that an earlier session has logged. To be called before the start
+    of its trial.
 
-    MLflow: its run is found by the name that Ray gave it. Parameters cannot change in MLflow, so only those that are
-    not there yet are left for Ray to log.
+    Only MLflow needs this. The run is found by the name that Ray gave it. Parameters cannot change in MLflow, so those
+    that are logged already are removed from the trial's configuration.
     """
     runs = getattr(callback, "_trial_runs", None)
     if not _is(callback, "MLflowLoggerCallback") or runs is None or trial in runs:
         return
     client = callback.mlflow_util._get_client()
-    found = client.search_runs(
+    matching = client.search_runs(
         [callback.mlflow_util.experiment_id], filter_string=f"tags.trial_name = '{trial}'", max_results=1
     )
-    if found:
-        client.update_run(found[0].info.run_id, status="RUNNING")
-        runs[trial] = found[0].info.run_id
-        trial.set_config({name: value for name, value in trial.config.items() if name not in found[0].data.params})
+    if matching:
+        run = matching[0]
+        client.update_run(run.info.run_id, status="RUNNING")
+        runs[trial] = run.info.run_id
+        trial.set_config({name: value for name, value in trial.config.items() if name not in run.data.params})
 
 
 def _with_key(settings: Any, key: str) -> Any:
@@ -63,15 +66,16 @@ def _with_key(settings: Any, key: str) -> Any:
 
 
 def _quiet_actor(logger_class: type) -> Any:
-    """The actor that Ray's callback would make, without the API key in its runtime environment: Ray writes those into
-    its logs."""
+    """The actor class that Ray's callback would use, but without the API key in its runtime environment, as Ray writes
+    runtime environments into its logs."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(logger_class)
+    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=this_node, max_restarts=-1, max_task_retries=-1)(logger_class)
 
 
 def _is(callback: Any, name: str) -> bool:
-    """Told by the class's name: importing the class would import its library."""
+    """Whether a callback is an instance of Ray's class ``name``. Compares names, because importing the class would
+    import its library."""
     return any(base.__name__ == name and base.__module__.startswith("ray.") for base in type(callback).mro())

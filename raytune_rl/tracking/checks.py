@@ -1,4 +1,4 @@
-"""What can be wrong with an experiment's callbacks before anything runs."""
+"""Checks of an experiment's callbacks before anything runs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from raytune_rl.errors import BadInput
 
 EXTRAS = {"mlflow": ("MLflow", "mlflow"), "wandb": ("Weights & Biases", "wandb"), "mlxtend": ("mlxtend", "bench")}
-"""By module, libraries that experiment files may need and raytune_rl has an extra for: the name, and the extra's."""
+"""Optional libraries that experiment files may need: by module, the library's name and the extra that installs it."""
 
 
 def check_callbacks(callbacks: Sequence[Any] | None) -> None:
-    """Raise ``BadInput`` when a callback could not be sent to the process that it is to work in."""
+    """Raise ``BadInput`` if a callback cannot be sent to the tracking process."""
     from ray import cloudpickle
 
     for callback in callbacks or ():
         try:
             cloudpickle.dumps(callback)
         except Exception as error:
-            # Not the message: it may quote the callback's fields, an API key among them.
+            # The error's message is left out: it may contain the callback's fields, including an API key.
             raise BadInput(
                 f"callbacks holds a {type(callback).__name__} that cannot be pickled ({type(error).__name__}), which "
                 "Ray needs to send it to the tracking process; open files and connections in its setup()."
@@ -27,9 +27,9 @@ def check_callbacks(callbacks: Sequence[Any] | None) -> None:
 
 
 def missing_library(error: BaseException) -> str | None:
-    """What to install, where an experiment file failed because an optional library is missing; ``None`` otherwise.
+    """What to install, if an experiment file has failed because an optional library is missing; else ``None``.
 
-    Ray's callbacks import their library when they are made, so the error comes out of the user's own file.
+    Ray's callbacks import their library when they are created, so the error is raised in the user's file.
     """
     library = None
     if isinstance(error, ModuleNotFoundError):

@@ -1,7 +1,7 @@
-"""What earlier sessions of a resumed run have trained, from its tables.
+"""The segments that earlier sessions of a resumed run have trained, from its tables.
 
-A killed driver takes what its trackers had not written yet along, but not the tables: what is missing in TensorBoard
-and elsewhere is made up for when the run goes on.
+When a driver is killed, entries that its trackers have not written yet are lost, but the tables are not. So entries
+that are missing in TensorBoard and elsewhere are logged when the run is resumed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ NAME = f"{STATE}/tracking.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """What a session leaves for the next one.
+    """What a session stores for the next one.
 
     Attributes:
-        group: the run's name among the trackers.
-        written: by member, how many segments have been logged everywhere.
+        group: the run's name in the trackers.
+        written: by member, the number of segments that all callbacks have written.
     """
 
     group: str
@@ -33,13 +33,13 @@ class Note:
 
 
 def write_note(directory: RunDirectory, note: Note) -> None:
-    """Raises ``OSError`` where it cannot be written."""
+    """Store the note in the run directory. Raises ``OSError`` if that fails."""
     directory.make_directory(STATE)
     directory.write_json(NAME, {"group": note.group, "written": note.written})
 
 
 def read_note(directory: RunDirectory) -> Note | None:
-    """The note of the session before; ``None`` if the run has not been tracked yet."""
+    """The note of the previous session; ``None`` if the run has not been tracked yet."""
     if not directory.exists(NAME):
         return None
     content = directory.read_json(NAME)
@@ -48,17 +48,23 @@ def read_note(directory: RunDirectory) -> Note | None:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """By member, what it had started with, and its segments that have not been logged, in order."""
+    """Earlier sessions.
+
+    Attributes:
+        starts: the starting values of each member.
+        missing: the segments of each member that have not been logged, in order.
+    """
 
     starts: Mapping[int, Mapping[str, Value]] = field(default_factory=dict)
     missing: dict[int, list[Entry]] = field(default_factory=dict)
 
     def before(self, entry: Entry) -> list[Entry]:
-        """What is missing before a member's first entry of this session. Later ones are trained again."""
+        """The missing entries before ``entry``, if this is the member's first one in this session. Missing entries from
+        there on are dropped, since those segments are trained again."""
         return [earlier for earlier in self.missing.pop(entry.member, []) if earlier.iteration < entry.iteration]
 
     def rest(self) -> list[Entry]:
-        """What is missing of members that have not trained any more."""
+        """The missing entries of members that have not trained in this session."""
         entries: list[Entry] = []
         for member in sorted(self.missing):
             *earlier, last = self.missing.pop(member)
@@ -67,11 +73,11 @@ class History:
 
 
 def read_history(directory: RunDirectory, written: Mapping[int, int]) -> History:
-    """Read the tables.
+    """Read the history from the tables.
 
     Args:
         directory: the run directory.
-        written: by member, how many segments have been logged.
+        written: by member, the number of segments that have been logged.
     """
     if not directory.names(SEGMENTS) or not directory.names(DECISIONS):
         return History()
@@ -79,15 +85,15 @@ def read_history(directory: RunDirectory, written: Mapping[int, int]) -> History
     rows = directory.read_table(SEGMENTS).merge(decisions, on=["member", "segment"])
     first = rows[rows["segment"] == 0]
     starts = {int(row["member"]): _values(row, "hp/") for row in _records(first)}
-    late = rows[rows["segment"] >= rows["member"].map(written).fillna(0)]
+    not_logged = rows[rows["segment"] >= rows["member"].map(written).fillna(0)]
     missing: dict[int, list[Entry]] = {}
-    for row in _records(late.sort_values(["member", "segment"])):
+    for row in _records(not_logged.sort_values(["member", "segment"])):
         missing.setdefault(int(row["member"]), []).append(_entry(row))
     return History(starts=starts, missing=missing)
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain values, without the empty cells."""
+    """Rows as mappings of Python values, without the empty cells."""
     plain = rows.astype(object).to_dict("records")
     return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in plain]
 

@@ -1,4 +1,4 @@
-"""Drives Ray's logger callbacks as Tune would, each in a thread of its own: one that hangs holds up no other."""
+"""Calls Ray's logger callbacks as Tune would. Each has a thread of its own, so that one that hangs delays no other."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from raytune_rl.tracking.results import Entry
 from raytune_rl.tracking.trials import MemberTrial
 
 BACKLOG = 10_000
-"""Segments that a slow callback may lie behind; what comes on top is left out."""
+"""The largest number of segments that may wait for a slow callback; further ones are dropped."""
 
 NICE = 15
-"""How far the process stands back behind training: a few percent of a core where every core is wanted."""
+"""Niceness of the process: on a busy machine it gets a few percent of a core, and training the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """Whose results are logged.
+    """The population whose results are logged.
 
     Attributes:
         root: the run directory on this machine.
-        group: ``<experiment>-<run>``, unique and the same in every session of a run.
-        members: their number.
-        starts: in a resumed run, what members had started with; otherwise empty.
-        written: in a resumed run, how many segments of each member have been logged; otherwise empty.
+        group: ``<experiment>-<run>``, unique, and the same in all sessions of a run.
+        members: number of members.
+        starts: in a resumed run, the members' starting values; otherwise empty.
+        written: in a resumed run, the number of logged segments of each member; otherwise empty.
         resumed: whether an earlier session has logged to the same place.
     """
 
@@ -55,8 +55,8 @@ class Loggers:
 
     Args:
         callbacks: Ray's ``LoggerCallback``s.
-        population: whose results are logged.
-        tensorboard: whether to add a ``TBXLoggerCallback`` where there is none.
+        population: the population whose results are logged.
+        tensorboard: whether to add a ``TBXLoggerCallback`` if there is none.
     """
 
     def __init__(self, callbacks: Sequence[Any], population: Population, *, tensorboard: bool = True) -> None:
@@ -68,14 +68,14 @@ class Loggers:
             thread.start()
 
     def log(self, entries: Sequence[Entry]) -> list[str]:
-        """Take segments, in order. Returns at once, with what the user has to be told."""
+        """Log segments, given in order. Returns at once, with new problems that the user should see."""
         for thread in self._threads:
             thread.take(entries)
         return self._problems()
 
     def finish(self, seconds: float) -> list[str]:
-        """End every member's run and wait until all is written, but no longer than ``seconds``. Returns what the user
-        has to be told."""
+        """End every member's run and wait until all is written, but not longer than ``seconds``. Returns new problems
+        that the user should see."""
         end = time.monotonic() + seconds
         for thread in self._threads:
             thread.end()
@@ -90,21 +90,21 @@ class Loggers:
 
     @property
     def written(self) -> dict[int, int]:
-        """By member, how many segments every callback has surely written."""
-        going = [dict(thread.written) for thread in self._threads if not thread.off]
-        members = sorted({member for one in going for member in one})
-        return {member: min(one.get(member, 0) for one in going) for member in members}
+        """By member, the number of segments that all callbacks have certainly written."""
+        by_callback = [dict(thread.written) for thread in self._threads if not thread.off]
+        members = sorted({member for written in by_callback for member in written})
+        return {member: min(written.get(member, 0) for written in by_callback) for member in members}
 
     def _problems(self) -> list[str]:
         return [thread.problems.get_nowait() for thread in self._threads for _ in range(thread.problems.qsize())]
 
 
 class LoggingProcess(Loggers):
-    """``Loggers`` as a Ray actor: in the place of the driver, but out of its way.
+    """``Loggers`` as a Ray actor, in the environment of the driver but in a process of its own.
 
     Args:
-        environment: the driver's, where API keys and server addresses are.
-        directory: the driver's working directory, which relative paths mean.
+        environment: the driver's environment variables, with API keys and server addresses.
+        directory: the driver's working directory, for relative paths.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class LoggingProcess(Loggers):
         os.environ.update(environment)
         os.chdir(directory)
         self._group = population.group
-        self._place = RunDirectory(population.root)
+        self._directory = RunDirectory(population.root)
         self._noted: dict[int, int] = {}
         super().__init__(callbacks, population, tensorboard=tensorboard)
 
@@ -135,16 +135,16 @@ class LoggingProcess(Loggers):
         return problems
 
     def _note(self) -> None:
-        """Keep how far the callbacks are, for the next session if this one is killed."""
+        """Store how far the callbacks have come, for the next session if this one is killed."""
         written = self.written
         if written != self._noted:
             self._noted = written
-            with contextlib.suppress(OSError):  # a full disk: then the next session logs more again
-                write_note(self._place, Note(group=self._group, written=written))
+            with contextlib.suppress(OSError):  # disk full: then the next session logs some segments again
+                write_note(self._directory, Note(group=self._group, written=written))
 
 
 class _CallbackThread(threading.Thread):
-    """One callback. If it raises, it is switched off and a sentence about it waits in ``problems``."""
+    """Drives one callback. If that raises, it is switched off, and ``problems`` gets a sentence about it."""
 
     def __init__(self, callback: Any, population: Population) -> None:
         super().__init__(name=type(callback).__name__, daemon=True)
@@ -186,7 +186,7 @@ class _CallbackThread(threading.Thread):
         set_up(self._callback, members=self._population.members, resumed=self._population.resumed)
         while (entry := self._entries.get()) is not None:
             trial = self._trials.get(entry.member) or self._make_trial(entry)
-            if trial.status != MemberTrial.RUNNING:  # also one that had ended and whose last segment is trained again
+            if trial.status != MemberTrial.RUNNING:  # a new one, or one whose last segment is trained again
                 trial.set_status(MemberTrial.RUNNING)
                 self._callback.log_trial_start(trial)
             result = {**entry.result, "trial_id": trial.trial_id}
@@ -219,16 +219,17 @@ class _CallbackThread(threading.Thread):
 
 
 def folder_name(callback: Any) -> str:
-    """Where a callback's files go in the run directory: ``WandbLoggerCallback`` into ``wandb``."""
+    """The folder for a callback's files in the run directory: ``wandb`` for ``WandbLoggerCallback``."""
     kind = next(base for base in type(callback).mro() if base.__module__.startswith("ray."))
     name = kind.__name__.removesuffix("Callback").removesuffix("Logger").lower()
     return {"tbx": "tensorboard", "": type(callback).__name__.lower()}.get(name, name)
 
 
 def _tensorboard_logger() -> Any:
-    """tensorboardX imports torch where it is installed, for tensors that it never gets here: seconds and 200 MB."""
+    """A ``TBXLoggerCallback``, made without importing torch. If torch is installed, tensorboardX would import it to
+    convert tensors, which takes seconds and 200 MB and is not needed here."""
     if "torch" not in sys.modules and "tensorboardX" not in sys.modules:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # as the import system marks what must not be found
+        sys.modules["torch"] = None  # type: ignore[assignment]  # makes ``import torch`` raise ImportError
         try:
             import_module("tensorboardX")
         finally:
@@ -239,7 +240,8 @@ def _tensorboard_logger() -> Any:
 
 
 def _without_secrets(message: str, callback: Any) -> str:
-    """The first line of an error without what goes by the name of a secret in the callback or the environment."""
+    """The first line of an error message, with the values of secrets hidden: those fields of the callback and
+    environment variables whose names say that they are secret."""
     line = (message.strip().splitlines() or [""])[0]
     fields = {**os.environ, **vars(callback), **getattr(callback, "kwargs", {})}
     for name, value in fields.items():

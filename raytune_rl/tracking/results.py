@@ -1,4 +1,4 @@
-"""Turns a controller's ``Step`` into what Tune's callbacks know: results of trials."""
+"""Turns a controller's ``Step`` into results of trials, which Tune's callbacks expect."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Entry:
     """One member's segment.
 
     Attributes:
-        member: its index.
-        result: by Tune's names, see ``result_of``.
-        over: the member trains no further.
+        member: index of the member.
+        result: see ``result_of``.
+        over: whether the member's training ends with this segment.
     """
 
     member: int
@@ -44,12 +44,12 @@ def entries_of(step: Step) -> list[Entry]:
 
 
 def result_of(report: Report, *, reward: float, policy_version: int) -> dict[str, Any]:
-    """A report as Tune's result: the metrics by their own names, beside them the following.
+    """A report as a result of Tune: its metrics by their names, and the following.
 
-    ``hp/<name>``: the values that were in force; ``agent/reward``: what the decision that opened the segment was paid,
-    and ``agent/policy_version``; ``segment/steps``: the member's optimiser steps; ``segment/copied_from`` and
-    ``segment/copied_segment``: only where weights were copied. ``training_iteration``, every chart's axis, is the
-    segment's index + 1, so a segment that is trained again comes at the same place.
+    ``hp/<name>``: the values that were in force; ``agent/reward`` and ``agent/policy_version``: of the decision that
+    opened the segment; ``segment/steps``: the member's optimiser steps; ``segment/copied_from`` and
+    ``segment/copied_segment``: only if weights were copied. ``training_iteration``, the x axis of all charts, is the
+    segment's index + 1, so a segment that is trained again has the same x.
     """
     segment: dict[str, Any] = {"steps": report.steps}
     if report.copied_from is not None:

@@ -1,4 +1,4 @@
-"""The driver's side of experiment tracking: takes the controller's steps and sends them to the logging process."""
+"""The driver's side of experiment tracking: sends the controller's steps to the logging process."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ from raytune_rl.tracking.results import Entry, entries_of
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 1.0
-"""Steps are sent together at most so long after the first of them."""
+"""Steps are sent in batches; this is the longest time that a step waits."""
 
 START_SECONDS = 10.0
-"""The logging process starts so long after the first step, or at the end of a shorter run: starting costs two to three
-seconds of a core, when every core is busy with starting what matters more."""
+"""The logging process starts this long after the first step, or at the end of a shorter run. Its start takes two to
+three seconds of a core, and at first all cores are busy with starting the trials."""
 
 FINISH_SECONDS = 300.0
 """How long a run waits at its end for slow callbacks (uploads, say)."""
 
 KEPT_HERE = ("RAY_", "CUDA_", "OMP_")
-"""Environment variables that Ray sets for each process itself."""
+"""Prefixes of environment variables that are not passed on, since Ray sets them for each process."""
 
 
 class Tracker:
-    """Shows a run's members to Ray's logger callbacks. A context manager within a Ray that is initialised.
+    """Passes a run's members on to Ray's logger callbacks. A context manager; Ray must be initialised.
 
-    Nothing that a callback does slows or fails the run: ``record`` only takes a step down, a callback that raises is
-    switched off with a warning, and so is all of it if its process dies.
+    Callbacks can neither slow down a run nor make it fail: ``record`` only puts a step into a queue, a callback that
+    raises is switched off with a warning, and so is all tracking if its process dies.
 
     Args:
-        callbacks: Ray's ``LoggerCallback``s, beside the one for TensorBoard; ``None`` = no tracking at all.
+        callbacks: Ray's ``LoggerCallback``s, in addition to the one for TensorBoard; ``None`` = no tracking at all.
         directory: the run directory. TensorBoard's files go into ``tensorboard/``, those of ``WandbLoggerCallback``
-            into ``wandb/`` and so on, a folder per member. If it is not local, they are copied there at the end.
-        name: the experiment's.
+            into ``wandb/`` and so on, with a folder per member. If the run directory is not local, they are copied
+            there at the end.
+        name: of the experiment.
         members: size of the population.
     """
 
@@ -65,7 +66,7 @@ class Tracker:
 
     def __enter__(self) -> Self:
         if self._callbacks is not None:
-            self._look_back()
+            self._read_earlier_sessions()
             self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
             self._thread.start()
         return self
@@ -76,12 +77,13 @@ class Tracker:
         self.close()
 
     def record(self, step: Step) -> None:
-        """Take one step of the controller. Costs microseconds."""
+        """Record one step of the controller. Takes microseconds."""
         if self._thread is not None and self._thread.is_alive():
             self._steps.put(step)
 
     def finish(self) -> None:
-        """No more steps will come. Returns at once; the callbacks write their last while the run sums up."""
+        """Announce that there will be no more steps. Returns at once; callbacks finish while the run computes its
+        summary."""
         self._steps.put(None)
 
     def close(self) -> None:
@@ -95,7 +97,7 @@ class Tracker:
             self._thread.join(FINISH_SECONDS + 10.0)
         self._thread = None
 
-    def _look_back(self) -> None:
+    def _read_earlier_sessions(self) -> None:
         try:
             self._note = read_note(self._directory)
             self._history = read_history(self._directory, self._note.written if self._note is not None else {})
@@ -108,7 +110,7 @@ class Tracker:
         try:
             with self._stack:
                 for batch in self._batches():
-                    self._send([late for entry in batch for late in (*self._history.before(entry), entry)])
+                    self._send([each for entry in batch for each in (*self._history.before(entry), entry)])
                 if rest := self._history.rest():
                     self._send(rest)
                 self._end()
@@ -142,11 +144,11 @@ class Tracker:
         self._listen(timeout=0)
 
     def _listen(self, timeout: float) -> None:
-        """Pass on what the callbacks' process has to say."""
+        """Log the problems that the logging process has reported."""
         import ray
 
-        heard, self._waiting = ray.wait(self._waiting, num_returns=len(self._waiting), timeout=timeout)
-        for problems in ray.get(heard):
+        ready, self._waiting = ray.wait(self._waiting, num_returns=len(self._waiting), timeout=timeout)
+        for problems in ray.get(ready):
             for problem in problems:
                 logger.warning("%s", problem)
 
@@ -181,10 +183,10 @@ class Tracker:
             written=note.written,
             resumed=self._note is not None,
         )
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return (
             ray.remote(LoggingProcess)
-            .options(num_cpus=0, scheduling_strategy=here)
+            .options(num_cpus=0, scheduling_strategy=this_node)
             .remote(
                 list(self._callbacks or ()),
                 population,

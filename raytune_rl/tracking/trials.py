@@ -1,4 +1,4 @@
-"""The trial that Ray's callbacks see for a member."""
+"""A member as the trial that Ray's callbacks see."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ray.tune.experiment import Trial
 
 
 class MemberTrial(Trial):
-    """A member as a Tune trial: a name, a configuration, and a folder on this machine; nothing that could be run.
+    """A member as a Tune trial with a name, a configuration and a folder on this machine. It cannot be run.
 
-    Tune's trials write into a staging folder of the Ray session, which Tune copies on now and then. This one's folder
-    is its place in the run directory, so that nothing is left behind in the session when the driver is killed.
+    Tune's trials write into a staging folder of the Ray session, which Tune copies from time to time. This trial writes
+    directly into the run directory, so that no files are lost in the session when the driver is killed.
 
     Args:
-        folder: where the member's files go.
-        group: names the population: ``<experiment>-<run>``.
+        folder: for the member's files.
+        group: name of the population: ``<experiment>-<run>``.
         member: index of the member.
         config: the hyperparameters that it started with.
     """
@@ -26,7 +26,7 @@ class MemberTrial(Trial):
         super().__init__(
             group,
             config=dict(config),
-            # Begins with a letter, so that nobody takes it for a number.
+            # begins with a letter, so that no tool can parse it as a number
             trial_id=f"member-{member}-{group.rpartition('-')[2]}",
             evaluated_params=dict(config),
             experiment_tag=str(member),

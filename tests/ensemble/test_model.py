@@ -14,7 +14,7 @@ from raytune_rl.ensemble.batched import Batched, alike
 from raytune_rl.ensemble.links import LINKS, checked_weights, combined, read_as, task_of
 from raytune_rl.ensemble.model import BATCHES, UNTRIED, EnsembleModel
 from raytune_rl.population.calibrating import calibrated
-from raytune_rl.population.predictions import _LIKE, _LOSSES, judged_as
+from raytune_rl.population.predictions import _LOSSES, _RELATED, judged_as
 from tests.ensemble.members import inputs
 
 
@@ -302,7 +302,7 @@ def test_a_loss_is_known_as_a_module_and_as_a_function(function, module: nn.Modu
     assert found is not None and found == task_of(module, torch.zeros(4, 3), targets, None)
 
 
-@pytest.mark.parametrize("loss", [*_LOSSES, *_LIKE])
+@pytest.mark.parametrize("loss", [*_LOSSES, *_RELATED])
 def test_whatever_steers_a_population_makes_an_ensemble_in_the_end(loss) -> None:
     given = loss() if isinstance(loss, type) else loss
     targets = torch.zeros(4, dtype=torch.int64) if judged_as(given) == "cross_entropy" else torch.zeros(4, 3)

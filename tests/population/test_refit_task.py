@@ -128,7 +128,7 @@ def test_all_validation_rows_tell_whether_a_copy_has_collapsed(
 ) -> None:
     """The few that it holds out may lack what it fails at, or be the hardest."""
     one = copy(refit(), 1)
-    first = one._first
+    first = one._first_loss
     monkeypatch.setattr(one, "_loss_on_all_rows", lambda: everywhere or first)
     if not diverged:
         one._validation = dataclasses.replace(one._validation, targets=(one._validation.targets + 1) % 3)

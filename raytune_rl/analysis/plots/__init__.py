@@ -1,6 +1,7 @@
-"""Plots of runs (matplotlib). Each takes a ``Run``, and axes to draw into if you like, and returns the ``Figure``.
+"""Plots of runs (matplotlib). Each takes a ``Run``, optionally axes to draw into, and returns the ``Figure``.
 
-In a notebook, ``%matplotlib inline`` shows the figure that a cell ends with; elsewhere ``figure.savefig("x.png")``.
+In a notebook with ``%matplotlib inline``, a figure is shown if it is a cell's last expression; elsewhere use
+``figure.savefig("x.png")``.
 """
 
 from raytune_rl.analysis.plots.anytime import anytime

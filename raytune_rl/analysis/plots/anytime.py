@@ -1,4 +1,4 @@
-"""The anytime curve: the best that had been reached, against what had been spent."""
+"""The anytime curve: the best value so far, against the budget spent."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Spent = Literal["segments", "seconds"]
 def anytime(runs: Run | Sequence[Run], ax: Axes | None = None, *, by: Spent = "segments") -> Figure:
     """The best value so far, by validation.
 
-    Of one run also the members' median and quartiles, and the random search that ran beside it; of several runs one
-    line each.
+    A single run is drawn with its members' median and quartiles, and with the random search that it was compared with;
+    several runs get one line each.
 
     Args:
         runs: one run, or several with the same metric.
         ax: where to draw; a new figure if left out.
-        by: what was spent: segments, or training seconds, of all members together.
+        by: the unit of the budget, segments or training seconds, summed over all members.
     """
     ax = style.panel(ax)
-    chosen = [runs] if isinstance(runs, Run) else list(runs)
-    shown = _one(chosen[0], ax, by) if len(chosen) == 1 else _several(chosen, ax, by)
-    values = np.concatenate([v[np.isfinite(v)] for v in shown]) if shown else np.array([])
+    drawn = [runs] if isinstance(runs, Run) else list(runs)
+    curves = _draw_run(drawn[0], ax, by) if len(drawn) == 1 else _draw_runs(drawn, ax, by)
+    values = np.concatenate([curve[np.isfinite(curve)] for curve in curves]) if curves else np.array([])
     if not values.size:
-        style.note(ax, f"no finite {chosen[0].metric} yet")
+        style.note(ax, f"no finite {drawn[0].metric} yet")
         return style.figure_of(ax)
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > 5:
@@ -44,7 +44,7 @@ def anytime(runs: Run | Sequence[Run], ax: Axes | None = None, *, by: Spent = "s
     else:
         style.linear(ax.yaxis)
     ax.set_xlabel("segments trained, all members" if by == "segments" else "training seconds, all members")
-    ax.set_ylabel(f"{chosen[0].metric} ({'lower' if chosen[0].mode == 'min' else 'higher'} is better)")
+    ax.set_ylabel(f"{drawn[0].metric} ({'lower' if drawn[0].mode == 'min' else 'higher'} is better)")
     ax.set_xlim(left=0)
     if by == "segments":
         style.whole_numbers(ax.xaxis)
@@ -53,51 +53,53 @@ def anytime(runs: Run | Sequence[Run], ax: Axes | None = None, *, by: Spent = "s
     return style.figure_of(ax)
 
 
-def _one(run: Run, ax: Axes, by: Spent) -> list[np.ndarray]:
+def _draw_run(run: Run, ax: Axes, by: Spent) -> list[np.ndarray]:
+    """Draw a single run. Returns the values that the y axis must cover."""
     table = run.anytime
     x = _spent(table, by)
-    several = bool((table["members"] > 1).any())
-    shown = [table["best"].to_numpy()]
-    if several:
+    several_members = bool((table["members"] > 1).any())
+    curves = [table["best"].to_numpy()]
+    if several_members:
         low, high = table["now_low"].to_numpy(), table["now_high"].to_numpy()
         ax.fill_between(x, low, high, color=SKY, alpha=0.3, linewidth=0, label="members, middle half")
         ax.plot(x, table["now_median"], color=SKY, linewidth=1.2, label="members, median")
-        shown += [low, high]
+        curves += [low, high]
     ax.plot(x, table["best"], color=BLUE, linewidth=2.2, label="best so far", drawstyle="steps-post")
     if run.baseline is not None:
-        other = anytime_table(run.baseline, run.metric, run.mode)
+        baseline = anytime_table(run.baseline, run.metric, run.mode)
         ax.plot(
-            _spent(other, by),
-            other["best"],
+            _spent(baseline, by),
+            baseline["best"],
             color=VERMILLION,
             linestyle="--",
             linewidth=1.8,
             label="random search",
             drawstyle="steps-post",
         )
-        shown.append(other["best"].to_numpy())
+        curves.append(baseline["best"].to_numpy())
     if run.best is not None and len(table):
-        reached = table["best"].to_numpy()
-        place = int(np.argmax(reached == reached[-1]))
-        ax.plot(x[place], reached[place], "o", color=INK, markersize=5, zorder=5)
-    return shown
+        best = table["best"].to_numpy()
+        first = int(np.argmax(best == best[-1]))
+        ax.plot(x[first], best[first], "o", color=INK, markersize=5, zorder=5)
+    return curves
 
 
-def _several(runs: Sequence[Run], ax: Axes, by: Spent) -> list[np.ndarray]:
-    shown = []
-    for place, (run, label) in enumerate(zip(runs, labels(runs), strict=True)):
+def _draw_runs(runs: Sequence[Run], ax: Axes, by: Spent) -> list[np.ndarray]:
+    """Draw a line per run. Returns the values that the y axis must cover."""
+    curves = []
+    for index, (run, label) in enumerate(zip(runs, labels(runs), strict=True)):
         table = run.anytime
         ax.plot(
             _spent(table, by),
             table["best"],
-            color=CYCLE[place % len(CYCLE)],
-            linestyle=DASHES[place // len(CYCLE) % len(DASHES)],
+            color=CYCLE[index % len(CYCLE)],
+            linestyle=DASHES[index // len(CYCLE) % len(DASHES)],
             linewidth=1.8,
             label=style.safe(label),
             drawstyle="steps-post",
         )
-        shown.append(table["best"].to_numpy())
-    return shown
+        curves.append(table["best"].to_numpy())
+    return curves
 
 
 def _spent(table: pd.DataFrame, by: Spent) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the agent did against what it saw."""
+"""How the agent's actions relate to what it saw."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from raytune_rl.analysis.plots.style import BLUE, GREY, INK, styled
 from raytune_rl.analysis.run import Run
 
 FEATURES = 9
+"""The largest number of features that are shown."""
 _BINS = 5
 
 
 def feature_name(feature: str) -> str:
-    """``hp/lr/position`` as a reader takes it: ``lr: position``."""
+    """A feature's name for readers: ``lr: position`` for ``hp/lr/position``."""
     owner, _, rest = feature.removeprefix("hp/").rpartition("/")
     return f"{owner}: {rest}" if feature.startswith("hp/") else feature
 
 
 @styled
 def influences(run: Run, ax: Axes | None = None, pairs: pd.DataFrame | None = None) -> Figure:
-    """The observations that went most with any action (rows), and how each action went with them (columns).
+    """Rank correlations between actions (columns) and the observations that correlate most with any action (rows).
 
-    Numbers are rank correlations: blue = the more of the feature, the further up (or the more copies), orange = the
-    further down (or the fewer). Those in bold are larger than chance makes them.
+    Blue: the larger the feature, the further up the move (or the more copies); orange: the further down (or the fewer).
+    Numbers in bold are larger than chance alone makes them.
 
     Args:
-        pairs: ``saw_and_did(run.decisions)``, where it is at hand already.
+        pairs: ``saw_and_did(run.decisions)``, if it is known already.
     """
     pairs = saw_and_did(run.decisions) if pairs is None else pairs
     ax = style.panel(ax, (style.PANEL[0], 3.2))
@@ -43,9 +44,9 @@ def influences(run: Run, ax: Axes | None = None, pairs: pd.DataFrame | None = No
         return style.figure_of(ax)
     features = list(dict.fromkeys(pairs["saw"]))[:FEATURES]
     actions = [name for name in dict.fromkeys((*run.hyperparameters, COPY)) if (pairs["did"] == name).any()][:10]
-    chosen = pairs[pairs["saw"].isin(features) & pairs["did"].isin(actions)]
-    grid = chosen.pivot(index="saw", columns="did", values="correlation").reindex(index=features, columns=actions)
-    firm = chosen.pivot(index="saw", columns="did", values="beyond_chance").reindex(index=features, columns=actions)
+    shown = pairs[pairs["saw"].isin(features) & pairs["did"].isin(actions)]
+    grid = shown.pivot(index="saw", columns="did", values="correlation").reindex(index=features, columns=actions)
+    beyond = shown.pivot(index="saw", columns="did", values="beyond_chance").reindex(index=features, columns=actions)
     values = grid.to_numpy(dtype=float)
     limit = max(0.3, float(np.nanmax(np.abs(values))))
     ax.pcolormesh(np.ma.masked_invalid(values), cmap=_colours(), vmin=-limit, vmax=limit, edgecolors="w", linewidth=1)
@@ -53,9 +54,9 @@ def influences(run: Run, ax: Axes | None = None, pairs: pd.DataFrame | None = No
     for row, column in np.ndindex(values.shape):
         value = values[row, column]
         if np.isfinite(value):
-            sure = bool(firm.iloc[row, column])
+            weight = "bold" if beyond.iloc[row, column] else "normal"
             colour = "white" if abs(value) > 0.6 * limit else INK
-            look: dict[str, Any] = {"fontsize": 8, "color": colour, "fontweight": "bold" if sure else "normal"}
+            look: dict[str, Any] = {"fontsize": 8, "color": colour, "fontweight": weight}
             ax.text(column + 0.5, row + 0.5, f"{value:+.2f}", ha="center", va="center", **look)
     ax.set_xticks(
         np.arange(len(actions)) + 0.5,
@@ -75,11 +76,11 @@ def influences(run: Run, ax: Axes | None = None, pairs: pd.DataFrame | None = No
 
 @styled
 def strongest(run: Run, ax: Axes | None = None, pairs: pd.DataFrame | None = None) -> Figure:
-    """The strongest of these relations in full: the action's mean over fifths of what was seen, from low to high, with
-    95% intervals.
+    """The strongest relation in detail: the action's mean in each fifth of the observation's values, from low to high,
+    with 95% intervals.
 
     Args:
-        pairs: ``saw_and_did(run.decisions)``, where it is at hand already.
+        pairs: ``saw_and_did(run.decisions)``, if it is known already.
     """
     pairs = saw_and_did(run.decisions) if pairs is None else pairs
     ax = style.panel(ax)
@@ -114,12 +115,12 @@ def strongest(run: Run, ax: Axes | None = None, pairs: pd.DataFrame | None = Non
 
 
 def _fifths(seen: pd.Series) -> np.ndarray:
-    """To which part of five, from low to high, each value belongs; equal values stay together."""
+    """The fifth, 0 to 4 from low to high, that each value belongs to; equal values stay together."""
     return np.minimum((seen.rank(method="min", pct=True).to_numpy() * _BINS - 1e-9).astype(int), _BINS - 1)
 
 
 def _wilson(share: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 95% interval of a share (Wilson 1927): inside [0, 1], also where all or none did it."""
+    """The 95% interval of a share (Wilson 1927). It lies inside [0, 1], even for shares of 0 and 1."""
     z = 1.96
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2)) / (1 + z**2 / size)

@@ -21,16 +21,17 @@ from raytune_rl.analysis.texts import count
 
 SHOWN_FOUNDERS = 6
 SHOWN_SHARE = 5.0
-"""Per cent of the population that a founder's descendants must once have been to be shown on their own."""
+"""A founder is shown separately if its descendants were at least this share of the population once, in percent."""
 
 
 @styled
 def lineage(run: Run, ax: Axes | None = None) -> Figure:
     """Members as lines over the segments, copies as lines between them.
 
-    Blue copies gained in their first segment, orange ones lost (the larger the dot, the more, relative to the value
-    before); squares are roll-backs to the own best; crosses are segments that went wrong; black is the path of the best
-    weights. Populations of more than ``style.MANY`` members are drawn as ``founders``.
+    Blue copies gained in their first segment, orange ones lost; the larger the dot, the more, relative to the value
+    before. Squares are returns to a member's own best, crosses are segments that failed, hung or diverged, and the
+    black line is the path of the best weights. Populations of more than ``style.MANY`` members are drawn as
+    ``founders``.
     """
     members = np.sort(run.segments["member"].unique())
     if len(members) > MANY:
@@ -61,14 +62,14 @@ def founders(run: Run, ax: Axes | None = None) -> Figure:
         style.note(ax, "nothing trained yet")
         return style.figure_of(ax)
     shares = 100.0 * founded.to_numpy(dtype=float)
-    weight = shares[-1] + 1e-3 * shares.mean(axis=0)  # who is left at the end, then who was there for long
+    weight = shares[-1] + 1e-3 * shares.mean(axis=0)  # by the share at the end, then by that over the whole run
     top = np.argsort(-weight, kind="stable")[:SHOWN_FOUNDERS]
     top = top[shares[:, top].max(axis=0) >= SHOWN_SHARE]
     others = shares.sum(axis=1) - shares[:, top].sum(axis=1)
     colours = [*CYCLE[: len(top)], PALE]
     x = founded.index.to_numpy(dtype=float)
     ax.stackplot(x, [*shares[:, top].T, others], colors=colours, edgecolor="white", linewidth=0.4)
-    names = [f"member {founded.columns[place]}: {shares[-1, place]:.0f}%" for place in top]
+    names = [f"member {founded.columns[column]}: {shares[-1, column]:.0f}%" for column in top]
     rest = shares.shape[1] - len(top)
     handles: list[Artist] = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=False)]
     if rest:
@@ -84,10 +85,10 @@ def founders(run: Run, ax: Axes | None = None) -> Figure:
 
 @styled
 def gains(run: Run, ax: Axes | None = None) -> Figure:
-    """What each copy gained: against the receiver's value before it, in percent, up = better.
+    """What each copy gained, in percent of the receiver's value before it; up is better.
 
-    Filled: after the first segment; open: up to ``HORIZON`` segments later. Many copies are drawn as medians and
-    quartiles of twenty stretches of the run.
+    Filled dots: after the first segment; open dots: up to ``HORIZON`` segments later. Many copies are drawn as medians
+    and quartiles over twenty stretches of the run.
     """
     ax = style.panel(ax)
     copies = run.lineage[run.lineage["receiver"] != run.lineage["donor"]]
@@ -113,7 +114,7 @@ def _tracks(run: Run, ax: Axes) -> None:
     spans = run.segments.groupby("member")["segment"].agg(["min", "max"])
     members = spans.index.to_numpy(dtype=float)
     first, last = spans["min"].to_numpy(dtype=float), spans["max"].to_numpy(dtype=float)
-    last = np.maximum(last, first + 0.15)  # one segment is seen too
+    last = np.maximum(last, first + 0.15)  # so that a single segment is visible, too
     lines = np.stack([np.column_stack([first, members]), np.column_stack([last, members])], axis=1)
     ax.add_collection(LineCollection(list(lines), colors=PALE, linewidths=1.2, zorder=1), autolim=True)
     ax.autoscale_view()
@@ -127,8 +128,8 @@ def _arrows(run: Run, ax: Axes) -> list[Artist]:
     handles: list[Artist] = []
     lost = (copies["gain"] < 0).to_numpy(dtype=bool)
     size = _sizes(copies)
-    for chosen, colour, label in ((~lost, BLUE, "gained"), (lost, ORANGE, "lost")):
-        part = copies[chosen]
+    for mask, colour, label in ((~lost, BLUE, "gained"), (lost, ORANGE, "lost")):
+        part = copies[mask]
         if part.empty:
             continue
         starts = part["donor_segment"].fillna(0).to_numpy(dtype=float).clip(min=0)
@@ -138,7 +139,7 @@ def _arrows(run: Run, ax: Axes) -> list[Artist]:
             for a, d, b, r in zip(starts, part["donor"], ends, part["receiver"], strict=True)
         ]
         ax.add_collection(LineCollection(lines, colors=colour, linewidths=0.9, alpha=0.8, zorder=2), autolim=False)
-        ax.scatter(ends, part["receiver"], s=size[chosen], color=colour, linewidths=0, zorder=4)
+        ax.scatter(ends, part["receiver"], s=size[mask], color=colour, linewidths=0, zorder=4)
         handles.append(Line2D([], [], color=colour, linewidth=0.9, marker="o", markersize=4, label=label))
     return handles
 
@@ -190,7 +191,7 @@ def _best(run: Run, ax: Axes) -> list[Artist]:
 
 
 def _points(ax: Axes, x: np.ndarray, now: pd.Series, later: pd.Series) -> None:
-    # Copies of one segment side by side.
+    # draw copies of the same segment side by side
     offset = (
         pd.Series(x).groupby(x).cumcount().to_numpy() - (pd.Series(x).groupby(x).transform("size").to_numpy() - 1) / 2
     )

@@ -1,4 +1,4 @@
-"""What values the members trained with, segment by segment, and what came with copied weights."""
+"""The values that members trained with, segment by segment, and those that came with copied weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raytune_rl.analysis.texts import number
 from raytune_rl.errors import BadInput
 
 FEW = 6
-"""Numbers to choose among, up to which each is a tick of its own."""
+"""A choice among at most this many numbers has a tick for each."""
 
 
 @styled
@@ -31,8 +31,8 @@ def schedule(run: Run, name: str, ax: Axes | None = None) -> Figure:
     """One hyperparameter of all members over the segments.
 
     Thin grey: members. Blue: the path of the best weights. Orange: copies, from the donor's value to the receiver's.
-    Large populations are drawn as median and quantiles, with the copies on the best path only; categories as shares of
-    the members.
+    Large populations are drawn as median and quantiles, with copies on the best path only; if the values are
+    categories, as shares of the members.
 
     Raises:
         BadInput: the run has no such hyperparameter.
@@ -65,12 +65,12 @@ def schedule(run: Run, name: str, ax: Axes | None = None) -> Figure:
 @styled
 def schedules(run: Run, axes: Sequence[Axes] | None = None) -> Figure:
     """All hyperparameters, a panel each; see ``schedule``."""
-    chosen = list(axes) if axes is not None else style.panels(max(1, len(run.hyperparameters)))
+    panels = list(axes) if axes is not None else style.panels(max(1, len(run.hyperparameters)))
     if not run.hyperparameters:
-        style.note(chosen[0], "no hyperparameters")
-    for name, ax in zip(run.hyperparameters, chosen, strict=False):
+        style.note(panels[0], "no hyperparameters")
+    for name, ax in zip(run.hyperparameters, panels, strict=False):
         schedule(run, name, ax)
-    return style.figure_of(chosen[0])
+    return style.figure_of(panels[0])
 
 
 @styled
@@ -78,24 +78,24 @@ def best_schedules(runs: Sequence[Run], names: Sequence[str], name: str, ax: Axe
     """One hyperparameter along the path of the best weights, one line per run.
 
     Args:
-        runs: that have it.
+        runs: runs with this hyperparameter.
         names: the runs' names in the legend.
         name: the hyperparameter.
     """
     ax = style.panel(ax)
     scale = runs[0].scales[name]
-    shown = []
-    for place, (run, label) in enumerate(zip(runs, names, strict=True)):
+    curves = []
+    for index, (run, label) in enumerate(zip(runs, names, strict=True)):
         values = scale.place(run.best_path[HYPERPARAMETER + name])
-        line = DASHES[place // len(CYCLE) % len(DASHES)]
-        colour = CYCLE[place % len(CYCLE)]
+        line = DASHES[index // len(CYCLE) % len(DASHES)]
+        colour = CYCLE[index % len(CYCLE)]
         ax.plot(np.arange(len(values)), values, color=colour, linestyle=line, linewidth=1.8, label=style.safe(label))
-        shown.append(values)
-    everything = np.concatenate(shown) if shown else np.array([])
-    if not np.isfinite(everything).any():
+        curves.append(values)
+    all_values = np.concatenate(curves) if curves else np.array([])
+    if not np.isfinite(all_values).any():
         style.note(ax, f"no value of {name} yet")
         return style.figure_of(ax)
-    _axes(ax, scale, everything)
+    _axes(ax, scale, all_values)
     ax.set_xlabel("segments on the path of the best weights")
     style.legend_above(ax)
     return style.figure_of(ax)
@@ -106,7 +106,7 @@ def _members(run: Run, ax: Axes, values: np.ndarray) -> None:
     cuts = np.flatnonzero(np.diff(members)) + 1
     points = np.column_stack([segments, values])
     ax.add_collection(LineCollection(np.split(points, cuts), colors=PALE, linewidths=1.0, zorder=1), autolim=True)
-    if (np.diff(np.append(np.append(0, cuts), len(members))) == 1).any():  # a line of one point is none
+    if (np.diff(np.append(np.append(0, cuts), len(members))) == 1).any():  # a line through one point is invisible
         ax.plot(segments, values, ".", color=PALE, markersize=4, zorder=1)
     ax.autoscale_view()
 
@@ -114,33 +114,33 @@ def _members(run: Run, ax: Axes, values: np.ndarray) -> None:
 def _quantiles(run: Run, ax: Axes, values: np.ndarray) -> None:
     segments = run.segments["segment"].to_numpy()
     order = np.argsort(segments, kind="stable")
-    found, starts = np.unique(segments[order], return_index=True)
-    shares = _quantiles_of(np.split(values[order], starts[1:]), (0.05, 0.25, 0.5, 0.75, 0.95))
-    ax.fill_between(found, shares[0], shares[4], color=SKY, alpha=0.2, linewidth=0, zorder=1)
-    ax.fill_between(found, shares[1], shares[3], color=SKY, alpha=0.35, linewidth=0, zorder=1)
-    ax.plot(found, shares[2], color=SKY, linewidth=1.2, zorder=2)
+    x, starts = np.unique(segments[order], return_index=True)
+    quantiles = _quantiles_of(np.split(values[order], starts[1:]), (0.05, 0.25, 0.5, 0.75, 0.95))
+    ax.fill_between(x, quantiles[0], quantiles[4], color=SKY, alpha=0.2, linewidth=0, zorder=1)
+    ax.fill_between(x, quantiles[1], quantiles[3], color=SKY, alpha=0.35, linewidth=0, zorder=1)
+    ax.plot(x, quantiles[2], color=SKY, linewidth=1.2, zorder=2)
 
 
 def _quantiles_of(groups: Sequence[np.ndarray], shares: Sequence[float]) -> np.ndarray:
-    """Shape (shares, groups). Groups of one size, as most are, are ordered in one call."""
-    found = np.empty((len(shares), len(groups)))
+    """Quantiles of each group, shape (shares, groups). Groups of the same size, as most are, share one call."""
+    quantiles = np.empty((len(shares), len(groups)))
     sizes = np.array([len(group) for group in groups])
     for size in np.unique(sizes):
-        alike = np.flatnonzero(sizes == size)
-        found[:, alike] = np.nanquantile([groups[place] for place in alike.tolist()], shares, axis=1)
-    return found
+        same_size = np.flatnonzero(sizes == size)
+        quantiles[:, same_size] = np.nanquantile([groups[index] for index in same_size.tolist()], shares, axis=1)
+    return quantiles
 
 
 def _shares(run: Run, ax: Axes, values: np.ndarray, scale: Scale) -> None:
     segments = run.segments["segment"]
     counts = np.stack(
         [
-            segments[values == place].value_counts().reindex(segments.unique(), fill_value=0).sort_index()
-            for place in range(len(scale.categories))
+            segments[values == category].value_counts().reindex(segments.unique(), fill_value=0).sort_index()
+            for category in range(len(scale.categories))
         ]
     )
     shares = 100.0 * counts / np.maximum(counts.sum(axis=0), 1)
-    colours = [CYCLE[place % len(CYCLE)] for place in range(len(scale.categories))]
+    colours = [CYCLE[category % len(CYCLE)] for category in range(len(scale.categories))]
     ax.stackplot(np.sort(segments.unique()), shares, colors=colours, edgecolor="white", linewidth=0.4)
     ax.set_ylim(0, 100)
     ax.margins(x=0)
@@ -156,13 +156,13 @@ def _copies(run: Run, ax: Axes, values: np.ndarray, *, best_only: bool) -> list[
     copies = copies[(copies["receiver"] != copies["donor"]) & (copies["on_best_path"] | (not best_only))]
     if copies.empty:
         return []
-    to = lineage.find_rows(run.segments, copies["receiver"].to_numpy(), copies["segment"].to_numpy())
+    target = lineage.find_rows(run.segments, copies["receiver"].to_numpy(), copies["segment"].to_numpy())
     donor_segments = copies["donor_segment"].fillna(-1).to_numpy(np.int64)
     source = lineage.find_rows(run.segments, copies["donor"].to_numpy(), donor_segments)
     known = source >= 0
     segments = run.segments["segment"].to_numpy(dtype=float)
     starts = np.column_stack([segments[source[known]], values[source[known]]])
-    ends = np.column_stack([segments[to[known]], values[to[known]]])
+    ends = np.column_stack([segments[target[known]], values[target[known]]])
     lines = np.stack([starts, ends], axis=1)
     ax.add_collection(LineCollection(list(lines), colors=ORANGE, linewidths=0.8, alpha=0.8, zorder=3), autolim=False)
     ax.plot(ends[:, 0], ends[:, 1], "o", color=ORANGE, markersize=3, zorder=3)

@@ -1,6 +1,6 @@
-"""What all plots share: colours that colour-blind readers can tell apart, a quiet style, and short tick labels.
+"""What all plots share: colours that colour-blind readers can tell apart, a plain style, and short tick labels.
 
-Figures are made without ``pyplot``, so plotting has no global state and needs no closing.
+Figures are made without ``pyplot``, so there is no global state, and figures need not be closed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK, GREY)
 DASHES = ("-", "--", "-.", ":")
 
 PANEL = (4.1, 2.8)
-"""Inches of one panel: narrow enough that its text stays readable on a phone."""
+"""Width and height of a panel in inches: narrow enough for its text to be readable on a phone."""
 
 MANY = 40
-"""Populations beyond this are drawn as medians and quantiles, not member by member."""
+"""Populations with more members are drawn as medians and quantiles, not member by member."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -65,14 +65,14 @@ T = TypeVar("T")
 
 
 def styled(function: Callable[P, T]) -> Callable[P, T]:
-    """Run ``function`` under our style and leave the user's settings alone."""
+    """Make ``function`` draw in our style without changing the user's settings."""
 
     @functools.wraps(function)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> T:
+    def in_style(*args: P.args, **kwargs: P.kwargs) -> T:
         with matplotlib.rc_context(STYLE):
             return function(*args, **kwargs)
 
-    return inside
+    return in_style
 
 
 def panel(ax: Axes | None, size: tuple[float, float] = PANEL) -> Axes:
@@ -87,22 +87,21 @@ def figure_of(ax: Axes) -> Figure:
 
 
 def panels(count: int, columns: int = 2, size: tuple[float, float] = PANEL) -> list[Axes]:
-    """The axes of a new figure with so many panels."""
+    """The axes of a new figure with ``count`` panels."""
     columns = min(columns, max(count, 1))
     rows = max(1, -(-count // columns))
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
-    return axes
+    return [figure.add_subplot(rows, columns, number) for number in range(1, count + 1)]
 
 
 def note(ax: Axes, text: str) -> None:
-    """An empty panel that says why it is empty."""
+    """Leave the panel empty but for a text that says why."""
     ax.set_axis_off()
     ax.text(0.5, 0.5, text, ha="center", va="center", color=GREY, wrap=True, transform=ax.transAxes)
 
 
 def safe(label: str) -> str:
-    """A legend's label: matplotlib hides those that begin with an underscore."""
+    """A label for a legend, made visible if it begins with an underscore: matplotlib hides such labels."""
     return "\u200b" + label if label.startswith("_") else label
 
 
@@ -111,16 +110,16 @@ def linear(axis: Axis) -> None:
 
 
 def logarithmic(ax: Axes, which: str, low: float, high: float) -> None:
-    """A log axis from ``low`` to ``high`` (positive) with short labels, also where it spans less than a decade."""
+    """A log axis from ``low`` to ``high`` (positive) with short labels, even if it spans less than a decade."""
     set_scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
     set_scale("log")
-    decades = high / low
+    ratio = high / low
     axis.set_minor_locator(NullLocator())
-    if decades < 3:
-        # Less than half a decade: a log axis would have one label or none.
+    if ratio < 3:
+        # in less than half a decade a log axis would have one label or none
         axis.set_major_locator(MaxNLocator(5))
     else:
-        axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 300 else (1.0, 2.0, 5.0), numticks=7))
+        axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > 300 else (1.0, 2.0, 5.0), numticks=7))
     linear(axis)
 
 
@@ -129,7 +128,7 @@ def whole_numbers(axis: Axis, most: int = 7) -> None:
 
 
 def legend_above(ax: Axes, handles: Sequence[Artist] | None = None) -> None:
-    """A legend over the plot, where it hides no data, in as many columns as there is room for."""
+    """A legend above the plot, where it hides no data, in as many columns as fit."""
     if handles is None:
         handles = ax.get_legend_handles_labels()[0]
     if not handles:
@@ -141,8 +140,8 @@ def legend_above(ax: Axes, handles: Sequence[Artist] | None = None) -> None:
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:
-    """About how many points the legend's columns take together."""
-    parts = np.array_split([len(label) for label in labels], columns)  # as matplotlib deals them out
+    """The approximate width of a legend with this number of columns, in points."""
+    parts = np.array_split([len(label) for label in labels], columns)  # as matplotlib distributes them
     return sum(4.5 * float(part.max()) + 30.0 for part in parts)
 
 

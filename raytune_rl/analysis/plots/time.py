@@ -18,10 +18,10 @@ TRIALS = 16
 
 @styled
 def time(run: Run, ax: Axes | None = None) -> Figure:
-    """Each trial's training seconds (its members in two shades), and what is missing to the wall time: decisions,
-    copies, saving, waiting for others.
+    """The training seconds of each trial (its members in two shades), and the rest of the wall time: decisions, copies,
+    saving, waiting for others.
 
-    Where trials took turns on fewer slots, or are many, it is one bar: the time of all slots together.
+    If trials took turns on fewer slots, or if there are many, a single bar shows the time of all slots together.
     """
     ax = style.panel(ax)
     seconds = run.segments.groupby(["trial_id", "member"], sort=False)["seconds"].sum()
@@ -42,7 +42,7 @@ def time(run: Run, ax: Axes | None = None) -> Figure:
         names, parts, total = trials, [seconds.loc[trial].to_numpy() for trial in trials], wall
     for row, lengths in enumerate(parts):
         starts = np.append(0.0, np.cumsum(lengths)[:-1])
-        colours = [BLUE if place % 2 == 0 else SKY for place in range(len(lengths))]
+        colours = [BLUE if index % 2 == 0 else SKY for index in range(len(lengths))]
         ax.barh([row] * len(lengths), lengths, left=starts, color=colours, height=0.6)
         if total is not None and total > lengths.sum():
             ax.barh(row, total - lengths.sum(), left=lengths.sum(), color=PALE, height=0.6)
@@ -88,7 +88,7 @@ def segment_seconds(run: Run, ax: Axes | None = None) -> Figure:
 
 
 def _wall(run: Run) -> tuple[float | None, int | None]:
-    """Wall seconds of the training and the number of slots, from the summary; None while there is none."""
+    """Wall seconds of the training and the number of slots, from the summary; None if there is no summary yet."""
     timing = (run.summary or {}).get("timing") or {}
     wall, train, ideal = timing.get("wall_s"), timing.get("train_s"), timing.get("ideal_s")
     return wall, round(train / ideal) if train and ideal else None

@@ -76,6 +76,8 @@ def _reached(run: Run, best: Incumbent) -> str:
     if other is None:
         delivered = (run.summary or {}).get("best") or {"member": best.member, "segment": best.segment}
         return f"{reached}, with {origin(delivered)}."
+    if other["value"] is None:
+        return f"{reached}; {other['name']} with {_budget(run, other)} reached no finite value."
     against = f"{other['name']} with {_budget(run, other)} ({number(other['value'])})"
     if other.get("better") is None:
         return f"{reached}, the same as {against}."

@@ -164,6 +164,8 @@ def verdict(plan: Plan, summary: Mapping[str, Any]) -> Text:
         return text.append(f", reached by {origin(best)}.")
     name, ours, theirs, better = _judged(plan, summary, ours)
     text.append(f": {name}{owner} {short(ours)}")
+    if theirs is None or math.isnan(theirs):  # null in the file, NaN before it is written
+        return text.append(f"; {other['name']} with the same budget reached no finite {plan.metric}.", style="green")
     against = f"{other['name']} with the same budget ({short(theirs)})"
     if better is None:
         return text.append(f", the same as {against}.")

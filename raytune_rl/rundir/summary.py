@@ -193,14 +193,13 @@ def comparison_of(
     metric: str,
     mode: Mode,
     test: Mapping[str, float] | None = None,
-) -> Comparison | None:
-    """The comparison with a random search, from its ``segments.parquet``; None if it reached no finite value."""
+) -> Comparison:
+    """The comparison with a random search, from its ``segments.parquet``; its value is NaN if it reached no finite
+    one."""
     best = best_of(segments, metric, mode)
-    if best is None:
-        return None
     return Comparison(
-        value=best.value,
-        metrics={**best.metrics, **(test or {})},
+        value=math.nan if best is None else best.value,
+        metrics={} if best is None else {**best.metrics, **(test or {})},
         segments=len(segments),
         train_s=float(segments["seconds"].sum()),
     )

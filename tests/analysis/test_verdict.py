@@ -71,6 +71,8 @@ def test_a_draw_another_budget_and_no_test_data(run: Run) -> None:
     draw = with_summary(run, best={"value": 0.2, "metrics": {}}, comparison={"value": 0.2, "better": None})
     assert "the same as random search with the same budget (0.2)." in verdict(draw)[0]
     assert verdict(draw)[1].startswith("These are values by which the best were chosen, and this is one seed")
+    missing = with_summary(run, best={"value": 0.2, "metrics": {}}, comparison={"value": None, "better": None})
+    assert verdict(missing)[0].endswith("; random search with the same budget reached no finite value.")
     budget = with_summary(run, best={"value": 0.1}, comparison={"value": 0.2, "better": True, "segments": 50})
     assert "than random search with 50 segments (0.2)" in verdict(budget)[0]
 

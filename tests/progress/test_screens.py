@@ -179,6 +179,11 @@ def test_other_candidates_are_not_loaded_but_found() -> None:
         ({"value": 0.0812, "better": None}, "0.0812, the same as random search with the same budget (0.0812)."),
         ({"value": 0.08, "better": False}, "0.0812, 1.5% worse (higher) than random search with the same"),
         ({"value": -1.0, "better": False}, "0.0812, 1.081 worse (higher) than random search with the same"),
+        (
+            {"value": None, "better": None},
+            "0.0812; random search with the same budget reached no finite validation_loss.",
+        ),
+        ({"value": math.nan, "better": None}, "0.0812; random search with the same budget reached no finite"),
         ({"value": 0.0, "better": False}, "0.0812, 0.0812 worse (higher) than random search with the same"),
     ],
 )

@@ -78,7 +78,8 @@ def test_no_best_where_nothing_is_valid() -> None:
     assert best_of(frame(report(0, 0, NAN)), "loss", "min") is None
     assert best_of(frame(report(0, 0)), "accuracy", "max") is None
     assert best_of(frame(), "loss", "min") is None
-    assert comparison_of(frame(), metric="loss", mode="min") is None
+    random_search = comparison_of(frame(), metric="loss", mode="min")
+    assert math.isnan(random_search.value) and random_search.segments == len(frame())
 
 
 def test_timing() -> None:

@@ -69,7 +69,7 @@ averages {AVERAGED[model.link]}.
 ```python
 import raytune_rl
 
-model = raytune_rl.load({directory!r}, ensemble=True)  # no Ray, nothing is unpickled
+model = raytune_rl.load({directory!r}, ensemble=True)  # nothing is unpickled
 outputs = model(inputs)  # inputs: {_shape(built)}
 ```
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from ray import tune
 from torch import nn
 
 from raytune_rl import Agent, BadInput, Experiment, Random, TorchTask, rewards, roles
+from raytune_rl.cli.experiment_file import load_experiment
 from raytune_rl.ensemble.settings import Ensemble
 from raytune_rl.meta.from_runs import read_run
 from raytune_rl.rllib import checkpoints
@@ -170,3 +172,25 @@ def test_a_team_learns_in_real_trials_and_goes_on_after_kill_minus_nine(tmp_path
     # After the kill no member has forgotten what the others predict: the ensemble goes on where it was.
     greedy = rows.groupby("segment")["metric/ensemble_loss"].median()
     assert greedy.iloc[-10:].max() < greedy.iloc[:5].min()
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    "agent",
+    [
+        Agent(agents="members", modules="own", batch=8),
+        Agent(agents="members", modules="shared", batch=8),
+        Agent(agents="hyperparameters", batch=8),
+    ],
+    ids=["a module each", "one module", "an agent per hyperparameter"],
+)
+def test_other_teams_learn_in_real_trials_too(agent: Agent, tmp_path: Path) -> None:
+    team = replace(load_experiment(TEAM), agent=agent, segments=8)
+    summary = run(team, out=tmp_path / "run").summary
+    assert summary["counts"]["segments"] == 32 and summary["agent"]["transitions"] >= 16
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "learning agent failed" not in log and "Traceback" not in log
+    decisions = pd.read_parquet(tmp_path / "run" / "decisions.parquet")
+    assert len(decisions) == 32 and decisions["policy_version"].max() >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
@@ -22,9 +23,15 @@ BATCH = 1024
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
 
-def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Share of right answers, from class scores (N, C, ...) and integer classes (N, ...)."""
-    return (outputs.argmax(dim=1) == targets).float().mean()
+IGNORE_INDEX = -100
+"""The target that torch's losses of classes leave out by default."""
+
+
+def accuracy(outputs: torch.Tensor, targets: torch.Tensor, ignored: int = IGNORE_INDEX) -> torch.Tensor:
+    """Share of right answers, from class scores (N, C, ...) and integer classes (N, ...), of those targets that are not
+    ``ignored``, as padding is; NaN if all are."""
+    counted = targets != ignored
+    return ((outputs.argmax(dim=1) == targets) & counted).sum() / counted.sum()
 
 
 def binary_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -36,7 +43,10 @@ def default_metrics(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor) ->
     """Accuracy for a classification, recognised by the loss and the shapes; nothing for anything else."""
     if isinstance(loss, nn.BCEWithLogitsLoss):
         return {"accuracy": binary_accuracy}
-    return {"accuracy": accuracy} if classes_first(outputs, targets) else {}
+    if not classes_first(outputs, targets):
+        return {}
+    settings = loss.keywords if isinstance(loss, functools.partial) else getattr(loss, "__dict__", {})
+    return {"accuracy": functools.partial(accuracy, ignored=settings.get("ignore_index", IGNORE_INDEX))}
 
 
 def classes_first(outputs: torch.Tensor, targets: torch.Tensor) -> bool:

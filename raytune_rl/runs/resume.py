@@ -94,6 +94,7 @@ def opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
         more = [f"and {len(texts) - DIFFERENCES} more"] if len(texts) > DIFFERENCES else []
         raise BadInput(
             f"--resume {directory}: the experiment is not the one of that run: {'; '.join(texts[:DIFFERENCES] + more)}."
+            " (A resumed run needs the same --set and --seed as when it began.)"
         )
     return directory
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from raytune_rl.population.evaluation import BATCH, accuracy, binary_accuracy, evaluate
@@ -68,6 +70,21 @@ def test_accuracy_is_the_default_only_where_the_classes_are_dimension_one() -> N
     split = Split(inputs=torch.ones(8, 7, 9), targets=torch.ones(8, 9, dtype=torch.int64))
     found = evaluate(nn.Identity(), split, loss=nn.CrossEntropyLoss(), metrics=None, prefix="test", device=CPU)
     assert set(found) == {"test_loss", "test_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (nn.CrossEntropyLoss(ignore_index=0), 1.0),
+        (functools.partial(F.cross_entropy, ignore_index=0), 1.0),
+        (nn.CrossEntropyLoss(), 0.5),
+    ],
+)
+def test_the_default_accuracy_leaves_out_what_the_loss_ignores(loss: Any, expected: float) -> None:
+    outputs = 9.0 * F.one_hot(torch.tensor([[1, 2, 1, 2]]), 3).movedim(-1, 1).float()
+    split = Split(inputs=outputs, targets=torch.tensor([[1, 2, 0, 0]]))
+    found = evaluate(nn.Identity(), split, loss=loss, metrics=None, prefix="test", device=CPU)
+    assert found["test_accuracy"] == expected
 
 
 def test_binary_accuracy() -> None:

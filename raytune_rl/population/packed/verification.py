@@ -12,18 +12,16 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from raytune_rl.population.controls import Controls
 from raytune_rl.population.networks import Handle, training_mode
+from raytune_rl.population.packed.batching import batching_rules_only
 from raytune_rl.population.packed.population import PackedPopulation
 from raytune_rl.population.packed.segment import Batch
 from raytune_rl.population.randomness import seeded
-
-_functorch: Any = torch._C._functorch
 
 MOST_COMPARED = 4
 """Members that are compared, at most."""
@@ -59,7 +57,7 @@ def disagreement(population: PackedPopulation, controls: Sequence[Controls], bat
     alone = [_alone(controls[row], *(tensor[row, : sizes[row]] for tensor in batch[:2])) for row in rows]
     if any(result is None for result in alone):
         return None
-    with _without_dropout(population, controls[0]), _batching_rules_only():
+    with _without_dropout(population, controls[0]), batching_rules_only():
         losses = population.compute_gradients(*batch)
     reached = population.trained()
     for row, expected in zip(rows, alone, strict=True):
@@ -126,18 +124,6 @@ def _without_dropout(population: PackedPopulation, controls: Controls) -> Iterat
         population.settings.dropout.copy_(of_members)
         for (module, attribute), rate in zip(rates, before, strict=True):
             setattr(module, attribute, rate)
-
-
-@contextmanager
-def _batching_rules_only() -> Iterator[None]:
-    """Operators without a batching rule raise inside. ``vmap`` would go through their examples one by one, which is
-    slower than the members one by one. (Torch has no public switch for it.)"""
-    before = _functorch._is_vmap_fallback_enabled()
-    _functorch._set_vmap_fallback_enabled(False)
-    try:
-        yield
-    finally:
-        _functorch._set_vmap_fallback_enabled(before)
 
 
 def _rates(network: nn.Module, controls: Controls) -> list[Handle]:

@@ -229,7 +229,7 @@ def test_resume_names_what_differs(tmp_path: Path) -> None:
     (tmp_path / "run" / "summary.json").unlink()
     with pytest.raises(BadInput, match=r"segments is 2 there and 3 here"):
         run(make(agent=Fixed(), segments=3), out=tmp_path / "run", resume=True)
-    with pytest.raises(BadInput, match=r"that run: candidate\.seconds is 0\.0 there and 0\.5 here\. \(A resumed run needs the same --set"):
+    with pytest.raises(BadInput, match=r"that run: candidate\.seconds is 0\.0 there and 0\.5 here\. \(A resumed run"):
         run(make(agent=Fixed(), segments=2, candidate=PaperTask(seconds=0.5)), out=tmp_path / "run", resume=True)
     with pytest.raises(BadInput, match="not a run directory"):
         run(make(), out=tmp_path / "nothing", resume=True)

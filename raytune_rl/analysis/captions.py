@@ -13,9 +13,9 @@ from raytune_rl.analysis.plots.decisions import feature_name
 from raytune_rl.analysis.plots.style import MANY
 from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.scales import Scale
-from raytune_rl.analysis.texts import count, duration, number
 from raytune_rl.mdp.features import MEMBER_FEATURES, SLOT_FEATURES
 from raytune_rl.records import FLOOR
+from raytune_rl.texts import count, duration, number
 
 MOST = 0.95
 """The share of the improvement whose time the caption of the anytime curve gives."""

@@ -18,9 +18,9 @@ from raytune_rl.analysis.frames import rank_members
 from raytune_rl.analysis.influence import saw_and_did
 from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.svg import inline_svg
-from raytune_rl.analysis.texts import count, duration, number
 from raytune_rl.errors import BadInput
 from raytune_rl.rundir.summary import instead_of, origin, refit_cost
+from raytune_rl.texts import count, duration, number
 
 MEMBERS, COPIES, PATH = 64, 40, 60
 """The largest number of rows that the tables of members, copies and the best path show."""

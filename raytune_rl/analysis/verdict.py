@@ -11,9 +11,9 @@ import pandas as pd
 
 from raytune_rl.analysis.compare import compare
 from raytune_rl.analysis.run import Run
-from raytune_rl.analysis.texts import count, gap, number
 from raytune_rl.records import Incumbent, Mode
 from raytune_rl.rundir.summary import origin, refit_cost
+from raytune_rl.texts import count, gap, number
 
 Verdict = tuple[str, str]
 

@@ -264,10 +264,6 @@ class Controller:
         """Every decision from now on is a stop."""
         self.stopping = self.stopping or reason
 
-    def lost(self, members: Iterable[int]) -> None:
-        """The trial of these members died and will resume from its last checkpoint."""
-        self._histories.lost(members)
-
     def drop(self, members: Iterable[int]) -> None:
         """These members will not train any more."""
         self._histories.drop(members)

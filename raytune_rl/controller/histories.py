@@ -34,7 +34,6 @@ class MemberHistory:
         durable: the segments completed at the newest checkpoint that is safe on disk.
         durable_before: the same for the checkpoint before that.
         episode: index of the member's current episode; a restart by the failure policy begins a new one.
-        lost: how often its trial died. These restarts do not count against the failure policy.
     """
 
     start: Decision
@@ -43,7 +42,6 @@ class MemberHistory:
     durable: int = 0
     durable_before: int = 0
     episode: int = 0
-    lost: int = 0
 
     @classmethod
     def begin(cls, start: Decision, ensemble: EnsembleStats | None = None) -> MemberHistory:
@@ -98,7 +96,6 @@ class MemberHistory:
             "durable": self.durable,
             "durable_before": self.durable_before,
             "episode": self.episode,
-            "lost": self.lost,
         }
 
     @classmethod
@@ -111,7 +108,6 @@ class MemberHistory:
             durable=data["durable"],
             durable_before=data["durable_before"],
             episode=data["episode"],
-            lost=data["lost"],
         )
 
     @property
@@ -171,11 +167,6 @@ class MemberHistories:
         if not history.state.alive:
             history.add_state(replace(history.state, alive=True))
         return history.state
-
-    def lost(self, members: Iterable[int]) -> None:
-        """The trial of these members died and will resume from its last checkpoint."""
-        for member in members:
-            self._histories[member].lost += 1
 
     def drop(self, members: Iterable[int]) -> None:
         """These members will not train any more. Members that never joined are ignored."""

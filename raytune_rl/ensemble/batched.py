@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from raytune_rl.population.packed.batching import batching_rules_only
 from raytune_rl.population.packed.sequential import flattens_first, leaf_modules
 
 Program: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
@@ -159,8 +158,7 @@ def _vmapped(networks: Sequence[nn.Module]) -> Program:
     all_of_them = vmap(one, in_dims=(0, 0, None))
 
     def forward(inputs: torch.Tensor) -> torch.Tensor:
-        with batching_rules_only():  # without one, members one by one are faster
-            outputs: torch.Tensor = all_of_them(stacked, buffers, inputs)
+        outputs: torch.Tensor = all_of_them(stacked, buffers, inputs)
         return outputs
 
     return forward

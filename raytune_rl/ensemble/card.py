@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from raytune_rl.analysis.lineage import find_rows, parents, path_to
-from raytune_rl.analysis.texts import count, number
 from raytune_rl.combining.calibration import Calibration
 from raytune_rl.ensemble.building import Built, Chosen
 from raytune_rl.ensemble.kept import Place
 from raytune_rl.population.export import importable_name
 from raytune_rl.population.torch_task import TorchTask
+from raytune_rl.texts import count, number
 
 LEGS = 12
 """Changes of the hyperparameters that a member's history shows at most, beside the values at its start."""

@@ -80,6 +80,8 @@ class Session:
         try:
             if checkpoint is not None:
                 algorithm.restore_from_path(str((checkpoint.path / ALGORITHM).resolve()))
+            # Later rows, left by a checkpoint that can no longer be read, are written again.
+            self._write_log([row for row in self._log() if row["iteration"] <= reached.iteration])
             if self._is_due(reached):  # at the start, or killed between checkpoint and validation
                 self._validate_and_save(algorithm, reached, rules)
             saved = reached
@@ -171,13 +173,13 @@ class Session:
             "score": result.mean,
             "against": {name: [round(number, 4) for number in pair] for name, pair in against.items()},
         }
-        rows = [row for row in self._log() if row["iteration"] < reached.iteration]
+        rows = self._log()
         record = {"recipe": self.recipe.to_dict(), "meta_validation": row}
         self._save(algorithm, reached)
         files.write(self.directory / LAST, weights, record)
         if result.mean > max((before["score"] for before in rows), default=-np.inf):
             files.write(self.directory / BEST, weights, record)
-        self._store.write(LOG, "".join(json.dumps(line) + "\n" for line in [*rows, row]).encode())
+        self._write_log([*rows, row])
         compared = ", ".join(f"{name} {a:+.3f} ({p:.2f})" for name, (a, p) in against.items())
         self.say(f"meta-validation {result.mean:.4f} after {reached.transitions:,} transitions: {compared}")
 
@@ -197,6 +199,9 @@ class Session:
         """The rows of the log, one per validation."""
         lines = self._store.read(LOG).decode().splitlines() if self._store.exists(LOG) else []
         return [json.loads(line) for line in lines]
+
+    def _write_log(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._store.write(LOG, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def blended(first: Mapping[str, np.ndarray], learned: Mapping[str, np.ndarray], share: float) -> dict[str, np.ndarray]:

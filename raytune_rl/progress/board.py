@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from raytune_rl.records import FLOOR, Decision, Incumbent, Mode, Report, Step, Value
+from raytune_rl.texts import number
 
 RATE_WINDOW = 20.0
 """The rate of reports is averaged over this many seconds."""
@@ -249,21 +250,6 @@ def action_text(row: Row, plan: Plan) -> str:
     return " ".join(f"{name}{'+' if new > old else '-'}" for name, old, new in moves if new != old) + when
 
 
-def short(value: Value | None) -> str:
-    """A value as text, of at most seven characters if possible: ``3.2e-4``, ``0.08123``, ``128``, ``relu``."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool | int | str):
-        return str(value)
-    if not math.isfinite(value):
-        return str(value)
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        text = f"{value:.4g}"
-        return text if len(text) <= 7 else f"{value:.3g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-
-
 def clock_text(seconds: float | None) -> str:
     """``4:05``, ``1:02:03``; dashes if unknown."""
     if seconds is None or not math.isfinite(seconds):
@@ -275,4 +261,4 @@ def clock_text(seconds: float | None) -> str:
 
 def values_text(values: Mapping[str, Value]) -> str:
     """``lr 3.2e-4, dropout 0.12``."""
-    return ", ".join(f"{name} {short(value)}" for name, value in values.items())
+    return ", ".join(f"{name} {number(value)}" for name, value in values.items())

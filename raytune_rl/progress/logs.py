@@ -30,13 +30,10 @@ class ConsoleHandler(logging.Handler):
 
 
 @contextmanager
-def logging_to(
-    console: Console, *, quiet: bool = False, verbose: bool = False, log: logging.Handler | None = None
-) -> Iterator[None]:
-    """Within this context, send messages to the console and to ``log``, the run directory's ``RunLog``.
+def logging_to(console: Console, *, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
+    """Within this context, send messages to the console: warnings, everything if ``verbose``, errors only if ``quiet``.
 
-    The console gets warnings (everything if ``verbose``, errors only if ``quiet``), ``log`` gets information and above
-    (everything if ``verbose``). ``log`` is closed at the end.
+    Other handlers, such as the run directory's ``RunLog``, get information and above (everything if ``verbose``).
     """
     logger = logging.getLogger(LOGGER)
     screen = ConsoleHandler(console)
@@ -45,14 +42,10 @@ def logging_to(
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     # Ray adds a handler to the root logger, so messages would appear twice.
     logger.propagate = False
-    handlers = [screen, *([log] if log is not None else [])]
-    for handler in handlers:
-        logger.addHandler(handler)
+    logger.addHandler(screen)
     try:
         yield
     finally:
-        for handler in handlers:
-            logger.removeHandler(handler)
-            handler.close()
+        logger.removeHandler(screen)
         logger.setLevel(before[0])
         logger.propagate = before[1]

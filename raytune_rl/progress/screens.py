@@ -12,10 +12,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raytune_rl.progress.board import Plan, Row, View, action_text, clock_text, short, values_text
+from raytune_rl.progress.board import Plan, Row, View, action_text, clock_text, values_text
 from raytune_rl.progress.columns import Column, table
 from raytune_rl.records import Status
 from raytune_rl.rundir.summary import cost, instead_of, origin, refit_cost
+from raytune_rl.texts import count, duration, gap, number
 
 MEMBER_ROWS = 20
 BEST_ROWS = 10
@@ -52,7 +53,7 @@ def _best_line(view: View) -> RenderableType:
     if view.incumbent is None:
         return Text(f"no {view.plan.metric} yet", style="dim")
     best = view.incumbent
-    line = Text.assemble("best ", view.plan.metric, " ", (short(best.value), "bold green"))
+    line = Text.assemble("best ", view.plan.metric, " ", (number(best.value), "bold green"))
     line.append(f"  member {best.member}, segment {best.segment}  ", style="dim")
     line.append(values_text(best.hyperparameters), style="dim")
     line.no_wrap, line.overflow = True, "ellipsis"
@@ -63,9 +64,9 @@ def _agent_line(view: View) -> RenderableType:
     parts = [
         f"{view.plan.algorithm or 'agent'} version {view.version}",
         f"{view.transitions} decisions rewarded",
-        _count(view.copies, "copies"),
-        _count(view.failures, "failures"),
-        _count(view.rollbacks, "rollbacks"),
+        count(view.copies, "copies"),
+        count(view.failures, "failures"),
+        count(view.rollbacks, "rollbacks"),
         f"{view.rate:.1f} reports/s",
     ]
     return Text(" | ".join(parts), style="dim", no_wrap=True, overflow="ellipsis")
@@ -79,14 +80,14 @@ def _members(view: View, width: int, height: int) -> RenderableType:
     names = plan.hyperparameters[: max(0, (width - 50) // 10)]
     cells = [[_plain(text) for text in (row.report.member, row.report.segment)] for row in shown]
     for line, row in zip(cells, shown, strict=True):
-        line += [_now(view, row), _plain(short(row.best))]
-        line += [_plain(short(row.report.hyperparameters.get(name))) for name in names]
+        line += [_now(view, row), _plain(number(row.best))]
+        line += [_plain(number(row.report.hyperparameters.get(name))) for name in names]
         line.append((action_text(row, plan), "dim" if row.over else ""))
     if crowded:
         shown_members = {row.report.member for row in shown}
         rest = [row for row in view.rows if row.report.member not in shown_members]
         text = f"median of {len(rest)} more; {sum(row.over for row in rest)} ended"
-        cells.append([(t, "dim") for t in ("...", "", short(view.median(rest)), "", *[""] * len(names), text)])
+        cells.append([(t, "dim") for t in ("...", "", number(view.median(rest)), "", *[""] * len(names), text)])
     member, segment, now, best, *values, change = zip(*cells, strict=True)
     return table(
         [
@@ -111,7 +112,7 @@ def _now(view: View, row: Row) -> tuple[str, str]:
     if row.report.status != "ok":
         return row.report.status, _STYLE[row.report.status]
     leads = view.incumbent is not None and row.best == view.incumbent.value
-    return short(view.value(row)), "bold green" if leads else ""
+    return number(view.value(row)), "bold green" if leads else ""
 
 
 def _heading(name: str) -> str:
@@ -127,7 +128,7 @@ def progress_line(view: View) -> str:
     fields: dict[str, Any] = {
         "segment": f"{view.segment}/{plan.segments}" if plan.segments else view.segment,
         "reports": f"{view.reports}/{total}" if total else view.reports,
-        f"best_{plan.metric}": short(view.incumbent.value) if view.incumbent else "-",
+        f"best_{plan.metric}": number(view.incumbent.value) if view.incumbent else "-",
         "best_member": view.incumbent.member if view.incumbent else "-",
         "elapsed": clock_text(view.elapsed),
         "eta": clock_text(view.eta),
@@ -160,17 +161,17 @@ def verdict(plan: Plan, summary: Mapping[str, Any]) -> Text:
     if other and other.get("of") == "ensemble":
         ours, owner = (summary.get("ensemble") or {}).get("value"), " of the ensemble"
     if ours is None or not other:
-        text.append(f": {plan.metric} {short(best['value'])}")
+        text.append(f": {plan.metric} {number(best['value'])}")
         return text.append(f", reached by {origin(best)}.")
     name, ours, theirs, better = _judged(plan, summary, ours)
-    text.append(f": {name}{owner} {short(ours)}")
+    text.append(f": {name}{owner} {number(ours)}")
     if theirs is None or math.isnan(theirs):  # null in the file, NaN before it is written
         return text.append(f"; {other['name']} with the same budget reached no finite {plan.metric}.", style="green")
-    against = f"{other['name']} with the same budget ({short(theirs)})"
+    against = f"{other['name']} with the same budget ({number(theirs)})"
     if better is None:
         return text.append(f", the same as {against}.")
-    gap = _gap(ours, theirs, better=better)
-    return text.append(f", {gap} than {against}.", style="green" if better else "yellow")
+    distance = gap(ours, theirs, plan.mode)
+    return text.append(f", {distance} than {against}.", style="green" if better else "yellow")
 
 
 def _judged(plan: Plan, summary: Mapping[str, Any], ours: float) -> tuple[str, float, float, bool | None]:
@@ -190,15 +191,6 @@ def _judged(plan: Plan, summary: Mapping[str, Any], ours: float) -> tuple[str, f
     return plan.metric, ours, other["value"], other["better"]
 
 
-def _gap(ours: float, theirs: float, *, better: bool) -> str:
-    """The distance of two values: in percent if both are positive, else in the metric's units."""
-    words = f"{'better' if better else 'worse'} ({'lower' if ours < theirs else 'higher'})"
-    if ours <= 0 or theirs <= 0:
-        return f"{short(abs(ours - theirs))} {words}"
-    share = abs(ours - theirs) / theirs
-    return f"{share:.0%} {words}" if share >= 0.1 else f"{100 * share:.2g}% {words}"
-
-
 def _best_block(best: Mapping[str, Any]) -> RenderableType:
     """Hyperparameters and metrics of the best, side by side."""
     metrics = dict(best["metrics"])
@@ -209,7 +201,7 @@ def _best_block(best: Mapping[str, Any]) -> RenderableType:
     title = Text(f"Best: {origin(best)}", style="bold")
     alternative = instead_of(best)
     if alternative is not None:
-        title.append(f" ({alternative[0]} {short(alternative[1])})", style="dim")
+        title.append(f" ({alternative[0]} {number(alternative[1])})", style="dim")
     return Group(title, grid)
 
 
@@ -218,7 +210,7 @@ def _pairs(title: str, values: Mapping[str, Any]) -> RenderableType:
     table.add_column(f"  {title}")
     table.add_column("", justify="right")
     for name, value in values.items():
-        table.add_row(Text(f"  {name}"), Text(short(value)))
+        table.add_row(Text(f"  {name}"), Text(number(value)))
     return table
 
 
@@ -234,13 +226,13 @@ def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     table.add_column("training", justify="right")
     name = f"raytune_rl ({plan.algorithm})" if plan.algorithm else "raytune_rl"
     segments, seconds = cost(summary)
-    spent = (str(segments), _seconds(seconds))
+    spent = (str(segments), duration(seconds))
     table.add_row(Text(name), *_scores(best, tests), *spent, style="bold")
     if ensemble:
         # no segments and time of its own: its members were trained in those of the row above
         table.add_row(Text(f"ensemble of {len(ensemble['members'])}"), *_scores(ensemble, tests), style="bold")
     if other:
-        spent = (str(other["segments"]), _seconds(other["train_s"]))
+        spent = (str(other["segments"]), duration(other["train_s"]))
         table.add_row(Text(other["name"]), *_scores(other, tests), *spent)
         if other["ratio"] is not None:
             pairs = [(best["metrics"][name], other["metrics"][name]) for name in tests]
@@ -252,28 +244,28 @@ def _comparison(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
 
 
 def _scores(judged: Mapping[str, Any], tests: Sequence[str]) -> list[str]:
-    return [short(value) for value in (judged["value"], *(judged["metrics"].get(name) for name in tests))]
+    return [number(value) for value in (judged["value"], *(judged["metrics"].get(name) for name in tests))]
 
 
 def _facts(plan: Plan, summary: Mapping[str, Any]) -> RenderableType:
     timing, counts, agent = summary["timing"], summary["counts"], summary["agent"]
-    time = f"{_seconds(timing['wall_s'])} for {_seconds(timing['train_s'])} of training"
+    time = f"{duration(timing['wall_s'])} for {duration(timing['train_s'])} of training"
     if timing["overhead_ratio"] is not None:
-        time += f", {timing['overhead_ratio']:.2f} times the ideal {_seconds(timing['ideal_s'])}"
+        time += f", {timing['overhead_ratio']:.2f} times the ideal {duration(timing['ideal_s'])}"
     if timing["decision_ms_p50"] is not None:
         time += f"; decisions {timing['decision_ms_p50']:.1f} ms (p99 {timing['decision_ms_p99']:.1f})"
     kinds = ("members", "segments", "copies", "failures", "restarts", "rollbacks")
-    counted = ", ".join(_count(counts[key], key) for key in kinds if key in counts)  # older runs have no rollbacks
+    counted = ", ".join(count(counts[key], key) for key in kinds if key in counts)  # older runs have no rollbacks
     refit = refit_cost(summary)[0]
     if refit:
-        counted += f"; {_count(refit, 'segments')} of the refit"
+        counted += f"; {count(refit, 'segments')} of the refit"
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
     facts = {
         "Time": time,
         "Counts": counted,
-        "Agent": f"{agent['algorithm']}, {_count(agent['transitions'], 'transitions')}",
+        "Agent": f"{agent['algorithm']}, {count(agent['transitions'], 'transitions')}",
         "Run": plan.directory,
     }
     if summary.get("best") and plan.loadable:
@@ -297,17 +289,3 @@ def _ensemble_leads(plan: Plan, summary: Mapping[str, Any]) -> bool:
         return False
     together, alone = summary["ensemble"]["value"], summary["best"]["value"]
     return bool(together < alone if plan.mode == "min" else together > alone)
-
-
-def _count(number: int, plural: str) -> str:
-    singular = {"copies": "copy"}.get(plural, plural.removesuffix("s"))
-    return f"{number} {singular if number == 1 else plural}"
-
-
-def _seconds(seconds: float | None) -> str:
-    if seconds is None or not math.isfinite(seconds):
-        return "-"
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from raytune_rl.rundir.layout import LOG, RunDirectory
@@ -51,3 +53,15 @@ class RunLog(logging.Handler):
             self.publish()
             self._stream.close()
         super().close()
+
+
+@contextmanager
+def logging_into(directory: RunDirectory) -> Iterator[None]:
+    """Within this context, write the package's log messages into the run directory, too."""
+    log, package = RunLog(directory), logging.getLogger("raytune_rl")
+    package.addHandler(log)
+    try:
+        yield
+    finally:
+        package.removeHandler(log)
+        log.close()

@@ -79,7 +79,7 @@ def opened(directory: RunDirectory, experiment: Experiment) -> RunDirectory:
         directory.open()
         if directory.local is not None:
             refuse_foreign(directory.local)
-        StateStore(directory.uri(f"{layout.STATE}/driver")).load()  # raises if another version wrote it
+        StateStore(directory.uri(f"{layout.STATE}/driver")).check_version()
     except (OSError, ValueError) as error:
         raise BadInput(f"--resume {directory}: {error}") from None
     stored = directory.read_json(layout.EXPERIMENT)["experiment"]

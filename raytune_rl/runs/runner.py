@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from raytune_rl.records import Value
 from raytune_rl.rllib.policy import LearningPolicy
 from raytune_rl.rundir import layout
 from raytune_rl.rundir.layout import RunDirectory
-from raytune_rl.rundir.log import RunLog
+from raytune_rl.rundir.log import logging_into
 from raytune_rl.rundir.schemas import column_types
 from raytune_rl.rundir.summary import AgentSummary, Comparison, Counters, build_summary
 from raytune_rl.rundir.tables import TableWriter
@@ -121,7 +120,7 @@ def run(
     if not resume:
         begin(directory, experiment)
     with (
-        _logging_to(directory),
+        logging_into(directory),
         progress,
         stopping_on_signals(),
         ThreadPoolExecutor(1) as background,  # entered before Ray, so that its work overlaps with Ray's shutdown
@@ -162,18 +161,6 @@ def _check(experiment: Experiment, candidate: Candidate | None, *, address: str 
         from raytune_rl.runs.rehearsal import rehearse
 
         rehearse(experiment, candidate)
-
-
-@contextmanager
-def _logging_to(directory: RunDirectory) -> Iterator[None]:
-    """Also write the package's log messages into the run directory."""
-    log, package = RunLog(directory), logging.getLogger("raytune_rl")
-    package.addHandler(log)
-    try:
-        yield
-    finally:
-        package.removeHandler(log)
-        log.close()
 
 
 def _run(session: _Session, candidate: Candidate | None, controller: Controller, background: Executor) -> Outcome:

@@ -69,10 +69,17 @@ def _quiet_actor(logger_class: type) -> Any:
     """The actor class that Ray's callback would use, but without the API key in its runtime environment, as Ray writes
     runtime environments into its logs."""
     import ray
+
+    return ray.remote(**on_this_node(), max_restarts=-1, max_task_retries=-1)(logger_class)
+
+
+def on_this_node() -> dict[str, Any]:
+    """Ray's options for an actor that takes no CPU and runs on the driver's node."""
+    import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=this_node, max_restarts=-1, max_task_retries=-1)(logger_class)
+    return {"num_cpus": 0, "scheduling_strategy": this_node}
 
 
 def _is(callback: Any, name: str) -> bool:

@@ -165,8 +165,8 @@ class Tracker:
 
     def _start(self) -> Any:
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        from raytune_rl.tracking.adapting import on_this_node
         from raytune_rl.tracking.loggers import LoggingProcess, Population
 
         if self._directory.local is None:
@@ -183,10 +183,9 @@ class Tracker:
             written=note.written,
             resumed=self._note is not None,
         )
-        this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return (
             ray.remote(LoggingProcess)
-            .options(num_cpus=0, scheduling_strategy=this_node)
+            .options(**on_this_node())
             .remote(
                 list(self._callbacks or ()),
                 population,

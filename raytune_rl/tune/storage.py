@@ -7,6 +7,7 @@ until the next one is complete, and reading falls back to it with a warning.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -85,16 +86,7 @@ def decode(data: bytearray) -> Any:
         OtherVersion: this package cannot read them.
     """
     view = memoryview(data)
-    if len(view) < _HEADER.size:
-        raise CorruptState("it is shorter than its header")
-    magic, version, count, checksum = _HEADER.unpack(view[: _HEADER.size])
-    if magic != MAGIC:
-        raise CorruptState("it is not a state file")
-    if version != VERSION:
-        raise OtherVersion(
-            f"the run's state was written by another version of raytune_rl (its format is {version}, that of this one "
-            f"{VERSION}); finish the run with that version, or start it anew"
-        )
+    count, checksum = _read_header(view)
     if hashlib.sha256(view[_HEADER.size :]).digest() != checksum:
         raise CorruptState("its checksum does not match (truncated or changed)")
     frames, at = [], _HEADER.size
@@ -104,6 +96,21 @@ def decode(data: bytearray) -> Any:
         frames.append(view[at : at + length])
         at += length
     return pickle.loads(frames[0], buffers=frames[1:])
+
+
+def _read_header(data: memoryview) -> tuple[int, bytes]:
+    """The number of frames and the checksum that a state file's first bytes tell. Raises as ``decode`` does."""
+    if len(data) < _HEADER.size:
+        raise CorruptState("it is shorter than its header")
+    magic, version, count, checksum = _HEADER.unpack(data[: _HEADER.size])
+    if magic != MAGIC:
+        raise CorruptState("it is not a state file")
+    if version != VERSION:
+        raise OtherVersion(
+            f"the run's state was written by another version of raytune_rl (its format is {version}, that of this one "
+            f"{VERSION}); finish the run with that version, or start it anew"
+        )
+    return count, checksum
 
 
 class StateStore:
@@ -163,6 +170,16 @@ class StateStore:
                 self._unreadable.add(n)
                 logger.warning("%s/state-%08d.bin cannot be used: %s; trying the one before", self, n, error)
         return None
+
+    def check_version(self) -> None:
+        """Raise ``OtherVersion`` if another version wrote the newest generation. Reads no more than its header; whether
+        the rest is good shows when it is loaded."""
+        newest = max(self.generations(), default=None)
+        if newest is not None:
+            with self._fs.open_input_file(f"{self._root}/state-{newest:08d}.bin") as stream:
+                header = memoryview(stream.read(_HEADER.size))
+            with contextlib.suppress(CorruptState):
+                _read_header(header)
 
     def generations(self) -> list[int]:
         """The numbers of the existing generations, oldest first."""

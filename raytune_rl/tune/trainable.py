@@ -179,7 +179,6 @@ class TrainableTask:
     Attributes:
         trainable: the class, unchanged. It needs ``save_checkpoint`` and ``load_checkpoint``, as for Ray's PBT.
         config: entries of its configuration that are not hyperparameters.
-        done_metric: name under which the Trainable reports that it has finished (Tune's ``done``).
 
     A segment's length counts calls of ``train``. The metrics are the numbers of its last result, nested ones joined by
     ``/`` as Tune does. A hyperparameter's effective value is the number that the result has under its name, or else the
@@ -188,7 +187,6 @@ class TrainableTask:
 
     trainable: type[tune.Trainable]
     config: Mapping[str, Any] = field(default_factory=dict)
-    done_metric: str = DONE
 
     def __post_init__(self) -> None:
         cls: Any = self.trainable
@@ -250,10 +248,10 @@ class TrainableMember:
             for _ in range(length):
                 result = self._instance.train()
                 steps += 1
-                if result.get(self._task.done_metric):
+                if result.get(DONE):
                     break
         metrics = numbers(result)
-        return SegmentResult(metrics=metrics, steps=steps, done=bool(result.get(self._task.done_metric)))
+        return SegmentResult(metrics=metrics, steps=steps, done=bool(result.get(DONE)))
 
     def get_state(self) -> State:
         with self._random:

@@ -211,6 +211,20 @@ def test_networks_that_cannot_be_copied_are_called_one_by_one() -> None:
     assert model.batched_up_to == 0.0 and model(inputs(2, 1, 3, 4)).shape == (2, 3)
 
 
+def test_operators_without_a_batching_rule_are_called_one_by_one() -> None:
+    """``vmap`` would go through the examples one by one, and print a warning."""
+
+    def attention() -> nn.Module:  # in eval mode a single operator
+        layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        return nn.Sequential(layer, nn.Flatten(), nn.Linear(20, 3))
+
+    members = [attention().eval() for _ in WEIGHTS]
+    assert alike(members, inputs(4, 5, 4))
+    model = EnsembleModel(members, WEIGHTS, link="identity", alike=True)
+    model.tune(inputs(1, 5, 4))
+    assert model._batched is None and model.batched_up_to == 0.0 and model(inputs(2, 5, 4)).shape == (2, 3)
+
+
 @pytest.mark.parametrize("shape", [(4,), (2, 4), (2, 5, 4)])
 def test_linear_layers_take_any_leading_dimensions(shape: tuple[int, ...]) -> None:
     with torch.random.fork_rng():

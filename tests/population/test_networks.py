@@ -82,3 +82,16 @@ def test_the_last_layer_always_trains() -> None:
     assert [parameter.requires_grad for parameter in body.parameters()] == [False, False, True, True]
     assert freeze(body, -1) == 0
     assert all(parameter.requires_grad for parameter in body.parameters())
+
+
+def test_what_the_factory_has_frozen_stays_so_whatever_is_frozen_beside_it() -> None:
+    def factory() -> nn.Module:
+        network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+        network[1].weight.requires_grad_(False)
+        return network
+
+    built = build_network(factory, {}, device=torch.device("cpu"))
+    assert built.fixed == {"1.weight"}
+    for count, frozen in ((1, {"0.weight", "0.bias", "1.weight"}), (0, {"1.weight"})):
+        freeze(built.network, count, fixed=built.fixed)
+        assert {name for name, p in built.network.named_parameters() if not p.requires_grad} == frozen

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from raytune_rl.progress.board import Board, Plan, Row, action_text, clock_text, short
+from raytune_rl.progress.board import Board, Plan, Row, action_text, clock_text
 from raytune_rl.records import Incumbent, Source
 from tests.rundir.steps import decision, report, step
 
@@ -160,27 +160,6 @@ def test_how_a_member_ends() -> None:
     assert action_text(Row(report=report(0, 4), best=None, decision=stop), plan()) == "stopped"
     assert action_text(Row(report=report(0, 9), best=None, decision=stop), plan()) == "finished"
     assert action_text(Row(report=report(0, 4, done=True), best=None, decision=stop), plan()) == "finished"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.00032, "3.2e-4"),
-        (1e-5, "1e-5"),
-        (0.08123456, "0.08123"),
-        (-0.5, "-0.5"),
-        (0.0, "0"),
-        (123456.0, "1.2e5"),
-        (1234.5, "1234"),
-        (math.nan, "nan"),
-        (128, "128"),
-        (True, "True"),
-        ("relu", "relu"),
-        (None, "-"),
-    ],
-)
-def test_short(value: float | None, text: str) -> None:
-    assert short(value) == text
 
 
 @pytest.mark.parametrize(

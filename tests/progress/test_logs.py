@@ -9,7 +9,7 @@ from rich.console import Console
 
 from raytune_rl.progress.logs import logging_to
 from raytune_rl.rundir.layout import LOG, RunDirectory
-from raytune_rl.rundir.log import RunLog
+from raytune_rl.rundir.log import logging_into
 
 logger = logging.getLogger("raytune_rl.tests")
 
@@ -26,7 +26,7 @@ def test_who_sees_what(tmp_path: Path, quiet: bool, verbose: bool, shown: str, k
     console = Console(file=io.StringIO(), width=40)
     directory = RunDirectory(tmp_path / "run").create()
     texts = {"d": "a detail", "i": "a fact", "w": "a doubt", "e": "[red]an error[/]" + 80 * "."}
-    with logging_to(console, quiet=quiet, verbose=verbose, log=RunLog(directory)):
+    with logging_to(console, quiet=quiet, verbose=verbose), logging_into(directory):
         for level, text in zip(
             (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR), texts.values(), strict=True
         ):

@@ -13,6 +13,8 @@ from raytune_rl import BadInput, roles
 from raytune_rl.rundir.layout import RunDirectory
 from raytune_rl.rundir.plain import plain
 from raytune_rl.runs.resume import begin, opened, resolved_fields
+from raytune_rl.tune import storage
+from raytune_rl.tune.storage import StateStore
 from tests import paper_experiment
 from tests.blobs_experiment import make
 
@@ -41,3 +43,20 @@ def test_what_is_written_down_tells_search_spaces_apart() -> None:
     assert found["kind"]["options"] == ["a", "b"]
     wider = replace(experiment, hyperparameters={**experiment.hyperparameters, "lr": tune.loguniform(1e-5, 1e-1)})
     assert plain(resolved_fields(wider)) != written
+
+
+def test_a_run_of_another_version_is_refused_before_anything_is_unpickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = make(ensemble=None)
+    directory = RunDirectory(tmp_path / "run")
+    begin(directory, experiment)
+    store = StateStore(directory.uri("state/driver"))
+    store.save({"counts": {}})
+    opened(directory, experiment)
+    with monkeypatch.context() as older:
+        older.setattr(storage, "VERSION", storage.VERSION - 1)
+        store.save({"counts": {}})
+    monkeypatch.setattr(storage.pickle, "loads", None)
+    with pytest.raises(BadInput, match=r"--resume .*: the run's state was written by another version"):
+        opened(directory, experiment)

@@ -17,7 +17,7 @@ from raytune_rl.analysis.lineage import HORIZON
 from raytune_rl.analysis.plots import style
 from raytune_rl.analysis.plots.style import BLUE, CYCLE, GREY, INK, MANY, ORANGE, PALE, VERMILLION, styled
 from raytune_rl.analysis.run import Run
-from raytune_rl.analysis.texts import count
+from raytune_rl.texts import count
 
 SHOWN_FOUNDERS = 6
 SHOWN_SHARE = 5.0

@@ -19,8 +19,8 @@ from raytune_rl.analysis.plots import style
 from raytune_rl.analysis.plots.style import BLUE, CYCLE, DASHES, MANY, ORANGE, PALE, SKY, styled
 from raytune_rl.analysis.run import Run
 from raytune_rl.analysis.scales import Scale
-from raytune_rl.analysis.texts import number
 from raytune_rl.errors import BadInput
+from raytune_rl.texts import number
 
 FEW = 6
 """A choice among at most this many numbers has a tick for each."""

@@ -49,7 +49,7 @@ def disagreement(population: PackedPopulation, controls: Sequence[Controls], bat
 
     Args:
         population: holds the members' weights.
-        controls: of the K members.
+        controls: of the K members, at least two.
         batch: of all members.
     """
     sizes = [len(batch[1][0])] * len(controls) if batch[2] is None else (batch[2] > 0).sum(dim=1).tolist()
@@ -79,11 +79,8 @@ def disagreement(population: PackedPopulation, controls: Sequence[Controls], bat
 def _compared(sizes: Sequence[int]) -> list[int]:
     """The rows to compare: of the smallest and the largest batch, and some more. The first one, from which the packed
     network is made, would agree with more than others do."""
-    order = sorted(range(len(sizes)), key=lambda row: (row == 0, sizes[row]))
-    middle = order[1 : len(order) - 1]
-    others = [row for row in order if row != 0]
-    wanted = [others[0], others[-1], *middle] if others else order
-    return list(dict.fromkeys(wanted))[:MOST_COMPARED]
+    others = sorted(range(1, len(sizes)), key=lambda row: sizes[row])
+    return list(dict.fromkeys([others[0], others[-1], *others]))[:MOST_COMPARED]
 
 
 def _alone(controls: Controls, inputs: torch.Tensor, targets: torch.Tensor) -> _Computed | None:

@@ -121,7 +121,6 @@ class PopulationScheduler(FIFOScheduler):
         if trial.should_recover():
             logger.warning("trial %d died; it starts again from its last state: %s", index, actor_errors.cause(trial))
             self.driver.restarts += 1
-            self._controller.lost(self._running_members(index))
             return  # on_trial_add comes next; the barrier waits for the trial
         self.driver.errors[index] = actor_errors.cause(trial)
         self._lose(index, tune_controller)

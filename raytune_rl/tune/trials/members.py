@@ -107,7 +107,6 @@ class Members:
             trial.set_config(set_values(trial.config, track.newest.values))
         if saved is not None and ORIGIN in saved.metrics:
             track.amend(**saved.metrics[ORIGIN])
-        self._controller.lost([member])
         return at
 
     def rejoin_finished(self, trial: Trial, result: Mapping[str, Any]) -> int:

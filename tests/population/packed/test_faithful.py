@@ -373,3 +373,18 @@ def test_smaller_batches_are_as_exact_as_the_network() -> None:
         assert expected["first.weight"].dtype == np.float64
         for name, value in packed.get_state()["network"].items():
             np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-9)
+
+
+def test_layers_are_frozen_beside_what_the_factory_has_frozen() -> None:
+    roles = {"frozen_layers": "frozen_layers"}
+    task = TorchTask(frozen_by_its_factory, VECTORS, loss=nn.CrossEntropyLoss(), roles=roles)
+    together, alone, packed, reason = train_both(task, lambda member: {"lr": 0.01, "frozen_layers": member % 2})
+    assert packed, reason
+    for one, other in zip(together, alone, strict=True):
+        start, theirs, expected = (member.get_state()["network"] for member in (built(task)[0], one, other))
+        assert start.keys() == theirs.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(theirs[name], value, rtol=1e-3, atol=2e-5, err_msg=name)
+    first, second = (built(task, lambda member: {"lr": 0.01, "frozen_layers": 0})[0] for _ in range(2))
+    second.train(3)
+    assert torch.equal(first.controls.network[0].weight, second.controls.network[0].weight)

@@ -152,9 +152,6 @@ class ScriptedController:
     def learn(self, *, wait: bool = False) -> None:
         self.calls.append(("learn", wait))
 
-    def lost(self, members: Iterable[int]) -> None:
-        self.calls.append(("lost", tuple(members)))
-
     def drop(self, members: Iterable[int]) -> None:
         self.calls.append(("drop", tuple(members)))
 

@@ -217,8 +217,8 @@ class Hangs(Counting):
 
 def test_a_member_that_hangs_costs_one_segment(tmp_path: Path) -> None:
     run = Run(tmp_path / "run", Hangs(flag=str(tmp_path / "hung")), lambda report: Answer(), segments=7)
-    outcome, sink, controller = run.fit(segment_timeout=1.0)
-    assert outcome.restarts == 1 and ("lost", (0, 1)) in controller.calls
+    outcome, sink, _ = run.fit(segment_timeout=1.0)
+    assert outcome.restarts == 1
     assert complete(sink, range(4), 7)
     assert [r.status for r in sink.of(0)] == ["ok", "ok", "ok", "hung", "ok", "ok", "ok"]
     assert all(r.status == "ok" for m in (1, 2, 3) for r in sink.of(m))

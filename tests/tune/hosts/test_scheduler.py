@@ -210,7 +210,7 @@ def test_a_trial_that_restarts_is_lost_and_comes_again() -> None:
     world.scheduler.on_trial_error(world, world.trials[0])
     world.scheduler.on_trial_add(world, world.trials[0])
     world.scheduler.on_trial_add(world, world.trials[0])
-    assert world.controller.calls == [("lost", (0, 1))]
+    assert world.controller.calls == []
     assert world.driver.restarts == 1
     assert world.result(0, 0) == "NOOP"
 

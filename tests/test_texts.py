@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from raytune_rl.analysis.texts import count, duration, gap, number
+from raytune_rl.texts import count, duration, gap, number
 
 
 @pytest.mark.parametrize(

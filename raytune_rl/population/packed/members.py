@@ -28,17 +28,17 @@ from raytune_rl.population.packed.verification import disagreement
 from raytune_rl.population.randomness import TRAIN, random_stream
 from raytune_rl.population.torch_member import PROBES, TorchMember
 
-MIN_MEMBERS, MIN_MEMBERS_CONVOLUTIONAL = 4, 8
-"""How many members make packing worthwhile with ``vmap``; two are enough for a hand-written stack. (Speed relative to
-training one by one, in segments of 50 steps on one core, 2026-11-28: a CNN as a stack, 2.7 with two members and 4.0
-with eight; one with batch norm, hence with ``vmap``, 0.7 with two, 1.0 with four and 1.2 with eight.)"""
+MIN_MEMBERS = 4
+"""How many members make packing with ``vmap`` worthwhile; two are enough for a hand-written stack. On a CPU it never is
+for convolutional networks that are no stack. (``scripts/bench_packing --sizes``, 2026-11-28, one core of a 2-core
+machine, speed relative to training one by one: an MLP with a residual connection 0.8 with two members, 1.3 with four
+and 2.2 with eight; a GRU 1.1, 1.3 and 1.5; a CNN with batch norm 0.75, 0.8 and 0.9.)"""
 
-MAX_PARAMETERS, MAX_WORKSPACE_BYTES = 250_000, 2**24
+MAX_PARAMETERS, MAX_WORKSPACE_BYTES = 150_000, 12_000_000
 """The largest member, and the largest buffers of a hand-written stack for one member's step, with which packing is
-worthwhile on a CPU: beyond them, what a step of all members touches no longer stays in the cache. (Two, four and eight
-members with Adam, alone and packed in turns, on a busy machine with two cores, 2026-11-28: MLPs 784-w-w-10 x1.4 to x2.2
-with 54,000 parameters, x0.7 to x1.1 with 266,000, x0.5 to x0.8 with 664,000; CNNs of two 3x3 convolutions x1.2 to x2.3
-with buffers of 2 to 9 MB, x0.8 to x1.2 with 8 to 17 MB, x0.4 to x1.0 with 32 MB and more.)"""
+worthwhile on a CPU: beyond them, what a step of all members touches no longer stays in the cache. (The same command,
+two to eight members: MLPs 1.1 to 1.6 with 55,000 parameters, 1.0 to 1.1 with 118,000, 0.6 to 0.9 with 269,000; CNNs 0.9
+to 1.7 with buffers of 2 to 9 MB, 0.8 to 0.9 with 17 MB, 0.5 to 1.0 with more.)"""
 
 CACHED_POPULATIONS = 4
 """Packed populations that are kept for the next segment."""
@@ -55,7 +55,7 @@ class TorchPack:
     def __init__(self) -> None:
         self._reason: str | None = None
         self._refused: dict[GroupKey, str] = {}  # what went wrong when packing was tried
-        self._min_members: dict[GroupKey, int] = {}
+        self._min_members: dict[GroupKey, int | None] = {}
         self._populations: dict[Hashable, PackedPopulation] = {}
         self._architectures: WeakKeyDictionary[nn.Module, Architecture] = WeakKeyDictionary()
 
@@ -97,6 +97,8 @@ class TorchPack:
         if key not in self._min_members:
             self._min_members[key] = _min_members(members[0].controls.network, members[0].device)
         least = self._min_members[key]
+        if least is None:
+            return "a convolutional network that is no stack of known layers trains faster one by one"
         return f"for less than {least} members of its kind packing does not pay" if len(members) < least else None
 
     def _train_group(
@@ -185,12 +187,12 @@ def _population(members: Sequence[TorchMember]) -> PackedPopulation:
     )
 
 
-def _min_members(network: nn.Module, device: torch.device) -> int:
-    """The number of members from which on packing this network is faster than training one by one."""
+def _min_members(network: nn.Module, device: torch.device) -> int | None:
+    """The number of members from which on packing this network is faster than training one by one; ``None`` = never."""
     if Stack.fits(with_packed_layers(copy.deepcopy(network)), device):
         return 2
     convolutional = any(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
-    return MIN_MEMBERS_CONVOLUTIONAL if convolutional else MIN_MEMBERS
+    return None if convolutional and device.type == "cpu" else MIN_MEMBERS
 
 
 def _obstacle(member: TorchMember) -> str | None:
@@ -213,4 +215,5 @@ def _obstacle(member: TorchMember) -> str | None:
 def _one_line(error: Exception) -> str:
     """The first sentence of an error's message, at most 200 characters."""
     text = " ".join(str(error).split()).split(". ")[0]
+    text = text.replace("hit the vmap fallback which is currently disabled", "has no batching rule")
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -281,7 +281,7 @@ def test_packed_members_train_as_they_would_alone(
     optimizer: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(packed_members, "MIN_MEMBERS_CONVOLUTIONAL", 2)
+    monkeypatch.setattr(packed_members, "_min_members", lambda network, device: 2)
     task = TorchTask(network, source, loss=nn.CrossEntropyLoss(), optimizer=optimizer)
     together, alone, all_packed, reason = train_both(task)
     assert all_packed == packed, reason
@@ -340,11 +340,22 @@ def large_images() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), head)
 
 
+def batch_norm() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+def attention() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(28, 3))
+
+
 @pytest.mark.parametrize(
     ("network", "source", "reason"),
     [
         (wide(600), VECTORS, "networks of 366,603 parameters train faster one by one"),
         (large_images, data(2, 32, 32), "MB of buffers per member and step, they train faster one by one"),
+        (batch_norm, IMAGES, "a convolutional network that is no stack of known layers trains faster one by one"),
+        (attention, SEQUENCES, "_scaled_dot_product_flash_attention_for_cpu has no batching rule"),
     ],
 )
 def test_members_that_are_faster_alone_train_alone(network: Any, source: Any, reason: str) -> None:
